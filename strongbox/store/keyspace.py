@@ -1,0 +1,109 @@
+"""Every key StrongBox has in etcd; no other module spells one.
+
+All keys are bytes under `/strongbox/`. A secret's path never holds a control character, so `\\0` ends it
+unambiguously. Numbers that must sort are decimal with leading zeros.
+"""
+
+from __future__ import annotations
+
+ROOT = b"/strongbox/"
+
+CLUSTER_ID = ROOT + b"cluster/id"
+CLUSTER_TIME = ROOT + b"cluster/time"
+NODES = ROOT + b"cluster/nodes/"
+
+SEAL_CONFIG = ROOT + b"seal/config"
+SEAL_STATE = ROOT + b"seal/state"
+SEAL_ATTEMPT = ROOT + b"seal/attempt"
+SEAL_KEYRING = ROOT + b"seal/keyring"
+SEAL_RECORD_KEY = ROOT + b"seal/record-key"
+
+KV_HEADS = ROOT + b"kv/head/"
+KV_OLD = ROOT + b"kv/old/"
+KV_PURGES = ROOT + b"kv/purge/"
+
+TOKENS = ROOT + b"auth/access/tokens/"
+ACCESSORS = ROOT + b"auth/access/accessors/"
+CHILDREN = ROOT + b"auth/access/children/"
+POLICIES = ROOT + b"auth/access/policies/"
+TOKENS_DUE = ROOT + b"auth/access/due/"
+REVOKED = ROOT + b"auth/access/revoked/"
+
+READ_LEASES = ROOT + b"lease/reads/"
+LEASES_DUE = ROOT + b"lease/due/"
+LEASES_BY_PATH = ROOT + b"lease/by-path/"
+LEASES_BY_ACCESSOR = ROOT + b"lease/by-accessor/"
+
+OUTBOX = ROOT + b"audit/outbox/"
+PRODUCERS = ROOT + b"audit/producers/"
+AUDIT_KEY = ROOT + b"audit/key"
+AUDIT_MARK = ROOT + b"audit/mark"
+AUDIT_REPLICAS = ROOT + b"audit/replicas/"
+AUDIT_SLOTS = ROOT + b"audit/slots/"
+AUDIT_BACKLOG = ROOT + b"audit/backlog"
+AUDIT_TRIMMED = ROOT + b"audit/trimmed/"
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """The end of the range of all keys that begin with `prefix` (none of ours ends in 0xff)."""
+    return prefix[:-1] + bytes([prefix[-1] + 1])
+
+
+def node(service: str, node_id: str) -> bytes:
+    """The session key of one replica of a service; deleted by etcd when its session ends."""
+    return NODES + f"{service}/{node_id}".encode()
+
+
+def election(service: str, duty: str) -> bytes:
+    """Whoever put this key holds the duty; its mod revision is the fence."""
+    return ROOT + f"election/{service}/{duty}".encode()
+
+
+def head(path: str) -> bytes:
+    """A secret's head: metadata, and its newest version's envelope."""
+    return KV_HEADS + path.encode()
+
+
+def old_version(path: str, version: int) -> bytes:
+    """An older version's envelope."""
+    return KV_OLD + path.encode() + b"\0" + b"%010d" % version
+
+
+def token(digest: str) -> bytes:
+    """A token's record, by the hex digest of the token."""
+    return TOKENS + digest.encode()
+
+
+def accessor(name: str) -> bytes:
+    """The token's digest, by its accessor."""
+    return ACCESSORS + name.encode()
+
+
+def child(parent: str, name: str) -> bytes:
+    """An empty key for each child (accessor) of a token (accessor)."""
+    return CHILDREN + f"{parent}/{name}".encode()
+
+
+def policy(folded: str) -> bytes:
+    """A policy's record, by its folded name."""
+    return POLICIES + folded.encode()
+
+
+def read_lease(lease_id: str) -> bytes:
+    """A read lease's record; its id is computed from accessor and path."""
+    return READ_LEASES + lease_id.encode()
+
+
+def cursor(service: str, incarnation: str) -> bytes:
+    """A producer's cursor: value `<batch>:<attempt nonce>`, moved by every batch."""
+    return PRODUCERS + f"{service}/{incarnation}".encode()
+
+
+def outbox_batch(service: str, incarnation: str, batch: int) -> bytes:
+    """The prefix of one batch's records."""
+    return OUTBOX + f"{service}/{incarnation}/{batch:016d}/".encode()
+
+
+def outbox_record(service: str, incarnation: str, batch: int, part: int) -> bytes:
+    """The packed audit record of one part of a batch."""
+    return outbox_batch(service, incarnation, batch) + b"%04d" % part
