@@ -1,0 +1,48 @@
+"""What the pipeline needs to know of the audit trail, and no more.
+
+A batch moves the producer's cursor, whose value is `<batch>:<attempt nonce>`; each part of the batch that
+takes effect leaves one packed record at `record_key(batch, part)`. So the cursor says whether a batch
+landed, and the records say which of its parts did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(slots=True)
+class Draft:
+    """One operation's audit record under way.
+
+    `accessor` is empty until the guard has authenticated the caller; `path` is the policy path; the
+    pipeline fills in `outcome` (`ok` or `refused`), `reason` and `ts_ms`.
+    """
+
+    op: str
+    path: str
+    request_id: str
+    client: str
+    accessor: str = ""
+    version: int = 0
+    outcome: str = ""
+    reason: str = ""
+    ts_ms: int = 0
+
+
+class Journal(Protocol):
+    """Where a producer's cursor and records stand in etcd, and how drafts are packed."""
+
+    @property
+    def cursor_key(self) -> bytes:
+        """The key that every batch of this producer moves."""
+
+    def batch_prefix(self, batch: int) -> bytes:
+        """The prefix of all records of a batch."""
+
+    def record_key(self, batch: int, part: int) -> bytes:
+        """The key of the record of one part."""
+
+    def pack(self, drafts: Sequence[Draft]) -> bytes:
+        """One record for these operations, in order."""

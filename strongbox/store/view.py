@@ -1,0 +1,116 @@
+"""The view a decision is made from: what it reads becomes the proof, what it puts becomes the effect.
+
+A decision is a synchronous function of a `View`. Everything it reads is remembered here and compared by
+etcd (`mod_revision`) in the one transaction that carries it out, so a decision from stale memory cannot
+take effect: the compare fails and the request is decided again. Reading a key that is not in memory raises
+`Unread`; the pipeline reads all the keys named so far in one go and decides again, so a decision must have
+no side effects besides the view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from strongbox.store.journal import Draft
+from strongbox.store.memory import ABSENT, Fact, Memory
+
+P = TypeVar("P")
+
+__all__ = ["ABSENT", "Draft", "Fact", "Fetch", "Unread", "View"]
+
+
+class Unread(Exception):
+    """A decision needs keys that are not in memory."""
+
+    def __init__(self, keys: tuple[bytes, ...]) -> None:
+        super().__init__("keys to be read")
+        self.keys = keys
+
+
+class Fetch(NamedTuple):
+    """A range read inside the transaction: `[start, end)`; `limit` 0 is no limit."""
+
+    start: bytes
+    end: bytes
+    limit: int
+    keys_only: bool
+
+
+@dataclass(slots=True)
+class Footprint:
+    """All that one decision read, wants to change and wants to be told."""
+
+    reads: dict[bytes, int]
+    puts: dict[bytes, bytes]
+    deletes: set[bytes]
+    fetches: list[Fetch]
+    before_ms: int | None
+
+    @property
+    def changes(self) -> bool:
+        """Whether the decision needs a part of its own in the batch."""
+        return bool(self.puts or self.deletes or self.fetches)
+
+
+class View:
+    """One attempt at one decision. `fresh_since`: facts seen earlier (monotonic seconds) count as unread."""
+
+    def __init__(self, memory: Memory, draft: Draft | None, now_ms: int, fresh_since: float = 0.0) -> None:
+        self.draft = draft
+        self.now_ms = now_ms
+        self.footprint = Footprint({}, {}, set(), [], None)
+        self._memory = memory
+        self._fresh_since = fresh_since
+
+    def get(self, key: bytes) -> Fact:
+        """What `key` holds; from here on the decision depends on it."""
+        fact = self._recall(key)
+        if fact is None:
+            raise Unread((key,))
+        self.footprint.reads[key] = fact.mod_revision
+        return fact
+
+    def parsed(self, key: bytes, parse: Callable[[bytes, bytes], P]) -> P | None:
+        """`parse(key, value)`, done once per revision; `None` when the key is absent."""
+        self.get(key)
+        remembered = self._memory.recall(key)
+        return None if remembered is None else remembered.parsed(key, parse)
+
+    def prefetch(self, *keys: bytes) -> None:
+        """Name keys that will be needed, so that they are read in one round trip instead of a chain."""
+        missing = tuple(key for key in keys if self._recall(key) is None)
+        if missing:
+            raise Unread(missing)
+
+    def before(self, expires_at_ms: int) -> None:
+        """Hold only while the cluster's time is before `expires_at_ms` (milliseconds since the epoch)."""
+        known = self.footprint.before_ms
+        self.footprint.before_ms = expires_at_ms if known is None else min(known, expires_at_ms)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Write `key` when the decision is carried out."""
+        self.footprint.deletes.discard(key)
+        self.footprint.puts[key] = value
+
+    def delete(self, key: bytes) -> None:
+        """Delete `key` when the decision is carried out."""
+        self.footprint.puts.pop(key, None)
+        self.footprint.deletes.add(key)
+
+    def fetch(self, start: bytes, end: bytes, limit: int = 0, keys_only: bool = False) -> None:
+        """Read a range inside the transaction; its rows are in the outcome, in the order of the calls."""
+        self.footprint.fetches.append(Fetch(start, end, limit, keys_only))
+
+    def drop_effects(self) -> None:
+        """Keep the proof, forget the effects: the decision is a refusal."""
+        self.footprint.puts.clear()
+        self.footprint.deletes.clear()
+        self.footprint.fetches.clear()
+
+    def _recall(self, key: bytes) -> Fact | None:
+        remembered = self._memory.recall(key)
+        if remembered is None or remembered.seen_at < self._fresh_since:
+            return None
+        return remembered.fact
