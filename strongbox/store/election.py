@@ -1,0 +1,205 @@
+"""Who does a background duty: one replica at a time, proved by a fence, never by a lock alone.
+
+    <key>         "<term number> <node id>", under the holder's session: gone when the session is
+    <key>/term    the number of terms so far, never deleted
+
+Rules:
+* Taking office is one transaction: compare that `<key>` is absent and that `<key>/term` is as last seen →
+  put both. It moves a key it compares, so an attempt that arrives late changes nothing.
+* The fence is `<key>`'s mod_revision. The holder never writes the key again during a term, so every
+  transaction of the duty that compares it fails from the moment the key is gone or another's. That
+  comparison is the guarantee.
+* An attempt whose answer was lost may have won: the key then carries our own session's lease and a number
+  we asked for, and is taken up as ours.
+* Others watch the key and stand for office as soon as it is deleted.
+* The work is cancelled when the session is lost or the key changes; work that was cancelled late is stopped
+  by the fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from strongbox.store import txn
+from strongbox.store.client import KV, Etcd, rows_of
+from strongbox.store.errors import Compacted, EtcdError
+from strongbox.store.session import Session, Tenure
+from strongbox.store.watch import watch
+
+log = logging.getLogger(__name__)
+_PAUSE = 0.2  # seconds after a failure before standing again
+_LOOK_AGAIN = 5.0  # seconds after which the key is read even if the watch said nothing
+_DEADLINE = 2.0  # seconds for one campaign transaction
+
+
+class Deposed(Exception):
+    """The term is over: its election key is not at its fence."""
+
+
+class _Fact(Protocol):
+    @property
+    def mod_revision(self) -> int: ...
+
+
+class _Facts(Protocol):
+    """What `Term.require` needs of a View (strongbox.store.view)."""
+
+    def get(self, key: bytes, /) -> _Fact: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One holder's time in office; `fence` is the election key's mod_revision."""
+
+    number: int
+    key: bytes
+    fence: int
+
+    def require(self, view: _Facts) -> None:
+        """Make the decision depend on this term; raises Deposed when it is over."""
+        if view.get(self.key).mod_revision != self.fence:
+            raise Deposed(f"term {self.number} of {self.key!r} is over")
+
+    def compare(self) -> txn.Compare:
+        """The fence, for transactions that a duty writes by hand."""
+        return txn.mod_is(self.key, self.fence)
+
+
+class Holder(NamedTuple):
+    """Who is in office and in which term."""
+
+    node: str
+    term: int
+
+
+class Duty:
+    """One background duty, sought for this process's session."""
+
+    def __init__(self, etcd: Etcd, session: Session, key: bytes, node_id: str) -> None:
+        self._etcd = etcd
+        self._session = session
+        self._key = key
+        self._count_key = key + b"/term"
+        self._node = node_id
+
+    async def holder(self) -> Holder | None:
+        """Who holds the office now (linearizable), or None."""
+        row = await self._etcd.get(self._key)
+        return _parse(row) if row else None
+
+    async def run(self, work: Callable[[Term], Coroutine[Any, Any, None]]) -> None:
+        """For ever: wait for office, run `work(term)`, cancel it when the term ends.
+
+        Work that returns or fails gives the office up (another replica may do better) and stands again
+        after a pause.
+        """
+        while True:
+            try:
+                tenure = await self._session.current()
+                term = await self._campaign(tenure)
+                log.info("in office: %s, term %d", self._key.decode(), term.number)
+                await self._serve(term, tenure, work)
+            except (EtcdError, Deposed) as error:
+                log.info("out of office: %s: %s", self._key.decode(), error)
+            await asyncio.sleep(_PAUSE)
+
+    async def _campaign(self, tenure: Tenure) -> Term:
+        """Stand until elected; raises Deposed when the session ends first."""
+        while True:
+            if not tenure.alive:
+                raise Deposed("the session ended before the election was won")
+            term, revision = await self._stand(tenure)
+            if term:
+                return term
+            await _first(self._vacancy(revision), tenure.lost.wait(), within=_LOOK_AGAIN)
+
+    async def _stand(self, tenure: Tenure) -> tuple[Term | None, int]:
+        """One look and, if the office is free, one transaction; the store's revision when it is another's."""
+        deadline = time.monotonic() + _DEADLINE
+        look = txn.txn([], [txn.range_(self._key), txn.range_(self._count_key)])
+        seen = await self._etcd.transact(look, deadline=deadline, idempotent=True)
+        office, count = (rows_of(part.response_range) for part in seen.responses)
+        if office:
+            return self._mine(office[0], tenure), seen.header.revision
+        number = int(count[0].value) + 1 if count else 1
+        answer = await self._etcd.transact(
+            self._candidacy(number, count[0].mod_revision if count else 0, tenure),
+            deadline=deadline,
+            idempotent=True,
+        )
+        if answer.succeeded:
+            return Term(number, self._key, answer.header.revision), answer.header.revision
+        rows = rows_of(answer.responses[0].response_range)
+        return (self._mine(rows[0], tenure) if rows else None), answer.header.revision
+
+    def _candidacy(self, number: int, count_revision: int, tenure: Tenure) -> txn.TxnRequest:
+        return txn.txn(
+            [txn.mod_is(self._key, 0), txn.mod_is(self._count_key, count_revision)],
+            [
+                txn.put(self._key, f"{number} {self._node}".encode(), tenure.lease),
+                txn.put(self._count_key, str(number).encode()),
+            ],
+            [txn.range_(self._key)],
+        )
+
+    def _mine(self, row: KV, tenure: Tenure) -> Term | None:
+        """The term that a lost attempt of ours won: session leases are never shared."""
+        return Term(_parse(row).term, self._key, row.mod_revision) if row.lease == tenure.lease else None
+
+    async def _vacancy(self, revision: int) -> None:
+        """Return when the key changes after `revision`."""
+        try:
+            async with aclosing(watch(self._etcd, self._key, start_revision=revision + 1)) as batches:
+                async for _ in batches:
+                    return
+        except Compacted:
+            return
+
+    async def _serve(
+        self, term: Term, tenure: Tenure, work: Callable[[Term], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Run `work` until it ends or the term does; then give the office up."""
+        try:
+            await _first(self._guarded(work, term), tenure.lost.wait(), self._vacancy(term.fence))
+        finally:
+            await self._resign(term)
+
+    async def _guarded(self, work: Callable[[Term], Coroutine[Any, Any, None]], term: Term) -> None:
+        try:
+            await work(term)
+        except (EtcdError, Deposed) as error:
+            log.info("duty %s stopped: %s", self._key.decode(), error)
+        except Exception:
+            log.exception("duty %s failed", self._key.decode())
+
+    async def _resign(self, term: Term) -> None:
+        """Delete the key if it is still this term's, so that another takes over at once."""
+        try:
+            request = txn.txn([term.compare()], [txn.delete(self._key)])
+            await self._etcd.transact(request, deadline=time.monotonic() + _DEADLINE, idempotent=True)
+        except EtcdError as error:
+            log.info("resignation left to the session's end: %s", error)
+
+
+def _parse(row: KV) -> Holder:
+    number, node = row.value.decode().split(" ", 1)
+    return Holder(node, int(number))
+
+
+async def _first(*several: Awaitable[Any], within: float | None = None) -> None:
+    """Run them together until one ends or so many seconds passed; cancel the others and wait for them."""
+    tasks = [asyncio.ensure_future(one) for one in several]
+    try:
+        done, _ = await asyncio.wait(tasks, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
