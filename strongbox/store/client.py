@@ -49,7 +49,7 @@ class RangeReply(NamedTuple):
 
 
 class MemberStatus(NamedTuple):
-    """One member: its version, its file's size in bytes, the ids of its leader and of itself, its newest revision."""
+    """One member: version, file size in bytes, the ids of its leader and of itself, newest revision."""
 
     version: str
     db_size: int

@@ -158,7 +158,7 @@ class Session:
         return True
 
     async def _write(self, lease: int, deadline: float) -> None:
-        """Put the presence key. A late attempt puts an older value under the same lease, or is refused with it."""
+        """Put the presence key. A late attempt puts an older value under the same lease, or none."""
         request = txn.txn([], [txn.put(self._key, self._value(), lease)])
         await self._etcd.transact(request, deadline=deadline, idempotent=True)
 

@@ -35,7 +35,7 @@ _LIBC = ctypes.CDLL(None)
 
 @dataclass(frozen=True, slots=True)
 class EtcdTls:
-    """Files of mutual TLS: the authority, and a certificate good for etcd's members and for the tests' client."""
+    """Files of mutual TLS: the authority, and one certificate good for the members and the client."""
 
     authority: Path
     certificate: Path

@@ -1,0 +1,116 @@
+"""A TCP proxy that stands between a client and a server and misbehaves on request.
+
+The kernel of a plain machine cannot add latency or lose packets selectively, so it is done here:
+* `delay` seconds are added to each chunk on its way to the server;
+* `hold()` keeps bytes back in one or both directions until `release()` (a vanished peer: nothing is closed,
+  nothing is answered, and after healing TCP delivers everything, late);
+* `cut()` resets every connection; with `refuse=True` new ones are refused until `accept()`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from types import TracebackType
+from typing import Self
+
+_CHUNK = 1 << 16
+
+
+class TcpProxy:
+    """Forwards 127.0.0.1:<a free port> to `target` ("host:port"). An async context manager."""
+
+    def __init__(self, target: str) -> None:
+        host, port = target.rsplit(":", 1)
+        self._target = (host, int(port))
+        self._port = 0
+        self._server: asyncio.Server | None = None
+        self._links: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._up, self._down = asyncio.Event(), asyncio.Event()
+        self.delay = 0.0
+        self.held = asyncio.Event()  # set once bytes to the server are being kept back
+        self.release()
+
+    @property
+    def endpoint(self) -> str:
+        """host:port to dial."""
+        return f"127.0.0.1:{self._port}"
+
+    def hold(self, *, up: bool = True, down: bool = True) -> None:
+        """Keep back what goes to the server (`up`), what comes from it (`down`), or both."""
+        self.held.clear()
+        if up:
+            self._up.clear()
+        if down:
+            self._down.clear()
+
+    def release(self) -> None:
+        """Deliver what was kept back and forward again."""
+        self._up.set()
+        self._down.set()
+
+    async def cut(self, *, refuse: bool = False) -> None:
+        """Reset every connection; with `refuse`, also stop listening."""
+        if refuse and self._server:
+            self._server.close()
+            self._server = None
+        for writer in list(self._writers):
+            writer.transport.abort()
+        for link in list(self._links):
+            link.cancel()
+        await asyncio.gather(*self._links, return_exceptions=True)
+
+    async def accept(self) -> None:
+        """Listen (again), on the same port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._port = int(self._server.sockets[0].getsockname()[1])
+
+    async def __aenter__(self) -> Self:
+        await self.accept()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.cut(refuse=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._links.add(task)
+        self._writers.add(writer)
+        try:
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await self._link(reader, writer)
+        finally:
+            self._links.discard(task)
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(*self._target)
+        self._writers.add(far_writer)
+        pumps = [
+            asyncio.create_task(self._pump(reader, far_writer, up=True)),
+            asyncio.create_task(self._pump(far_reader, writer, up=False)),
+        ]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._writers.discard(far_writer)
+            far_writer.transport.abort()
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
+        gate = self._up if up else self._down
+        while data := await reader.read(_CHUNK):
+            if up and not gate.is_set():
+                self.held.set()
+            await gate.wait()
+            if up and self.delay:
+                await asyncio.sleep(self.delay)
+            writer.write(data)
+            await writer.drain()
