@@ -1,0 +1,154 @@
+"""The audit chain, as pure functions: what an entry is, how it is hashed, how a line of it is written and checked.
+
+One entry is one line of JSON: the fourteen fields of `Entry` in their order, separators `,` and `:`, text as UTF-8
+(only what JSON must escape is escaped), a final newline. There is exactly one text for an entry, so the files of all
+replicas are byte-identical, and a line that parses but is written otherwise is a fault.
+
+What is hashed, byte for byte:
+
+    b"strongbox audit entry v1\\0"
+    then for each of the first thirteen fields, in order: 4 bytes big-endian length, then the field
+        numbers (index, version) as ASCII decimal; everything else as UTF-8, `prev_hmac` as its 64 hex digits
+
+    hmac = HMAC-SHA256(key, that), as 64 hex digits
+
+The lengths keep two fields from being shifted into each other; `prev_hmac` inside makes each entry vouch for all before
+it. The first entry's `prev_hmac` is 64 zeros. Without the key nobody can write an entry that verifies; whoever has it
+can rewrite the whole log, which a checkpoint kept elsewhere shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac as hmac_module
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+
+LABEL = b"strongbox audit entry v1\0"
+GENESIS = "0" * 64
+KEY_BYTES = 32
+
+
+class Tampered(Exception):
+    """The log is not what was written: the first bad index, and why."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        super().__init__(f"entry {index}: {reason}")
+        self.index = index
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One operation in its place. `ts` is RFC 3339 in UTC with milliseconds; `producer_seq` is batch.part.item."""
+
+    index: int
+    ts: str
+    request_id: str
+    accessor: str
+    op: str
+    path: str
+    version: int
+    outcome: str
+    reason: str
+    client: str
+    producer: str
+    producer_seq: str
+    prev_hmac: str
+    hmac: str
+
+    def line(self) -> bytes:
+        """The one text of this entry, newline included."""
+        text = json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
+        return text.encode() + b"\n"
+
+
+_FIELDS = tuple(field.name for field in fields(Entry))
+_NUMBERS = frozenset({"index", "version"})
+
+
+def timestamp(ms: int) -> str:
+    """RFC 3339 text of milliseconds since the epoch, such as `2026-01-31T12:00:00.123Z`."""
+    moment = datetime.fromtimestamp(ms // 1000, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
+
+
+def canonical(entry: Entry) -> bytes:
+    """What the HMAC is computed over; `entry.hmac` is not part of it."""
+    parts = [LABEL]
+    for name in _FIELDS[:-1]:
+        data = str(getattr(entry, name)).encode()
+        parts += (len(data).to_bytes(4, "big"), data)
+    return b"".join(parts)
+
+
+def mac(key: bytes, entry: Entry) -> str:
+    """HMAC-SHA256 (RFC 2104, FIPS 180-4) under the chain's 32-byte key, as 64 hex digits."""
+    if len(key) != KEY_BYTES:
+        raise ValueError("the chain's key has 32 bytes")
+    return hmac_module.new(key, canonical(entry), hashlib.sha256).hexdigest()
+
+
+def link(key: bytes, prev_hmac: str, entry: Entry) -> Entry:
+    """`entry` chained on `prev_hmac`."""
+    chained = replace(entry, prev_hmac=prev_hmac, hmac="")
+    return replace(chained, hmac=mac(key, chained))
+
+
+def parse_line(line: bytes) -> Entry:
+    """The entry a line holds. Raises ValueError, with a reason for people, unless it is written exactly as `line()` does."""
+    if not line.endswith(b"\n"):
+        raise ValueError("the line is cut off")
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("the line is not JSON") from None
+    if not isinstance(values, dict) or tuple(values) != _FIELDS:
+        raise ValueError("the line does not have an entry's fields")
+    for name, value in values.items():
+        if type(value) is not (int if name in _NUMBERS else str):
+            raise ValueError(f"the field {name} has the wrong type")
+    entry = Entry(**values)
+    if _written(entry) != line:
+        raise ValueError("the line is not written in the one canonical way")
+    return entry
+
+
+def _written(entry: Entry) -> bytes:
+    try:
+        return entry.line()
+    except UnicodeEncodeError:  # a lone surrogate, smuggled in as an escape
+        return b""
+
+
+class Verifier:
+    """Checks one log line by line, in constant memory. Without a key only form, numbering and links are checked."""
+
+    def __init__(self, key: bytes | None = None, size: int = 0, head: str = GENESIS) -> None:
+        self.size = size
+        self.head = head
+        self._key = key
+
+    def check(self, line: bytes) -> Entry:
+        """Accept the next line. Raises Tampered, which names the index that should have stood here."""
+        try:
+            entry = parse_line(line)
+        except ValueError as error:
+            raise Tampered(self.size, str(error)) from None
+        reason = self._fault(entry)
+        if reason:
+            raise Tampered(self.size, reason)
+        self.size += 1
+        self.head = entry.hmac
+        return entry
+
+    def _fault(self, entry: Entry) -> str:
+        if entry.index != self.size:
+            return f"index {entry.index} stands where {self.size} belongs"
+        if not hmac_module.compare_digest(entry.prev_hmac.encode(), self.head.encode()):
+            return "prev_hmac is not the HMAC of the entry before"
+        if self._key is None:
+            return ""
+        same = hmac_module.compare_digest(entry.hmac.encode(), mac(self._key, entry).encode())
+        return "" if same else "the HMAC does not match the entry"
