@@ -6,8 +6,10 @@
   seen to hang for 9–15 s). If all are in back-off, the one whose back-off ends first is tried: nothing is
   ever refused unasked.
 * `hasleader` on every call: a member in a minority then refuses at once and cancels its watches.
-* Pings every 2 s find a silent peer in about 2.4 s (never, with gRPC's defaults). etcd must be started with
-  `--grpc-keepalive-min-time` ≤ 1 s or it answers them with GOAWAY.
+* Pings every 2 s while a call or a watch is open find a silent peer in about 3 s. `keepalive_timeout` alone
+  is only a TCP user timeout: a frozen process, whose kernel still acknowledges, is found by `ping_timeout`
+  (60 s when unset). No pings without calls: etcd answers those with GOAWAY too_many_pings whatever its
+  settings. It must be started with `--grpc-keepalive-min-time` of 1 s or less.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ METADATA = (("hasleader", "true"),)
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 2000),
     ("grpc.keepalive_timeout_ms", 1000),
-    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.ping_timeout_ms", 1000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 500),

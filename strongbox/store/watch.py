@@ -10,7 +10,7 @@ The resume rule (that of etcd's own Go client; another one lost 4,000 of 5,000 e
 
 All events of one revision arrive in one batch: etcd splits its catch-up batches between revisions, and
 fragments a response only for watchers that asked for fragments, which we never do. Resuming after the last
-mod_revision relies on it. A silent peer is found by the channel's pings (2.4 s), a member without a leader
+mod_revision relies on it. A silent peer is found by the channel's pings (3 s), a member without a leader
 by `hasleader`.
 """
 

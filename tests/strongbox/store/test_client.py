@@ -151,7 +151,7 @@ async def test_a_vanished_member_is_a_lost_answer_for_a_write_and_never_repeated
 async def test_a_late_attempt_is_harmless_when_it_compares_a_key_that_it_moves(
     etcd_member: EtcdCluster, prefix: bytes
 ) -> None:
-    """The first attempt is kept back on the way, its repetition commits, then a newer write, then the first arrives."""
+    """The first attempt is kept back, its repetition commits, then a newer write, then the first arrives."""
     cursor, data = prefix + b"cursor", prefix + b"data"
     async with TcpProxy(etcd_member.endpoints[0]) as proxy:
         etcd = Etcd([proxy.endpoint, etcd_member.endpoints[0]])
