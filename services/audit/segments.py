@@ -138,6 +138,9 @@ class Segments:
             self._segment += 1
             self._offset = 0
             last_line = self._scan() or last_line
+        names = {file.name for file in self._folder.glob("audit-*.jsonl")}
+        if names != {self._path(segment).name for segment in range(self._segment + 1)}:
+            raise Broken("a segment is missing")
         if self._segment >= 0:
             self._open(self._segment)
         if last_line:

@@ -1,0 +1,81 @@
+"""History from peers: how a replica behind the mark gets the entries that the outbox no longer holds.
+
+A peer's lines are believed only as far as the chain's key proves them: each is verified in order on top of what this
+replica holds, and the copy ends exactly at the mark's size, where its HMAC must be the mark's. So a lying peer can
+delay, never falsify.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import grpc.aio
+import structlog
+
+from services.audit.chain import Entry, Tampered, Verifier
+from services.audit.replica import Position
+from services.audit.segments import Segments
+from strongbox.audit.v1 import audit_peer_service_pb2 as pb
+from strongbox.audit.v1 import audit_peer_service_pb2_grpc as pb_grpc
+from strongbox.store.errors import Unavailable
+
+_CHUNK = 256  # lines in a message: about 130 KB
+_TIMEOUT = 300.0  # seconds for a whole copy
+_log = structlog.get_logger(__name__)
+
+
+class AuditPeerServicer(pb_grpc.AuditPeerServiceServicer):
+    """Gives this replica's lines to its peers (checked by certificate, see the RPC's rule)."""
+
+    def __init__(self, log: Segments) -> None:
+        self._log = log
+
+    async def StreamLines(self, request: pb.StreamLinesRequest, context: Any) -> AsyncIterator[pb.StreamLinesResponse]:
+        """The chain's lines from an index on, as they stand now."""
+        lines = self._log.read(max(0, request.from_index))
+        while chunk := await asyncio.to_thread(_some, lines):
+            yield pb.StreamLinesResponse(lines=chunk)
+
+
+def _some(lines: Iterator[bytes]) -> list[bytes]:
+    return list(islice(lines, _CHUNK))
+
+
+class PeerHistory:
+    """Copies history from whichever of the peers has it; `channels` makes one to each live peer."""
+
+    def __init__(self, channels: Callable[[], Awaitable[Sequence[grpc.aio.Channel]]]) -> None:
+        self._channels = channels
+
+    async def __call__(self, log: Segments, key: bytes, mark: Position) -> None:
+        """Append verified entries until `log` has `mark.size`. Raises Unavailable when no peer leads there."""
+        for channel in await self._channels():
+            try:
+                await self._copy(channel, log, key, mark)
+            except (grpc.aio.AioRpcError, Tampered) as error:
+                _log.error("a peer's audit history is of no use", why=type(error).__name__)
+            if log.size >= mark.size:
+                return
+        raise Unavailable("no audit replica gave the history up to the mark")
+
+    async def _copy(self, channel: grpc.aio.Channel, log: Segments, key: bytes, mark: Position) -> None:
+        verifier = Verifier(key, log.size, log.head)
+        request = pb.StreamLinesRequest(from_index=log.size)
+        call = pb_grpc.AuditPeerServiceStub(channel).StreamLines(request, timeout=_TIMEOUT)
+        async for message in call:
+            entries = _verified(verifier, message.lines, mark)
+            await asyncio.shield(asyncio.to_thread(log.append, entries))
+            if log.size >= mark.size:
+                call.cancel()
+                return
+
+
+def _verified(verifier: Verifier, lines: Sequence[bytes], mark: Position) -> list[Entry]:
+    """The lines up to the mark as entries; raises Tampered."""
+    entries = [verifier.check(line) for line in lines[: mark.size - verifier.size]]
+    if verifier.size == mark.size and verifier.head != mark.hmac:
+        raise Tampered(mark.size - 1, "the history does not lead to the mark")
+    return entries

@@ -1,0 +1,188 @@
+"""The audit duty: once a second it puts the cluster's time and trims the outbox. One replica does it at a time.
+
+Every transaction compares the duty's term and the very key it moves (cluster/time, audit/mark), so neither a deposed
+holder nor an attempt that arrives late changes anything.
+
+The time never goes back and advances at most by the holder's own monotonic time since its last put; at takeover it
+goes to the holder's clock if that is later.
+
+Trimming goes up to the newest position that (1) `min(2, replicas)` replicas, the holder among them, hold durably, and
+(2) the holder's own log confirms. If the report of any replica contradicts the holder's log, nothing is trimmed any
+more and the alarm is raised: two chains that differ must both be kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from services.audit.replica import BEGINNING, Position, Replica
+from strongbox.clock import Clock
+from strongbox.storage.v1 import audit_records_pb2 as storage
+from strongbox.store import keyspace, txn
+from strongbox.store.client import KV, Etcd, rows_of
+from strongbox.store.election import Deposed, Term
+from strongbox.store.errors import EtcdError
+
+PERIOD = 1.0  # seconds
+_MAX_PRODUCERS = 200  # range deletions in one transaction
+_DEADLINE = 0.9  # seconds for one transaction
+_log = structlog.get_logger(__name__)
+
+
+class Diverged(Exception):
+    """A replica's chain is not the holder's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one look at etcd showed, all at one revision."""
+
+    time: KV | None
+    mark: KV | None
+    reports: tuple[KV, ...]
+    records: tuple[KV, ...]
+    slots: tuple[KV, ...]
+
+    @property
+    def mark_position(self) -> Position:
+        """Up to where the outbox is trimmed."""
+        return Position.parse(self.mark.value) if self.mark else BEGINNING
+
+
+class Trimming:
+    """The duty's work, for one replica of the chain."""
+
+    def __init__(self, etcd: Etcd, replica: Replica, clock: Clock, node_id: str) -> None:
+        self._etcd = etcd
+        self._replica = replica
+        self._clock = clock
+        self._own_report = keyspace.AUDIT_REPLICAS + node_id.encode()
+        self._backlog = -1
+
+    async def work(self, term: Term) -> None:
+        """Until deposed. Raises Deposed when a transaction's fence fails."""
+        put_at: float | None = None
+        while True:
+            started = time.monotonic()
+            try:
+                seen = await self._look()
+                put_at = await self._put_time(term, seen.time, put_at)
+                await self._trim(term, seen)
+            except EtcdError as error:
+                _log.warning("the audit duty waits for etcd", why=str(error))
+            except Diverged as fault:
+                _log.critical("audit replicas differ: trimming has stopped", why=str(fault))
+            await asyncio.sleep(max(0.0, started + PERIOD - time.monotonic()))
+
+    async def _look(self) -> Seen:
+        """Read all that the duty decides from, keys only where values may be large."""
+        prefixes = (keyspace.AUDIT_REPLICAS, keyspace.OUTBOX, keyspace.AUDIT_SLOTS)
+        ranges = [
+            txn.range_(prefix, keyspace.prefix_end(prefix), keys_only=prefix != keyspace.AUDIT_REPLICAS)
+            for prefix in prefixes
+        ]
+        request = txn.txn([], [txn.range_(keyspace.CLUSTER_TIME), txn.range_(keyspace.AUDIT_MARK), *ranges])
+        reply = await self._etcd.transact(request, deadline=time.monotonic() + _DEADLINE, idempotent=True)
+        found = [rows_of(part.response_range) for part in reply.responses]
+        return Seen(next(iter(found[0]), None), next(iter(found[1]), None), *found[2:])
+
+    # time --------------------------------------------------------------------------------------------------------
+
+    async def _put_time(self, term: Term, known: KV | None, put_at: float | None) -> float | None:
+        """Advance cluster/time; returns the monotonic time of the put. Absent before init: nothing to do."""
+        if known is None:
+            return None
+        now = time.monotonic()
+        elapsed_ms = None if put_at is None else int((now - put_at) * 1000)
+        value = next_time(int(known.value), self._clock.now_ms(), elapsed_ms)
+        compares = [txn.mod_is(known.key, known.mod_revision)]
+        await self._commit(term, compares, [txn.put(known.key, b"%020d" % value)])
+        return now
+
+    # trimming ----------------------------------------------------------------------------------------------------
+
+    async def _trim(self, term: Term, seen: Seen) -> None:
+        reports = {row.key: Position.parse(row.value) for row in seen.reports}
+        await asyncio.to_thread(self._require_agreement, reports)
+        mark = seen.mark_position
+        target = target_of(reports, self._own_report, mark)
+        if target.size > self._replica.log.size:
+            return
+        if target.size > mark.size:
+            compares = [txn.mod_is(keyspace.AUDIT_MARK, seen.mark.mod_revision if seen.mark else 0)]
+            deletions = deletions_up_to(seen.records, target.revision)
+            await self._commit(term, compares, [txn.put(keyspace.AUDIT_MARK, target.pack()), *deletions])
+        await self._clear(term, seen, target if target.size > mark.size else mark)
+
+    async def _clear(self, term: Term, seen: Seen, mark: Position) -> None:
+        """Free slots whose record is chained, and publish how much is left."""
+        operations = [txn.delete(row.key) for row in seen.slots if row.mod_revision <= mark.revision]
+        left = sum(row.mod_revision > mark.revision for row in seen.records)
+        if left != self._backlog:
+            backlog = storage.Backlog(records=left).SerializeToString()
+            operations.append(txn.put(keyspace.AUDIT_BACKLOG, backlog))
+        if operations:
+            await self._commit(term, [], operations)
+        self._backlog = left
+
+    def _require_agreement(self, reports: dict[bytes, Position]) -> None:
+        """Every report that the holder's log reaches is what that log says. Blocking. Raises Diverged."""
+        log = self._replica.log
+        for key, report in reports.items():
+            if report.size <= log.size and log.hmac_at(report.size) != report.hmac:
+                raise Diverged(f"{key.decode()} has another entry {report.size - 1}")
+
+    async def _commit(self, term: Term, compares: Sequence[txn.Compare], operations: Sequence[txn.RequestOp]) -> None:
+        """One fenced transaction. A failed compare may be our own earlier attempt: only the term's decides."""
+        request = txn.txn([term.compare(), *compares], operations, [txn.range_(term.key)])
+        reply = await self._etcd.transact(request, deadline=time.monotonic() + _DEADLINE, idempotent=True)
+        if reply.succeeded:
+            return
+        rows = rows_of(reply.responses[0].response_range)
+        if not rows or rows[0].mod_revision != term.fence:
+            raise Deposed(f"term {term.number} of the audit duty is over")
+
+
+def next_time(known_ms: int, clock_ms: int, elapsed_ms: int | None) -> int:
+    """The time to put: never before `known_ms`; after the first put of a term at most `elapsed_ms` later."""
+    wanted = clock_ms if elapsed_ms is None else min(clock_ms, known_ms + elapsed_ms)
+    return max(known_ms, wanted)
+
+
+def target_of(reports: dict[bytes, Position], own: bytes, mark: Position) -> Position:
+    """The newest position that the holder and, where there is one, another replica hold durably; else the mark.
+
+    A position that another replica reports and the holder has passed is one that both hold; so is the holder's own
+    where another has passed it, but then the other's HMAC there is not known, so it is not used.
+    """
+    mine = reports.get(own)
+    if mine is None:
+        return mark
+    others = [position for key, position in reports.items() if key != own]
+    if not others:
+        return max(mine, mark, key=_by_size)
+    both = [position for position in others if position.size <= mine.size]
+    return max([*both, mark], key=_by_size)
+
+
+def _by_size(position: Position) -> tuple[int, int]:
+    return position.size, position.revision
+
+
+def deletions_up_to(records: Sequence[KV], revision: int) -> list[txn.RequestOp]:
+    """One range deletion per producer of what was put up to `revision`; beyond 200 producers the rest goes next time.
+
+    A producer's keys rise with its revisions, so what is to go is one range from its first record on.
+    """
+    ranges: dict[bytes, tuple[bytes, bytes]] = {}
+    for row in records:
+        if row.mod_revision <= revision:
+            producer = row.key.rsplit(b"/", 2)[0]
+            first = ranges.get(producer, (row.key, row.key))[0]
+            ranges[producer] = (first, row.key)
+    return [txn.delete(first, last + b"\0") for first, last in list(ranges.values())[:_MAX_PRODUCERS]]

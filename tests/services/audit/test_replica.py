@@ -1,0 +1,189 @@
+"""Replicas of the chain on a real etcd: the same bytes everywhere, each record exactly once, whatever breaks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from services.audit.replica import Position
+from services.audit.verify import verify_files
+from strongbox.store import keyspace, txn
+from strongbox.store.client import Etcd
+from tests.services.audit.logs import KEY
+from tests.services.audit.producers import Producer, caught_up, following, text_of, until
+
+
+def seqs(folder: Path) -> list[str]:
+    return [f"{one['producer']} {one['producer_seq']}" for one in map(json.loads, text_of(folder).splitlines())]
+
+
+async def put_some(kv: Producer, auth: Producer, rounds: int) -> int:
+    revision = 0
+    for _ in range(rounds):
+        await kv.put(2, 1)
+        await auth.put()
+        revision = await auth.put(1)
+    return revision
+
+
+def two(etcd: Etcd) -> tuple[Producer, Producer]:
+    return Producer(etcd, "kv", "a" * 16), Producer(etcd, "auth", "b" * 16)
+
+
+async def test_two_replicas_compute_byte_identical_logs(etcd: Etcd, tmp_path: Path) -> None:
+    kv, auth = two(etcd)
+    await put_some(kv, auth, 5)
+    async with following(etcd, tmp_path / "1", "node-1") as one:
+        await caught_up(await put_some(kv, auth, 5), one)
+        async with following(etcd, tmp_path / "2", "node-2") as other:
+            await caught_up(await put_some(kv, auth, 5), one, other)
+    assert text_of(tmp_path / "1") == text_of(tmp_path / "2")
+    (log,) = verify_files(sorted((tmp_path / "1").glob("*.jsonl")), KEY)
+    assert log.size == 15 * 4
+    assert seqs(tmp_path / "1")[:5] == [
+        *(f"kv/{'a' * 16} {seq}" for seq in ("1.0.0", "1.0.1", "1.1.0")),
+        f"auth/{'b' * 16} 2.0.0",
+        f"kv/{'a' * 16} 2.0.0",
+    ]
+
+
+async def test_a_restarted_replica_has_every_record_exactly_once(etcd: Etcd, tmp_path: Path) -> None:
+    kv, auth = two(etcd)
+    for _ in range(4):
+        revision = await put_some(kv, auth, 3)
+        async with following(etcd, tmp_path / "1", "node-1") as replica:
+            await caught_up(revision, replica)
+    assert len(set(seqs(tmp_path / "1"))) == len(seqs(tmp_path / "1")) == 48
+    verify_files(sorted((tmp_path / "1").glob("*.jsonl")), KEY)
+
+
+@pytest.mark.parametrize("cut", [1, 30, 700, 2000])
+async def test_a_torn_write_is_completed_without_loss_or_repetition(etcd: Etcd, tmp_path: Path, cut: int) -> None:
+    kv, auth = two(etcd)
+    revision = await put_some(kv, auth, 6)
+    async with following(etcd, tmp_path / "1", "node-1") as replica:
+        await caught_up(revision, replica)
+    whole = text_of(tmp_path / "1")
+    (file,) = (tmp_path / "1").glob("*.jsonl")
+    os.truncate(file, len(whole) - cut)
+    async with following(etcd, tmp_path / "1", "node-1") as replica:
+        await caught_up(revision, replica)
+    assert text_of(tmp_path / "1") == whole
+
+
+async def test_a_trimmed_and_compacted_outbox_is_followed_from_where_the_log_ends(etcd: Etcd, tmp_path: Path) -> None:
+    kv, auth = two(etcd)
+    revision = await put_some(kv, auth, 3)
+    async with following(etcd, tmp_path / "1", "node-1") as replica:
+        await caught_up(revision, replica)
+        position = replica.position
+    await etcd.transact(
+        txn.txn(
+            [],
+            [
+                txn.delete(keyspace.OUTBOX, keyspace.prefix_end(keyspace.OUTBOX)),
+                txn.put(keyspace.AUDIT_MARK, position.pack()),
+            ],
+        )
+    )
+    later = await put_some(kv, auth, 2)
+    await etcd.compact(later)
+    async with following(etcd, tmp_path / "1", "node-1") as replica:
+        await caught_up(later, replica)
+    assert len(set(seqs(tmp_path / "1"))) == len(seqs(tmp_path / "1")) == 20
+    verify_files(sorted((tmp_path / "1").glob("*.jsonl")), KEY)
+
+
+async def test_a_replica_that_lost_trimmed_history_does_not_begin_anew(etcd: Etcd, tmp_path: Path) -> None:
+    kv, auth = two(etcd)
+    revision = await put_some(kv, auth, 3)
+    async with following(etcd, tmp_path / "1", "node-1") as one:
+        await caught_up(revision, one)
+        position = one.position
+    await etcd.transact(
+        txn.txn(
+            [],
+            [
+                txn.delete(keyspace.OUTBOX, keyspace.prefix_end(keyspace.OUTBOX)),
+                txn.put(keyspace.AUDIT_MARK, position.pack()),
+            ],
+        )
+    )
+    await etcd.compact(revision + 1)
+    async with following(etcd, tmp_path / "2", "node-2") as other:
+        await until(lambda: not other.healthy, "the replica says that it lacks history")
+    assert text_of(tmp_path / "2") == b""
+
+
+async def test_an_entry_changed_on_disk_stops_the_replica(etcd: Etcd, tmp_path: Path) -> None:
+    kv, auth = two(etcd)
+    await put_some(kv, auth, 3)
+    async with following(etcd, tmp_path / "1", "node-1") as replica:
+        await until(lambda: replica.log.size == 12, "the log is written")
+    await etcd.transact(txn.txn([], [txn.delete(keyspace.AUDIT_REPLICAS + b"node-1")]))
+    (file,) = (tmp_path / "1").glob("*.jsonl")
+    changed = file.read_bytes().replace(b"alice", b"mally", 1)
+    file.write_bytes(changed)
+    async with following(etcd, tmp_path / "1", "node-1") as replica:
+        await until(lambda: not replica.healthy, "the change is noticed")
+    assert text_of(tmp_path / "1") == changed
+
+
+@pytest.mark.parametrize("damage", ["remove", "replace", "truncate", "grow"])
+async def test_a_damaged_file_is_noticed_while_nothing_happens(etcd: Etcd, tmp_path: Path, damage: str) -> None:
+    kv, auth = two(etcd)
+    revision = await put_some(kv, auth, 2)
+    async with following(etcd, tmp_path / "1", "node-1") as replica:
+        await caught_up(revision, replica)
+        assert replica.healthy
+        (file,) = (tmp_path / "1").glob("*.jsonl")
+        if damage == "remove":
+            file.unlink()
+        elif damage == "replace":
+            (tmp_path / "copy").write_bytes(file.read_bytes())
+            os.replace(tmp_path / "copy", file)
+        elif damage == "truncate":
+            os.truncate(file, 100)
+        else:
+            with file.open("ab") as stream:
+                stream.write(b"more\n")
+        await until(lambda: not replica.healthy, f"{damage} is noticed")
+
+
+async def test_records_nobody_can_read_are_chained_and_do_not_stop_the_chain(etcd: Etcd, tmp_path: Path) -> None:
+    kv, auth = two(etcd)
+    await put_some(kv, auth, 1)
+    for key in (b"junk", b"kv/x/y/z", b"kv/" + b"c" * 16 + b"/0000000000000001/0000", b"\xff/\xfe"):
+        await etcd.transact(txn.txn([], [txn.put(keyspace.OUTBOX + key, b"\xff\xff\xff")]))
+    revision = await put_some(kv, auth, 1)
+    async with (
+        following(etcd, tmp_path / "1", "node-1") as one,
+        following(etcd, tmp_path / "2", "node-2") as other,
+    ):
+        await caught_up(revision, one, other)
+    assert text_of(tmp_path / "1") == text_of(tmp_path / "2")
+    assert text_of(tmp_path / "1").count(b"UnreadableRecord") == 4
+    verify_files(sorted((tmp_path / "1").glob("*.jsonl")), KEY)
+
+
+async def test_what_is_durable_is_reported(etcd: Etcd, tmp_path: Path) -> None:
+    kv, auth = two(etcd)
+    revision = await put_some(kv, auth, 2)
+    async with following(etcd, tmp_path / "1", "node-1") as replica:
+        await caught_up(revision, replica)
+
+        async def reported() -> bool:
+            row = await etcd.get(keyspace.AUDIT_REPLICAS + b"node-1")
+            return row is not None and Position.parse(row.value) == replica.position
+
+        await until(reported, "the position is reported")
+
+
+async def test_waiting_for_a_revision_ends_at_its_deadline(etcd: Etcd, tmp_path: Path) -> None:
+    async with following(etcd, tmp_path / "1", "node-1") as replica:
+        with pytest.raises(TimeoutError):
+            await replica.reached(10_000, asyncio.get_running_loop().time())

@@ -1,0 +1,75 @@
+"""The log on disk, without etcd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.audit.segments import Broken, Segments
+from tests.services.audit.logs import chain
+
+ENTRIES = chain(700)
+
+
+def test_segments_are_cut_at_the_same_places_however_entries_arrive(tmp_path: Path) -> None:
+    for name, step in (("a", 1), ("b", 7), ("c", 700)):
+        log = Segments(tmp_path / name, segment_bytes=10_000)
+        for start in range(0, 700, step):
+            log.append(ENTRIES[start : start + step])
+        log.close()
+    files = {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}
+    assert len(files) > 20 and all(0 < len(text) <= 10_000 for text in files.values())
+    for name in "bc":
+        assert {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} == files
+
+
+def test_reading_from_any_index_gives_the_rest(tmp_path: Path) -> None:
+    log = Segments(tmp_path, segment_bytes=10_000)
+    log.append(ENTRIES)
+    for reopened in (log, Segments(tmp_path, segment_bytes=10_000)):
+        assert reopened.size == 700 and reopened.last == ENTRIES[-1]
+        for index in (0, 1, 255, 256, 257, 699, 700, 5000):
+            assert list(reopened.read(index)) == [one.line() for one in ENTRIES[index:]]
+        assert reopened.hmac_at(300) == ENTRIES[299].hmac
+        assert reopened.hmac_at(0) == "0" * 64
+        with pytest.raises(IndexError):
+            reopened.hmac_at(701)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 200])
+def test_a_torn_last_line_is_cut_off(tmp_path: Path, keep: int) -> None:
+    log = Segments(tmp_path)
+    log.append(ENTRIES[:3])
+    log.close()
+    file = tmp_path / "audit-000000.jsonl"
+    file.write_bytes(file.read_bytes() + ENTRIES[3].line()[:keep])
+    log = Segments(tmp_path)
+    log.append(ENTRIES[3:5])
+    assert list(log.read(0)) == [one.line() for one in ENTRIES[:5]]
+
+
+def test_a_cut_segment_in_the_middle_is_broken(tmp_path: Path) -> None:
+    log = Segments(tmp_path, segment_bytes=10_000)
+    log.append(ENTRIES)
+    file = tmp_path / "audit-000003.jsonl"
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(Broken):
+        Segments(tmp_path, segment_bytes=10_000)
+
+
+def test_a_removed_segment_in_the_middle_is_broken(tmp_path: Path) -> None:
+    log = Segments(tmp_path, segment_bytes=10_000)
+    log.append(ENTRIES)
+    (tmp_path / "audit-000000.jsonl").rename(tmp_path / "gone")
+    with pytest.raises(Broken):
+        Segments(tmp_path, segment_bytes=10_000)
+
+
+def test_nothing_is_appended_to_a_file_somebody_else_changed(tmp_path: Path) -> None:
+    log = Segments(tmp_path)
+    log.append(ENTRIES[:3])
+    (tmp_path / "audit-000000.jsonl").unlink()
+    with pytest.raises(Broken):
+        log.append(ENTRIES[3:4])
+    assert log.size == 3
