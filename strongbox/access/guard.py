@@ -1,0 +1,175 @@
+"""The guard: who is asking, and may he. Pure over a view, so the answer is proved with the effect.
+
+Rules, in this order; the first that fails refuses:
+1. The cluster is initialized (`NotInitialized`) and unsealed (`Sealed`), and this process has the record keys.
+2. The token has a token's form, its record stands under its digest, verifies, and is not expired; so do the
+   records of all its ancestors: revoking or losing one kills the child (`Unauthenticated`, one text for all).
+3. From here on the refusal is the caller's own and is audited: the draft gets the accessor.
+4. Every policy the token names exists: one that is missing, or forged, might have held a `deny`
+   (`PermissionDenied`).
+5. The winning pattern allows the capability (`PermissionDenied`), decided before anything's existence.
+
+Everything read is compared by the transaction: token, ancestors, policies, seal state; the earliest expiry of
+token and ancestors is compared with `cluster/time`. Policies are compiled once for each set of revisions.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from strongbox import paths
+from strongbox.access import tokens
+from strongbox.access.lookup import ROOT, KeySource, Lookup, StoredPolicy, policy_keys
+from strongbox.access.policy import Decision, Policies
+from strongbox.errors import NotInitialized, PermissionDenied, Sealed, Unauthenticated
+from strongbox.rpc.inbound import Inbound
+from strongbox.storage.v1 import auth_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.view import View
+
+MAX_COMPILED = 1024  # sets of policies
+MAX_ANCESTORS = 16  # each is one compare more
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Somebody the guard has let in; only the guard makes one. `expires_at_ms` 0: never.
+
+    `expires_at_ms` is the earliest expiry of the token and its ancestors; `token_key` is its etcd key.
+    """
+
+    accessor: str
+    policies: tuple[str, ...]
+    token_key: bytes
+    expires_at_ms: int
+    record: storage.TokenRecord = field(repr=False)
+    _compiled: Policies = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """The token's digest, the name of its record."""
+        return self.token_key.removeprefix(keyspace.TOKENS).decode()
+
+    @property
+    def is_root(self) -> bool:
+        """Whether the built-in root policy is among the caller's."""
+        return self._compiled.is_root
+
+    def decide(self, capability: str, path: str) -> Decision:
+        """What the caller's policies say of `capability` on a policy path."""
+        return self._compiled.decide(capability, path)
+
+    def allows(self, capability: str, path: str) -> bool:
+        """Whether the caller may."""
+        return self._compiled.decide(capability, path).allowed
+
+    def require(self, capability: str, path: str) -> None:
+        """Raise `PermissionDenied` unless the caller may: for a second capability or path of one call."""
+        if not self.allows(capability, path):
+            raise PermissionDenied
+
+
+class Guard:
+    """Authenticates and authorizes; one per process."""
+
+    def __init__(self, source: KeySource) -> None:
+        self.lookup = Lookup(source)
+        self._compiled: OrderedDict[tuple[StoredPolicy, ...], Policies] = OrderedDict()
+
+    def require(self, view: View, inbound: Inbound, capability: str, policy_path: str) -> Caller:
+        """The caller, if he may use `capability` on `policy_path`; raises as the module says."""
+        caller = self.authenticate(view, inbound)
+        caller.require(capability, policy_path)
+        return caller
+
+    def authenticate(self, view: View, inbound: Inbound) -> Caller:
+        """The caller, whatever he may; raises as the module says, rules 1 to 4."""
+        require_unsealed(view, inbound)
+        self.lookup.require_keys()
+        digest, record = self._token(view, inbound)
+        expires_ms = self._require_alive(view, record)
+        if view.draft is not None:
+            view.draft.accessor = record.accessor
+        return Caller(
+            accessor=record.accessor,
+            policies=tuple(record.policies),
+            token_key=keyspace.token(digest),
+            expires_at_ms=expires_ms,
+            record=record,
+            _compiled=self.policies_of(view, tuple(record.policies)),
+        )
+
+    def is_alive(self, view: View, record: storage.TokenRecord) -> bool:
+        """Whether a token and all its ancestors stand and are unexpired by this replica's time."""
+        expires_ms = self._earliest_expiry(view, record)
+        return expires_ms is not None and (not expires_ms or view.now_ms < expires_ms)
+
+    def policies_of(self, view: View, names: tuple[str, ...]) -> Policies:
+        """The compiled policies of these names. Raises `PermissionDenied` when one is missing."""
+        view.prefetch(*policy_keys(names))
+        found = []
+        for name in names:
+            policy = self.lookup.policy(view, name)
+            if policy is None:
+                raise PermissionDenied("the token names a policy that does not exist", policy=name)
+            found.append(policy)
+        return self._compile(tuple(found))
+
+    def _token(self, view: View, inbound: Inbound) -> tuple[str, storage.TokenRecord]:
+        if not tokens.is_token(inbound.token):
+            raise Unauthenticated
+        digest = tokens.digest(inbound.token)
+        record = self.lookup.token(view, digest)
+        if record is None:
+            raise Unauthenticated
+        return digest, record
+
+    def _require_alive(self, view: View, record: storage.TokenRecord) -> int:
+        """The earliest expiry of the token and its ancestors (0: never); raises `Unauthenticated`."""
+        # The policies are named together with the ancestors: one round trip instead of two.
+        view.prefetch(*ancestor_keys(record), *policy_keys(tuple(record.policies)))
+        expires_ms = self._earliest_expiry(view, record)
+        if expires_ms is None or (expires_ms and view.now_ms >= expires_ms):
+            raise Unauthenticated
+        if expires_ms:
+            view.before(expires_ms)
+        return expires_ms
+
+    def _earliest_expiry(self, view: View, record: storage.TokenRecord) -> int | None:
+        """Milliseconds; 0: never; `None`: an ancestor is gone."""
+        view.prefetch(*ancestor_keys(record))
+        expiries = [record.expires_ms]
+        for digest in record.ancestors:
+            ancestor = self.lookup.token(view, digest)
+            if ancestor is None:
+                return None
+            expiries.append(ancestor.expires_ms)
+        return min((moment for moment in expiries if moment), default=0)
+
+    def _compile(self, found: tuple[StoredPolicy, ...]) -> Policies:
+        compiled = self._compiled.get(found)
+        if compiled is None:
+            rules = {paths.fold_name(policy.name): policy.rules for policy in found}
+            compiled = Policies(rules, is_root=ROOT in found)
+            self._compiled[found] = compiled
+            if len(self._compiled) > MAX_COMPILED:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(found)
+        return compiled
+
+
+def ancestor_keys(record: storage.TokenRecord) -> tuple[bytes, ...]:
+    """The etcd keys of a token's ancestors, the parent first."""
+    return tuple(keyspace.token(digest) for digest in record.ancestors)
+
+
+def require_unsealed(view: View, inbound: Inbound) -> None:
+    """Raise `NotInitialized` or `Sealed`; the token's key is read in the same round trip."""
+    also = (keyspace.token(tokens.digest(inbound.token)),) if tokens.is_token(inbound.token) else ()
+    view.prefetch(keyspace.SEAL_STATE, *also)
+    state = view.get(keyspace.SEAL_STATE).value
+    if state is None:
+        raise NotInitialized
+    if not state.startswith(b"unsealed"):
+        raise Sealed

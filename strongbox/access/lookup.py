@@ -1,0 +1,103 @@
+"""Reading tokens and policies through a view: verified once per revision, absent when forged.
+
+Whoever reads a token's or a policy's key reads it here, because the view keeps one meaning per revision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from strongbox import paths
+from strongbox.access.policy import Rule
+from strongbox.access.records import Forged, RecordKeys, open_record
+from strongbox.access.tokens import DEFAULT_POLICY, ROOT_POLICY
+from strongbox.errors import Sealed
+from strongbox.storage.v1 import auth_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.view import View
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+_SELF: Final = (Rule("auth/tokens/self", ("delete", "read", "write")),)
+
+
+class KeySource(Protocol):
+    """Whoever holds the record keys while unsealed (strongbox.rpc.keys.KeyClient)."""
+
+    @property
+    def record_keys(self) -> RecordKeys | None:
+        """None: sealed."""
+
+
+class StoredPolicy:
+    """A policy as it stands in etcd; compared by identity, so it names one revision of it."""
+
+    __slots__ = ("name", "rules")
+
+    def __init__(self, name: str, rules: tuple[Rule, ...]) -> None:
+        self.name, self.rules = name, rules
+
+
+DEFAULT = StoredPolicy(DEFAULT_POLICY, _SELF)
+ROOT = StoredPolicy(ROOT_POLICY, ())
+BUILT_IN: Final = {DEFAULT_POLICY: DEFAULT, ROOT_POLICY: ROOT}
+
+
+class Lookup:
+    """Token and policy records by way of a view. All methods raise `Sealed` without record keys."""
+
+    def __init__(self, source: KeySource) -> None:
+        self._source = source
+
+    def require_keys(self) -> RecordKeys:
+        """The record keys; raises `Sealed`."""
+        keys = self._source.record_keys
+        if keys is None:
+            raise Sealed
+        return keys
+
+    def token(self, view: View, token_digest: str) -> storage.TokenRecord | None:
+        """A token's record, not to be changed; `None` when absent or forged."""
+        return view.parsed(keyspace.token(token_digest), self._parser(_to_token))
+
+    def policy(self, view: View, name: str) -> StoredPolicy | None:
+        """A policy by any spelling of its name; `None` when absent or forged."""
+        folded = paths.fold_name(name)
+        if folded in BUILT_IN:
+            return BUILT_IN[folded]
+        return view.parsed(keyspace.policy(folded), self._parser(_to_policy))
+
+    def _parser(self, meaning: Callable[[bytes], T]) -> Callable[[bytes, bytes], T | None]:
+        keys = self.require_keys()
+
+        def parse(key: bytes, value: bytes) -> T | None:
+            try:
+                return meaning(open_record(keys, key, value))
+            except (Forged, DecodeError) as error:
+                _log.error("a forged record grants nothing", key=_shown(key), why=str(error))
+                return None
+
+        return parse
+
+
+def policy_keys(names: tuple[str, ...]) -> tuple[bytes, ...]:
+    """The etcd keys of the policies that are not built in."""
+    folded = (paths.fold_name(name) for name in names)
+    return tuple(keyspace.policy(name) for name in folded if name not in BUILT_IN)
+
+
+def _to_token(body: bytes) -> storage.TokenRecord:
+    return storage.TokenRecord.FromString(body)
+
+
+def _to_policy(body: bytes) -> StoredPolicy:
+    record = storage.PolicyRecord.FromString(body)
+    return StoredPolicy(record.name, tuple(Rule(r.path, tuple(r.capabilities)) for r in record.rules))
+
+
+def _shown(key: bytes) -> str:
+    return key.decode("ascii", "replace")
