@@ -1,8 +1,8 @@
-"""The audit chain, as pure functions: what an entry is, how it is hashed, how a line of it is written and checked.
+"""The audit chain, as pure functions: an entry, how it is hashed, how its line is written and checked.
 
-One entry is one line of JSON: the fourteen fields of `Entry` in their order, separators `,` and `:`, text as UTF-8
-(only what JSON must escape is escaped), a final newline. There is exactly one text for an entry, so the files of all
-replicas are byte-identical, and a line that parses but is written otherwise is a fault.
+One entry is one line of JSON: the fourteen fields of `Entry` in their order, separators `,` and `:`, text as
+UTF-8 (only what JSON must escape is escaped), a final newline. There is exactly one text for an entry, so the
+files of all replicas are byte-identical, and a line that parses but is written otherwise is a fault.
 
 What is hashed, byte for byte:
 
@@ -12,9 +12,9 @@ What is hashed, byte for byte:
 
     hmac = HMAC-SHA256(key, that), as 64 hex digits
 
-The lengths keep two fields from being shifted into each other; `prev_hmac` inside makes each entry vouch for all before
-it. The first entry's `prev_hmac` is 64 zeros. Without the key nobody can write an entry that verifies; whoever has it
-can rewrite the whole log, which a checkpoint kept elsewhere shows.
+The lengths keep two fields from being shifted into each other; `prev_hmac` inside makes each entry vouch for
+all before it. The first entry's `prev_hmac` is 64 zeros. Without the key nobody can write an entry that
+verifies; whoever has it can rewrite the whole log, which a checkpoint kept elsewhere shows.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Tampered(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One operation in its place. `ts` is RFC 3339 in UTC with milliseconds; `producer_seq` is batch.part.item."""
+    """One operation in its place. `ts`: RFC 3339, UTC, milliseconds; `producer_seq`: batch.part.item."""
 
     index: int
     ts: str
@@ -97,7 +97,7 @@ def link(key: bytes, prev_hmac: str, entry: Entry) -> Entry:
 
 
 def parse_line(line: bytes) -> Entry:
-    """The entry a line holds. Raises ValueError, with a reason for people, unless it is written exactly as `line()` does."""
+    """The entry a line holds. Raises ValueError, with a reason, unless written exactly as `line()` does."""
     if not line.endswith(b"\n"):
         raise ValueError("the line is cut off")
     try:
@@ -123,7 +123,7 @@ def _written(entry: Entry) -> bytes:
 
 
 class Verifier:
-    """Checks one log line by line, in constant memory. Without a key only form, numbering and links are checked."""
+    """Checks one log line by line, in constant memory; without a key only form, numbering and links."""
 
     def __init__(self, key: bytes | None = None, size: int = 0, head: str = GENESIS) -> None:
         self.size = size

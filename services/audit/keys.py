@@ -1,7 +1,7 @@
 """The chain's HMAC key in this process: opened while the cluster is unsealed, gone when it is sealed.
 
-It was made at init and stands in etcd at `audit/key`, encrypted under a data key that the seal service wrapped for the
-purpose `audit`; only an audit certificate gets it unwrapped.
+It was made at init and stands in etcd at `audit/key`, encrypted under a data key that the seal service
+wrapped for the purpose `audit`; only an audit certificate gets it unwrapped.
 """
 
 from __future__ import annotations

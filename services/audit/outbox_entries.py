@@ -1,7 +1,7 @@
 """What the outbox holds, read back: keys, records and cursors, as entries that are not chained yet. No I/O.
 
-A record that cannot be read is chained all the same, as an `UnreadableRecord`: whoever can write to etcd must be able
-neither to stop the chain nor to put something into the outbox that leaves no trace.
+A record that cannot be read is chained all the same, as an `UnreadableRecord`: whoever can write to etcd must
+be able neither to stop the chain nor to put something into the outbox that leaves no trace.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _entry(record: storage.OutboxEntry, producer: str, seq: str) -> Entry:
 
 
 def _place(key: bytes) -> tuple[str, str]:
-    """Producer and batch.part of a record's key; whatever else stands in the outbox is named by its whole key."""
+    """Producer and batch.part of a record's key; whatever else stands there is named by its whole key."""
     text = key.removeprefix(keyspace.OUTBOX).decode("utf-8", "backslashreplace")
     parts = text.split("/")
     if len(parts) == 4 and parts[2].isascii() and parts[3].isascii() and (parts[2] + parts[3]).isdigit():
@@ -79,7 +79,7 @@ def _place(key: bytes) -> tuple[str, str]:
 
 
 class Cursors:
-    """The gap check: every producer's cursor counts its batches one by one, those that left no record included."""
+    """The gap check: a producer's cursor counts its batches, those that left no record included."""
 
     def __init__(self) -> None:
         self._last: dict[bytes, int] = {}
@@ -89,7 +89,7 @@ class Cursors:
         self._last.pop(key, None)
 
     def learn(self, change: Change) -> Gap | None:
-        """Take in a cursor's put; the gap it shows, if any. The first one seen of a producer is where its count begins."""
+        """Take in a cursor's put; the gap it shows, if any. A producer's count begins at the first one seen."""
         number = change.value.split(b":")[0]
         producer = change.key.removeprefix(keyspace.PRODUCERS).decode("utf-8", "backslashreplace")
         found = int(number) if number.isdigit() else -1

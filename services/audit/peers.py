@@ -1,8 +1,8 @@
 """History from peers: how a replica behind the mark gets the entries that the outbox no longer holds.
 
-A peer's lines are believed only as far as the chain's key proves them: each is verified in order on top of what this
-replica holds, and the copy ends exactly at the mark's size, where its HMAC must be the mark's. So a lying peer can
-delay, never falsify.
+A peer's lines are believed only as far as the chain's key proves them: each is verified in order on top of
+what this replica holds, and the copy ends exactly at the mark's size, where its HMAC must be the mark's. So a
+lying peer can delay, never falsify.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class AuditPeerServicer(pb_grpc.AuditPeerServiceServicer):
     def __init__(self, log: Segments) -> None:
         self._log = log
 
-    async def StreamLines(self, request: pb.StreamLinesRequest, context: Any) -> AsyncIterator[pb.StreamLinesResponse]:
+    async def StreamLines(
+        self, request: pb.StreamLinesRequest, context: Any
+    ) -> AsyncIterator[pb.StreamLinesResponse]:
         """The chain's lines from an index on, as they stand now."""
         lines = self._log.read(max(0, request.from_index))
         while chunk := await asyncio.to_thread(_some, lines):
@@ -51,7 +53,7 @@ class PeerHistory:
         self._channels = channels
 
     async def __call__(self, log: Segments, key: bytes, mark: Position) -> None:
-        """Append verified entries until `log` has `mark.size`. Raises Unavailable when no peer leads there."""
+        """Append verified entries up to `mark.size`. Raises Unavailable when no peer leads there."""
         for channel in await self._channels():
             try:
                 await self._copy(channel, log, key, mark)

@@ -1,11 +1,14 @@
 """One replica of the chain: follows the outbox in (revision, key) order and writes every entry durably, once.
 
-* A position is (size, hmac, revision): the chain's length and HMAC when everything up to that etcd revision is in.
-* At start the newest known position that this replica's own log confirms is taken: its last report in etcd, the mark,
-  or the empty chain. From there the outbox's history is replayed; what is on disk already is computed again and must be
-  equal (so each record is chained exactly once, however the process died), what is not is appended.
-* History is a watch from that revision. Where etcd has compacted it, the untrimmed records are listed at one revision
-  instead; that is complete only if the mark is not beyond the position, else the history comes from a peer.
+* A position is (size, hmac, revision): the chain's length and HMAC when everything up to that etcd revision
+  is in.
+* At start the newest known position that this replica's own log confirms is taken: its last report in etcd,
+  the mark, or the empty chain. From there the outbox's history is replayed; what is on disk already is
+  computed again and must be equal (so each record is chained exactly once, however the process died), what is
+  not is appended.
+* History is a watch from that revision. Where etcd has compacted it, the untrimmed records are listed at one
+  revision instead; that is complete only if the mark is not beyond the position, else the history comes from
+  a peer.
 * A log that disagrees with what was chained (`Broken`) is never written to again: people have to look.
 """
 
@@ -52,7 +55,9 @@ class Position(NamedTuple):
 
     def pack(self) -> bytes:
         """As a ChainPosition record."""
-        return storage.ChainPosition(size=self.size, hmac=self.hmac, revision=self.revision).SerializeToString()
+        return storage.ChainPosition(
+            size=self.size, hmac=self.hmac, revision=self.revision
+        ).SerializeToString()
 
 
 BEGINNING = Position(0, GENESIS, 0)
@@ -62,7 +67,9 @@ CopyHistory = Callable[[Segments, bytes, Position], Awaitable[None]]
 class Replica:
     """Follows the outbox into `log` while `run` runs. `node_id` names its report in etcd."""
 
-    def __init__(self, etcd: Etcd, log: Segments, node_id: str, copy_history: CopyHistory | None = None) -> None:
+    def __init__(
+        self, etcd: Etcd, log: Segments, node_id: str, copy_history: CopyHistory | None = None
+    ) -> None:
         self.log = log
         self.position = BEGINNING
         self.trouble = ""
@@ -91,11 +98,11 @@ class Replica:
             await asyncio.gather(follower, *helpers, return_exceptions=True)
 
     async def reached(self, revision: int, deadline: float) -> None:
-        """Wait until everything up to an etcd revision is in. Raises TimeoutError at `deadline` (monotonic seconds)."""
+        """Wait until all up to an etcd revision is in. Raises TimeoutError at `deadline` (monotonic seconds)."""
         async with self._moved, asyncio.timeout(max(0.0, deadline - time.monotonic())):
             await self._moved.wait_for(lambda: self.position.revision >= revision)
 
-    # following ---------------------------------------------------------------------------------------------------
+    # following ------------------------------------------------------------------------------------
 
     async def _keep_following(self, key: bytes) -> None:
         while True:
@@ -123,7 +130,9 @@ class Replica:
         known = [Position.parse(row.value) for part in seen.responses for row in rows_of(part.response_range)]
         for position in sorted(known, reverse=True):
             if position.size > self.log.size:
-                _log.error("the log on disk is shorter than it was", entries=self.log.size, known=position.size)
+                _log.error(
+                    "the log on disk is shorter than it was", entries=self.log.size, known=position.size
+                )
         usable = [position for position in known if position.size <= self.log.size]
         start = max(usable, default=BEGINNING, key=lambda position: (position.size, position.revision))
         if await asyncio.to_thread(self.log.hmac_at, start.size) != start.hmac:
@@ -174,7 +183,7 @@ class Replica:
             raise Broken("a peer's history does not lead to the mark")
         await self._move(mark)
 
-    # chaining ----------------------------------------------------------------------------------------------------
+    # chaining -------------------------------------------------------------------------------------
 
     async def _chain(self, key: bytes, changes: Iterable[Change], revision: int) -> None:
         """Chain the records among `changes` and make them durable."""
@@ -197,7 +206,7 @@ class Replica:
             self.position = position
             self._moved.notify_all()
 
-    # reporting ---------------------------------------------------------------------------------------------------
+    # reporting ------------------------------------------------------------------------------------
 
     async def _keep_reporting(self) -> None:
         """Put what is durable; an older report that arrives late only delays trimming."""

@@ -1,11 +1,15 @@
 """The log on disk: `audit-000000.jsonl`, `audit-000001.jsonl`, … in one folder.
 
-* Lines are appended in one write and fsynced before anybody is told; a new file's name is fsynced in its folder.
-* A line that would make a segment larger than 64 MiB begins the next one: this depends on the lines alone, so all
-  replicas cut at the same places, and there is never an empty next file.
-* A line without its newline at the very end is what a crash left of an unfinished write: it is cut off at opening.
-* A file that was replaced, removed, cut or grown by somebody else is noticed by `check`, and nothing is appended to it.
-* Where every 256th entry begins is kept in memory (16 bytes each), so that reading from an index is a short scan.
+* Lines are appended in one write and fsynced before anybody is told; a new file's name is fsynced in its
+  folder.
+* A line that would make a segment larger than 64 MiB begins the next one: this depends on the lines alone, so
+  all replicas cut at the same places, and there is never an empty next file.
+* A line without its newline at the very end is what a crash left of an unfinished write: it is cut off at
+  opening.
+* A file that was replaced, removed, cut or grown by somebody else is noticed by `check`, and nothing is
+  appended to it.
+* Where every 256th entry begins is kept in memory (16 bytes each), so that reading from an index is a short
+  scan.
 """
 
 from __future__ import annotations
@@ -54,7 +58,7 @@ class Segments:
             self._file = None
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Write entries durably; they must continue the log. Raises OSError or Broken; after OSError, `reopen`."""
+        """Write entries, which continue the log, durably. Raises OSError (then `reopen`) or Broken."""
         with self._lock:
             self._check()
             pending: list[bytes] = []
@@ -73,7 +77,7 @@ class Segments:
                 self.last = entries[-1]
 
     def reopen(self) -> None:
-        """After a failed write: cut off what it left and go on from what is whole. Raises OSError or Broken."""
+        """After a failed write: cut off what it left, go on from what is whole. Raises OSError or Broken."""
         with self._lock:
             self.close()
             self._load()
@@ -128,7 +132,7 @@ class Segments:
             return parse_line(line).hmac
         raise IndexError(size)
 
-    # opening -----------------------------------------------------------------------------------------------------
+    # opening --------------------------------------------------------------------------------------
 
     def _load(self) -> None:
         self._places, self.size, self.last = [], 0, None
@@ -147,7 +151,7 @@ class Segments:
             self.last = _last_entry(last_line, self.size - 1)
 
     def _scan(self) -> bytes:
-        """Count the current segment's lines; returns the last one. Cuts off a torn line at the end of the log."""
+        """Count the current segment's lines; returns the last. Cuts off a torn line at the end of the log."""
         path, last_line = self._path(self._segment), b""
         with path.open("rb") as stream:
             for line in stream:
@@ -170,7 +174,7 @@ class Segments:
         os.fsync(self._file)
         self._sync_folder()
 
-    # writing -----------------------------------------------------------------------------------------------------
+    # writing --------------------------------------------------------------------------------------
 
     def _flush(self, lines: list[bytes]) -> None:
         """Write whole lines and fsync them; only then do they count."""

@@ -1,7 +1,8 @@
 """AuditService: reading the log, and exporting the key that verifies it.
 
-A listing is itself an audited operation. Its transaction's revision is a point in etcd's order after everything
-acknowledged before the call, so the answer waits until this replica's log has come that far; then it holds all of it.
+A listing is itself an audited operation. Its transaction's revision is a point in etcd's order after
+everything acknowledged before the call, so the answer waits until this replica's log has come that far; then
+it holds all of it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from strongbox.rpc.inbound import Inbound, inbound_of
 
 from services.audit.chain import Entry, parse_line
 from services.audit.keys import ChainKey
@@ -19,7 +21,6 @@ from strongbox.access.guard import Guard
 from strongbox.audit.v1 import audit_service_pb2 as pb
 from strongbox.audit.v1 import audit_service_pb2_grpc as pb_grpc
 from strongbox.errors import DependencyDown, InvalidInput
-from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.store.pipeline import Pipeline, Work
 from strongbox.store.view import View
 from strongbox.trail.outbox import draft_of
@@ -53,7 +54,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         return await asyncio.to_thread(self._list, request, limit)
 
     async def ExportKey(self, request: pb.ExportKeyRequest, context: Context) -> pb.ExportKeyResponse:
-        """The chain's keys, as `strongbox-verify --key-file` reads them; its audit record is committed first."""
+        """The chain's keys, for `strongbox-verify --key-file`; the audit record of it is committed first."""
         await self._authorize(inbound_of(context), "ExportKey", "sudo")
         return pb.ExportKeyResponse(key=format_key(self._key.require()))
 

@@ -1,14 +1,14 @@
-"""The audit duty: once a second it puts the cluster's time and trims the outbox. One replica does it at a time.
+"""The audit duty, done by one replica at a time: every second put the cluster's time and trim the outbox.
 
-Every transaction compares the duty's term and the very key it moves (cluster/time, audit/mark), so neither a deposed
-holder nor an attempt that arrives late changes anything.
+Every transaction compares the duty's term and the very key it moves (cluster/time, audit/mark), so neither a
+deposed holder nor an attempt that arrives late changes anything.
 
-The time never goes back and advances at most by the holder's own monotonic time since its last put; at takeover it
-goes to the holder's clock if that is later.
+The time never goes back and advances at most by the holder's own monotonic time since its last put; at
+takeover it goes to the holder's clock if that is later.
 
-Trimming goes up to the newest position that (1) `min(2, replicas)` replicas, the holder among them, hold durably, and
-(2) the holder's own log confirms. If the report of any replica contradicts the holder's log, nothing is trimmed any
-more and the alarm is raised: two chains that differ must both be kept.
+Trimming goes up to the newest position that (1) `min(2, replicas)` replicas, the holder among them, hold
+durably, and (2) the holder's own log confirms. If the report of any replica contradicts the holder's log,
+nothing is trimmed any more and the alarm is raised: two chains that differ must both be kept.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
+from strongbox.clock import Clock
 
 from services.audit.replica import BEGINNING, Position, Replica
-from strongbox.clock import Clock
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, Etcd, rows_of
@@ -91,7 +91,7 @@ class Trimming:
         found = [rows_of(part.response_range) for part in reply.responses]
         return Seen(next(iter(found[0]), None), next(iter(found[1]), None), *found[2:])
 
-    # time --------------------------------------------------------------------------------------------------------
+    # time -----------------------------------------------------------------------------------------
 
     async def _put_time(self, term: Term, known: KV | None, put_at: float | None) -> float | None:
         """Advance cluster/time; returns the monotonic time of the put. Absent before init: nothing to do."""
@@ -104,7 +104,7 @@ class Trimming:
         await self._commit(term, compares, [txn.put(known.key, b"%020d" % value)])
         return now
 
-    # trimming ----------------------------------------------------------------------------------------------------
+    # trimming -------------------------------------------------------------------------------------
 
     async def _trim(self, term: Term, seen: Seen) -> None:
         reports = {row.key: Position.parse(row.value) for row in seen.reports}
@@ -137,8 +137,10 @@ class Trimming:
             if report.size <= log.size and log.hmac_at(report.size) != report.hmac:
                 raise Diverged(f"{key.decode()} has another entry {report.size - 1}")
 
-    async def _commit(self, term: Term, compares: Sequence[txn.Compare], operations: Sequence[txn.RequestOp]) -> None:
-        """One fenced transaction. A failed compare may be our own earlier attempt: only the term's decides."""
+    async def _commit(
+        self, term: Term, compares: Sequence[txn.Compare], operations: Sequence[txn.RequestOp]
+    ) -> None:
+        """One fenced transaction. Another compare may fail by our own earlier attempt: the term's decides."""
         request = txn.txn([term.compare(), *compares], operations, [txn.range_(term.key)])
         reply = await self._etcd.transact(request, deadline=time.monotonic() + _DEADLINE, idempotent=True)
         if reply.succeeded:
@@ -155,10 +157,10 @@ def next_time(known_ms: int, clock_ms: int, elapsed_ms: int | None) -> int:
 
 
 def target_of(reports: dict[bytes, Position], own: bytes, mark: Position) -> Position:
-    """The newest position that the holder and, where there is one, another replica hold durably; else the mark.
+    """The newest position that the holder and another replica (if there is one) hold durably; or the mark.
 
-    A position that another replica reports and the holder has passed is one that both hold; so is the holder's own
-    where another has passed it, but then the other's HMAC there is not known, so it is not used.
+    A position that another replica reports and the holder has passed is one that both hold; so is the
+    holder's own where another has passed it, but then the other's HMAC there is not known, so it is not used.
     """
     mine = reports.get(own)
     if mine is None:
@@ -175,7 +177,7 @@ def _by_size(position: Position) -> tuple[int, int]:
 
 
 def deletions_up_to(records: Sequence[KV], revision: int) -> list[txn.RequestOp]:
-    """One range deletion per producer of what was put up to `revision`; beyond 200 producers the rest goes next time.
+    """One range deletion per producer of what was put up to `revision`; those beyond 200 go next time.
 
     A producer's keys rise with its revisions, so what is to go is one range from its first record on.
     """

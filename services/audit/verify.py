@@ -1,9 +1,10 @@
 """`strongbox-verify FILE… [--key-file F]`: is an audit log intact? Offline, streaming, in constant memory.
 
-FILEs are the segments of one log in order; a file that begins with index 0 begins another log (so the logs of several
-replicas can be named together). Without a key only form, numbering and links are checked, and the answer says so.
-Exit 0: intact; 1: tampered, stdout names the first bad index and the reason; 2: usage, or a file cannot be read.
-A key file is what `POST /v1/audit/export-key` answers: lines of `<term>:<64 hex digits>`.
+FILEs are the segments of one log in order; a file that begins with index 0 begins another log (so the logs of
+several replicas can be named together). Without a key only form, numbering and links are checked, and the
+answer says so. Exit 0: intact; 1: tampered, stdout names the first bad index and the reason; 2: usage, or a
+file cannot be read. A key file is what `POST /v1/audit/export-key` answers: lines of `<term>:<64 hex
+digits>`.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="strongbox-verify", description="Check that an audit log is intact.")
+    parser = argparse.ArgumentParser(
+        prog="strongbox-verify", description="Check that an audit log is intact."
+    )
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="the log's segments in order")
     parser.add_argument("--key-file", type=Path, help="what `export-key` answered")
     return parser

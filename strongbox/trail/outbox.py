@@ -1,9 +1,10 @@
 """The audit outbox: how a record of an operation is packed into the transaction of its effect.
 
-* One producer is one process: `<service>/<incarnation>`, the incarnation being 16 random hex digits of this start.
+* One producer is one process: `<service>/<incarnation>`, the incarnation being 16 random hex digits of this
+  start.
 * One etcd record holds the operations of one part of one batch, in order, at
-  `audit/outbox/<service>/<incarnation>/<batch:016d>/<part:04d>`; the producer's cursor counts the batches without
-  gaps, so audit replicas see every one that is missing.
+  `audit/outbox/<service>/<incarnation>/<batch:016d>/<part:04d>`; the producer's cursor counts the batches
+  without gaps, so audit replicas see every one that is missing.
 * A record never holds a value, a token, a share or a key: `Draft` has no place for one.
 """
 
@@ -24,7 +25,7 @@ def new_incarnation() -> str:
 
 
 def draft_of(inbound: Inbound, op: str, path: str) -> Draft:
-    """The audit record of a request, before anything is decided; `op` is the RPC's name, `path` the policy path."""
+    """A request's audit record before anything is decided; `op`: the RPC's name, `path`: the policy path."""
     return Draft(op=op, path=path, request_id=inbound.request_id, client=inbound.client)
 
 
@@ -50,7 +51,7 @@ class Outbox:
         return keyspace.outbox_record(self.service, self.incarnation, batch, part)
 
     def pack(self, drafts: Sequence[Draft]) -> bytes:
-        """The operations of one part as an OutboxRecord; their place in it is the `item` of their producer_seq."""
+        """One part's operations as an OutboxRecord; their place in it is the `item` of producer_seq."""
         return storage.OutboxRecord(entries=[_entry(draft) for draft in drafts]).SerializeToString()
 
 

@@ -1,11 +1,12 @@
-"""Refusals without a valid token: counted, recorded in a bounded way, so that nothing unauthenticated fills the outbox.
+"""Refusals without a valid token: counted and recorded in a bounded way, so that they cannot fill the outbox.
 
-* They are counted per source in memory, at most 256 sources; what comes from further ones is counted together.
-* Every few seconds each count that is not zero becomes one audit record, put together with one of 64 slots in etcd,
-  and only where that slot is absent. The audit duty frees a slot once its record is in the chain, so however many
-  processes and sources there are, at most 64 such records wait in the outbox.
-* A source whose slot is taken keeps counting. The slot holds the nonce of its attempt, so an attempt whose answer was
-  lost is recognised, and each count is recorded once.
+* They are counted per source in memory, at most 256 sources; what comes from further ones is counted
+  together.
+* Every few seconds each count that is not zero becomes one audit record, put together with one of 64 slots in
+  etcd, and only where that slot is absent. The audit duty frees a slot once its record is in the chain, so
+  however many processes and sources there are, at most 64 such records wait in the outbox.
+* A source whose slot is taken keeps counting. The slot holds the nonce of its attempt, so an attempt whose
+  answer was lost is recognised, and each count is recorded once.
 """
 
 from __future__ import annotations

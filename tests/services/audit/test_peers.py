@@ -1,4 +1,4 @@
-"""A replica that lost its history gets it from a peer, over real gRPC, and believes nothing it cannot verify."""
+"""A replica without history gets it from a peer over real gRPC, and believes only what it verified."""
 
 from __future__ import annotations
 

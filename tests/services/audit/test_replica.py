@@ -1,4 +1,4 @@
-"""Replicas of the chain on a real etcd: the same bytes everywhere, each record exactly once, whatever breaks."""
+"""Replicas of the chain on a real etcd: the same bytes everywhere, each record once, whatever breaks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from tests.services.audit.producers import Producer, caught_up, following, text_
 
 
 def seqs(folder: Path) -> list[str]:
-    return [f"{one['producer']} {one['producer_seq']}" for one in map(json.loads, text_of(folder).splitlines())]
+    return [
+        f"{one['producer']} {one['producer_seq']}" for one in map(json.loads, text_of(folder).splitlines())
+    ]
 
 
 async def put_some(kv: Producer, auth: Producer, rounds: int) -> int:
@@ -62,7 +64,9 @@ async def test_a_restarted_replica_has_every_record_exactly_once(etcd: Etcd, tmp
 
 
 @pytest.mark.parametrize("cut", [1, 30, 700, 2000])
-async def test_a_torn_write_is_completed_without_loss_or_repetition(etcd: Etcd, tmp_path: Path, cut: int) -> None:
+async def test_a_torn_write_is_completed_without_loss_or_repetition(
+    etcd: Etcd, tmp_path: Path, cut: int
+) -> None:
     kv, auth = two(etcd)
     revision = await put_some(kv, auth, 6)
     async with following(etcd, tmp_path / "1", "node-1") as replica:
@@ -75,7 +79,9 @@ async def test_a_torn_write_is_completed_without_loss_or_repetition(etcd: Etcd, 
     assert text_of(tmp_path / "1") == whole
 
 
-async def test_a_trimmed_and_compacted_outbox_is_followed_from_where_the_log_ends(etcd: Etcd, tmp_path: Path) -> None:
+async def test_a_trimmed_and_compacted_outbox_is_followed_from_where_the_log_ends(
+    etcd: Etcd, tmp_path: Path
+) -> None:
     kv, auth = two(etcd)
     revision = await put_some(kv, auth, 3)
     async with following(etcd, tmp_path / "1", "node-1") as replica:
@@ -134,7 +140,9 @@ async def test_an_entry_changed_on_disk_stops_the_replica(etcd: Etcd, tmp_path: 
 
 
 @pytest.mark.parametrize("damage", ["remove", "replace", "truncate", "grow"])
-async def test_a_damaged_file_is_noticed_while_nothing_happens(etcd: Etcd, tmp_path: Path, damage: str) -> None:
+async def test_a_damaged_file_is_noticed_while_nothing_happens(
+    etcd: Etcd, tmp_path: Path, damage: str
+) -> None:
     kv, auth = two(etcd)
     revision = await put_some(kv, auth, 2)
     async with following(etcd, tmp_path / "1", "node-1") as replica:
@@ -154,7 +162,9 @@ async def test_a_damaged_file_is_noticed_while_nothing_happens(etcd: Etcd, tmp_p
         await until(lambda: not replica.healthy, f"{damage} is noticed")
 
 
-async def test_records_nobody_can_read_are_chained_and_do_not_stop_the_chain(etcd: Etcd, tmp_path: Path) -> None:
+async def test_records_nobody_can_read_are_chained_and_do_not_stop_the_chain(
+    etcd: Etcd, tmp_path: Path
+) -> None:
     kv, auth = two(etcd)
     await put_some(kv, auth, 1)
     for key in (b"junk", b"kv/x/y/z", b"kv/" + b"c" * 16 + b"/0000000000000001/0000", b"\xff/\xfe"):

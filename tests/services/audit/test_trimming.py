@@ -1,4 +1,4 @@
-"""The audit duty on a real etcd: nothing is trimmed that is not durable, nothing happens without the fence."""
+"""The audit duty on a real etcd: only what is durable is trimmed, and nothing without the fence."""
 
 from __future__ import annotations
 
@@ -175,5 +175,8 @@ def test_one_range_is_deleted_per_producer_and_nothing_later() -> None:
         return KV(keyspace.outbox_record("kv", producer, batch, 0), b"", revision, revision)
 
     rows = [row("a", 1, 10), row("a", 2, 12), row("a", 3, 20), row("b", 1, 19), row("c", 1, 11)]
-    ranges = [(one.request_delete_range.key, one.request_delete_range.range_end) for one in deletions_up_to(rows, 12)]
+    ranges = [
+        (one.request_delete_range.key, one.request_delete_range.range_end)
+        for one in deletions_up_to(rows, 12)
+    ]
     assert ranges == [(rows[0].key, rows[1].key + b"\0"), (rows[4].key, rows[4].key + b"\0")]

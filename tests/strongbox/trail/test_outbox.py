@@ -25,11 +25,31 @@ def test_keys_are_those_of_the_keyspace() -> None:
 def test_a_record_holds_all_operations_of_its_part_in_order() -> None:
     drafts = [
         Draft("ReadSecret", "secret/a", "r1", "127.0.0.1", "alice", 3, "ok", "", 1_700_000_000_000),
-        Draft("WriteSecret", "secret/ü", "r2", "::1", "bob", 0, "refused", "PERMISSION_DENIED", 1_700_000_000_001),
+        Draft(
+            "WriteSecret",
+            "secret/ü",
+            "r2",
+            "::1",
+            "bob",
+            0,
+            "refused",
+            "PERMISSION_DENIED",
+            1_700_000_000_001,
+        ),
     ]
     record = storage.OutboxRecord.FromString(Outbox("kv").pack(drafts))
     read = [
-        Draft(one.op, one.path, one.request_id, one.client, one.accessor, one.version, one.outcome, one.reason, one.ts_ms)
+        Draft(
+            one.op,
+            one.path,
+            one.request_id,
+            one.client,
+            one.accessor,
+            one.version,
+            one.outcome,
+            one.reason,
+            one.ts_ms,
+        )
         for one in record.entries
     ]
     assert read == drafts
