@@ -89,7 +89,7 @@ class Cursors:
         self._last.pop(key, None)
 
     def learn(self, change: Change) -> Gap | None:
-        """Take in a cursor's put; the gap it shows, if any. A producer's count begins at the first one seen."""
+        """Take in a cursor's put; the gap it shows, if any. A producer's count begins at the first seen."""
         number = change.value.split(b":")[0]
         producer = change.key.removeprefix(keyspace.PRODUCERS).decode("utf-8", "backslashreplace")
         found = int(number) if number.isdigit() else -1

@@ -98,7 +98,7 @@ class Replica:
             await asyncio.gather(follower, *helpers, return_exceptions=True)
 
     async def reached(self, revision: int, deadline: float) -> None:
-        """Wait until all up to an etcd revision is in. Raises TimeoutError at `deadline` (monotonic seconds)."""
+        """Wait until all up to an etcd revision is in. Raises TimeoutError at `deadline` (monotonic s)."""
         async with self._moved, asyncio.timeout(max(0.0, deadline - time.monotonic())):
             await self._moved.wait_for(lambda: self.position.revision >= revision)
 
@@ -214,7 +214,7 @@ class Replica:
         while True:
             await asyncio.sleep(REPORT_EVERY)
             position = self.position
-            if position == reported or position == BEGINNING:
+            if position in (reported, BEGINNING):
                 continue
             try:
                 report = txn.txn([], [txn.put(self._report_key, position.pack())])

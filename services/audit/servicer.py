@@ -79,6 +79,8 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         answer = pb.ListEntriesResponse(head=pb.Head(index=position.size - 1, hmac=position.hmac))
         for line in self._replica.log.read(request.from_index):
             entry = parse_line(line)
+            if entry.index >= position.size:  # on disk, but not yet computed again after a restart
+                break
             if is_wanted(entry, request):
                 answer.entries.append(to_proto(entry))
             if len(answer.entries) == limit:

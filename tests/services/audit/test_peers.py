@@ -58,10 +58,12 @@ async def trimmed_history(etcd: Etcd, folder: Path) -> int:
 
 async def test_a_new_replica_copies_trimmed_history_and_goes_on(etcd: Etcd, tmp_path: Path) -> None:
     revision = await trimmed_history(etcd, tmp_path / "1")
-    async with serving(Segments(tmp_path / "1")) as history:
-        async with following(etcd, tmp_path / "2", "node-2", history) as other:
-            await caught_up(revision, other)
-            assert other.healthy
+    async with (
+        serving(Segments(tmp_path / "1")) as history,
+        following(etcd, tmp_path / "2", "node-2", history) as other,
+    ):
+        await caught_up(revision, other)
+        assert other.healthy
     async with following(etcd, tmp_path / "1", "node-1") as one:
         await caught_up(revision, one)
     assert text_of(tmp_path / "1") == text_of(tmp_path / "2")
@@ -72,9 +74,11 @@ async def test_a_peer_with_forged_history_is_passed_over(etcd: Etcd, tmp_path: P
     revision = await trimmed_history(etcd, tmp_path / "1")
     forged = Segments(tmp_path / "forged")
     forged.append(chain(700, key=b"another key, not the cluster's!!"))
-    async with serving(forged, Segments(tmp_path / "1")) as history:
-        async with following(etcd, tmp_path / "2", "node-2", history) as other:
-            await caught_up(revision, other)
+    async with (
+        serving(forged, Segments(tmp_path / "1")) as history,
+        following(etcd, tmp_path / "2", "node-2", history) as other,
+    ):
+        await caught_up(revision, other)
     assert b"another" not in text_of(tmp_path / "2")
     assert text_of(tmp_path / "2").startswith(text_of(tmp_path / "1"))
 
