@@ -36,7 +36,7 @@ async def serving(*logs: Segments) -> AsyncIterator[PeerHistory]:
         yield PeerHistory(peers)
     finally:
         for channel in channels:
-            await channel.close()
+            await channel.close(None)
         for server in servers:
             await server.stop(None)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,25 @@ def test_nothing_is_appended_to_a_file_somebody_else_changed(tmp_path: Path) -> 
     with pytest.raises(Broken):
         log.append(ENTRIES[3:4])
     assert log.size == 3
+
+
+def test_a_write_that_fails_half_way_is_made_good_once_there_is_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Segments(tmp_path)
+    log.append(ENTRIES[:3])
+    real_write, room = os.write, [100]
+
+    def write(file: int, data: bytes) -> int:
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_write(file, data[: room.pop()])
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match="No space"):
+        log.append(ENTRIES[3:6])
+    assert log.size == 3
+    monkeypatch.undo()
+    log.reopen()
+    log.append(ENTRIES[3:6])
+    assert list(Segments(tmp_path).read(0)) == [one.line() for one in ENTRIES[:6]]
