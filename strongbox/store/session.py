@@ -170,7 +170,8 @@ class Session:
 async def _happens(event: asyncio.Event, within: float) -> bool:
     """Whether `event` happens within so many seconds."""
     try:
-        await asyncio.wait_for(event.wait(), within)
+        async with asyncio.timeout(within):
+            await event.wait()
     except TimeoutError:
         return False
     return True

@@ -74,8 +74,9 @@ async def watch(
         endpoint, started = etcd.ring.pick(), time.monotonic()
         stream = endpoint.stream(calls.WATCH, pb.WatchResponse)(metadata=METADATA)
         try:
-            await _create(stream, key, end, position)
-            reply = await asyncio.wait_for(_read(stream), _CREATE_TIMEOUT)
+            async with asyncio.timeout(_CREATE_TIMEOUT):  # wait_for of 3.11 can swallow a cancellation
+                await _create(stream, key, end, position)
+                reply = await _read(stream)
             position = position or reply.header.revision + 1
             endpoint.worked(started)
             while True:
@@ -93,7 +94,7 @@ async def watch(
 
 async def _create(stream: Any, key: bytes, end: bytes, position: int) -> None:
     request = pb.WatchCreateRequest(key=key, range_end=end, start_revision=position)
-    await asyncio.wait_for(stream.write(pb.WatchRequest(create_request=request)), _CREATE_TIMEOUT)
+    await stream.write(pb.WatchRequest(create_request=request))
 
 
 async def _read(stream: Any) -> Any:
