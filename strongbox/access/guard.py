@@ -17,16 +17,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from strongbox import paths
 from strongbox.access import tokens
 from strongbox.access.lookup import ROOT, KeySource, Lookup, StoredPolicy, policy_keys
 from strongbox.access.policy import Decision, Policies
 from strongbox.errors import NotInitialized, PermissionDenied, Sealed, Unauthenticated
-from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
+
+if TYPE_CHECKING:
+    from strongbox.rpc.inbound import Inbound
 
 MAX_COMPILED = 1024  # sets of policies
 MAX_ANCESTORS = 16  # each is one compare more
@@ -102,8 +105,18 @@ class Guard:
 
     def is_alive(self, view: View, record: storage.TokenRecord) -> bool:
         """Whether a token and all its ancestors stand and are unexpired by this replica's time."""
-        expires_ms = self._earliest_expiry(view, record)
-        return expires_ms is not None and (not expires_ms or view.now_ms < expires_ms)
+        inherited = self.ancestors_expiry(view, record)
+        if inherited is None:
+            return False
+        expires_ms = earliest(record.expires_ms, inherited)
+        return not expires_ms or view.now_ms < expires_ms
+
+    def ancestors_expiry(self, view: View, record: storage.TokenRecord) -> int | None:
+        """The earliest expiry of the ancestors, in milliseconds; 0: never; `None`: one of them is gone."""
+        view.prefetch(*ancestor_keys(record))
+        line = [self.lookup.token(view, digest) for digest in record.ancestors]
+        standing = [member.expires_ms for member in line if member is not None]
+        return earliest(*standing) if len(standing) == len(line) else None
 
     def policies_of(self, view: View, names: tuple[str, ...]) -> Policies:
         """The compiled policies of these names. Raises `PermissionDenied` when one is missing."""
@@ -129,23 +142,15 @@ class Guard:
         """The earliest expiry of the token and its ancestors (0: never); raises `Unauthenticated`."""
         # The policies are named together with the ancestors: one round trip instead of two.
         view.prefetch(*ancestor_keys(record), *policy_keys(tuple(record.policies)))
-        expires_ms = self._earliest_expiry(view, record)
-        if expires_ms is None or (expires_ms and view.now_ms >= expires_ms):
+        inherited = self.ancestors_expiry(view, record)
+        if inherited is None:
             raise Unauthenticated
+        expires_ms = earliest(record.expires_ms, inherited)
         if expires_ms:
+            if view.now_ms >= expires_ms:
+                raise Unauthenticated
             view.before(expires_ms)
         return expires_ms
-
-    def _earliest_expiry(self, view: View, record: storage.TokenRecord) -> int | None:
-        """Milliseconds; 0: never; `None`: an ancestor is gone."""
-        view.prefetch(*ancestor_keys(record))
-        expiries = [record.expires_ms]
-        for digest in record.ancestors:
-            ancestor = self.lookup.token(view, digest)
-            if ancestor is None:
-                return None
-            expiries.append(ancestor.expires_ms)
-        return min((moment for moment in expiries if moment), default=0)
 
     def _compile(self, found: tuple[StoredPolicy, ...]) -> Policies:
         compiled = self._compiled.get(found)
@@ -157,6 +162,11 @@ class Guard:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(found)
         return compiled
+
+
+def earliest(*moments_ms: int) -> int:
+    """The smallest of these moments, 0 being never."""
+    return min((moment for moment in moments_ms if moment), default=0)
 
 
 def ancestor_keys(record: storage.TokenRecord) -> tuple[bytes, ...]:

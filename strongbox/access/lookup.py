@@ -12,7 +12,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from strongbox import paths
-from strongbox.access.policy import Rule
+from strongbox.access.policy import CAPABILITIES, Rule
 from strongbox.access.records import Forged, RecordKeys, open_record
 from strongbox.access.tokens import DEFAULT_POLICY, ROOT_POLICY
 from strongbox.errors import Sealed
@@ -43,7 +43,7 @@ class StoredPolicy:
 
 
 DEFAULT = StoredPolicy(DEFAULT_POLICY, _SELF)
-ROOT = StoredPolicy(ROOT_POLICY, ())
+ROOT = StoredPolicy(ROOT_POLICY, (Rule("*", tuple(sorted(CAPABILITIES - {"deny"}))),))
 BUILT_IN: Final = {DEFAULT_POLICY: DEFAULT, ROOT_POLICY: ROOT}
 
 

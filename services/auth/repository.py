@@ -1,0 +1,94 @@
+"""Where tokens and policies stand in etcd, and how they get there. All through a view.
+
+    tokens/<digest>              AuthenticatedRecord of a TokenRecord
+    accessors/<accessor>         the digest; a hint, believed only when the record found names the accessor
+    children/<parent>/<accessor> the child's digest, so that revoking finds the children
+    due/<minute>/<digest>        what the tidy duty has to do, and when: `expire`, `children` or `marker`
+    revoked/<digest>             the accessor of a token that is gone: the lease service revokes what it held
+    policies/<folded name>       AuthenticatedRecord of a PolicyRecord
+
+A token that is revoked leaves its marker for `MARKER_MS`; its children are dead at once, because every use of
+them compares the parent's record, and are cleared away by the tidy duty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from strongbox import paths
+from strongbox.access.lookup import Lookup
+from strongbox.access.policy import Rule
+from strongbox.access.records import seal_record
+from strongbox.access.tokens import token_puts
+from strongbox.errors import TooLarge
+from strongbox.storage.v1 import auth_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.view import View
+
+MINUTE_MS = 60_000
+MARKER_MS = 33 * 86_400_000  # longer than any token's life: no lease of it is left
+MAX_POLICY_BYTES = 64 << 10
+EXPIRE, FIND_CHILDREN, DROP_MARKER = b"expire", b"children", b"marker"
+
+
+def due_key(at_ms: int, digest: str) -> bytes:
+    """The tidy duty's entry for a token, in the minute that `at_ms` (milliseconds since the epoch) is in."""
+    return keyspace.TOKENS_DUE + f"{at_ms // MINUTE_MS:010d}/{digest}".encode()
+
+
+def digest_of_due(key: bytes) -> str:
+    """The digest that an entry of the due index names."""
+    return key.rsplit(b"/", 1)[1].decode()
+
+
+class Repository:
+    """The records, read and written through a view."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self.lookup = lookup
+
+    def find(self, view: View, accessor: str) -> tuple[str, storage.TokenRecord] | None:
+        """The digest and record of the token with this accessor."""
+        told = view.get(keyspace.accessor(accessor)).value
+        if told is None:
+            return None
+        digest = told.decode("ascii", "replace")
+        record = self.lookup.token(view, digest)
+        return (digest, record) if record is not None and record.accessor == accessor else None
+
+    def put_token(self, view: View, digest: str, record: storage.TokenRecord) -> None:
+        """Write a token's record and all that leads to it."""
+        for key, value in token_puts(self.lookup.require_keys(), digest, record).items():
+            view.put(key, value)
+        if record.parent:
+            view.put(keyspace.child(record.parent, record.accessor), digest.encode())
+        if record.expires_ms:
+            view.put(due_key(record.expires_ms, digest), EXPIRE)
+
+    def move_expiry(self, view: View, digest: str, record: storage.TokenRecord, expires_ms: int) -> None:
+        """Write the token anew with another expiry. `record` itself is not changed."""
+        view.delete(due_key(record.expires_ms, digest))
+        moved = storage.TokenRecord()
+        moved.CopyFrom(record)
+        moved.expires_ms = expires_ms
+        self.put_token(view, digest, moved)
+
+    def revoke(self, view: View, digest: str, record: storage.TokenRecord) -> None:
+        """Take the token away; its marker tells the lease service, an entry due at once the tidy duty."""
+        view.delete(keyspace.token(digest))
+        view.delete(keyspace.accessor(record.accessor))
+        if record.parent:
+            view.delete(keyspace.child(record.parent, record.accessor))
+        if record.expires_ms:
+            view.delete(due_key(record.expires_ms, digest))
+        view.put(keyspace.REVOKED + digest.encode(), record.accessor.encode())
+        view.put(due_key(0, digest), FIND_CHILDREN)
+
+    def put_policy(self, view: View, name: str, rules: Sequence[Rule]) -> None:
+        """Write a policy. Raises `TooLarge` above 64 KiB."""
+        stored = [storage.StoredRule(path=rule.path, capabilities=rule.capabilities) for rule in rules]
+        body = storage.PolicyRecord(name=name, rules=stored).SerializeToString()
+        if len(body) > MAX_POLICY_BYTES:
+            raise TooLarge(f"a policy has at most {MAX_POLICY_BYTES} bytes")
+        key = keyspace.policy(paths.fold_name(name))
+        view.put(key, seal_record(self.lookup.require_keys(), key, body))

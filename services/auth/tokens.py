@@ -1,0 +1,185 @@
+"""Tokens: who may make which, how long they live, how they end. Pure functions of a view.
+
+Rules:
+* A token is a child of its maker, dead when any ancestor is; an orphan (`sudo` on `auth/tokens`) is not.
+* Its policies exist and are among its maker's, unless he has `sudo` on `auth/tokens`; `root` is given only by
+  who has it. `default` is added unless refused; duplicates are dropped; names are kept as the policy spells them.
+* It lives 1 h unless asked otherwise, never beyond 32 days (or `max_ttl`) from its making, never beyond its
+  ancestors. Renewing moves the expiry within the same bounds, never back; a period is what it is moved by.
+* What is dead is not found. Revoking the revoked is a success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from services.auth.repository import Repository
+from strongbox import paths
+from strongbox.access import tokens as access
+from strongbox.access.guard import MAX_ANCESTORS, Caller, Guard, earliest
+from strongbox.errors import InvalidInput, NotFound, PermissionDenied
+from strongbox.storage.v1 import auth_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.view import View
+
+PATH = "auth/tokens"
+SELF_PATH = "auth/tokens/self"
+DEFAULT_TTL_S = 3600
+MAX_TTL_S = 32 * 86_400
+MAX_POLICIES = 64
+MAX_DISPLAY_NAME = 128  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller asks for; durations in seconds, `None` when not asked."""
+
+    policies: tuple[str, ...] = ()
+    ttl_s: int | None = None
+    max_ttl_s: int | None = None
+    period_s: int | None = None
+    display_name: str = ""
+    num_uses: int = 0
+    orphan: bool = False
+    no_default: bool = False
+
+
+class Fresh(NamedTuple):
+    """The randomness of one new token, made before it is decided: deciding again gives the same token."""
+
+    token: str
+    accessor: str
+
+    @classmethod
+    def make(cls) -> Fresh:
+        return cls(access.new_token(), access.new_accessor())
+
+
+class Told(NamedTuple):
+    """A token's record and the moment (milliseconds) at which it was read."""
+
+    record: storage.TokenRecord
+    now_ms: int
+
+
+def require_sound(wanted: Wanted) -> Wanted:
+    """Raise `InvalidInput` for what nobody may ask."""
+    if wanted.num_uses:
+        raise InvalidInput("num_uses is not supported yet; only 0 (not limited)")
+    for name, seconds in (("ttl", wanted.ttl_s), ("max_ttl", wanted.max_ttl_s), ("period", wanted.period_s)):
+        if seconds == 0:
+            raise InvalidInput(f"{name} is at least one second")
+    if len(wanted.policies) > MAX_POLICIES:
+        raise InvalidInput(f"a token has at most {MAX_POLICIES} policies")
+    if len(wanted.display_name) > MAX_DISPLAY_NAME or not wanted.display_name.isprintable():
+        raise InvalidInput(f"display_name is at most {MAX_DISPLAY_NAME} printable characters")
+    if not wanted.policies and wanted.no_default:
+        raise InvalidInput("a token needs at least one policy")
+    for name in wanted.policies:
+        paths.require_name(name, "policy")
+    return wanted
+
+
+class Tokens:
+    """Decisions about tokens; each takes a `Caller`, whom only the guard hands out."""
+
+    def __init__(self, guard: Guard, repository: Repository) -> None:
+        self._guard, self._repository = guard, repository
+
+    def create(self, view: View, caller: Caller, wanted: Wanted, fresh: Fresh) -> Told:
+        """Make a token. Raises `PermissionDenied`, `InvalidInput`."""
+        if wanted.orphan or wanted.period_s:
+            caller.require("sudo", PATH)
+        policies = self._policies(view, caller, wanted)
+        line = () if wanted.orphan else (caller.digest, *caller.record.ancestors)
+        if len(line) > MAX_ANCESTORS:
+            raise InvalidInput(f"a token has at most {MAX_ANCESTORS} ancestors")
+        record = _record(view.now_ms, caller, wanted, fresh, policies, line)
+        self._repository.put_token(view, access.digest(fresh.token), record)
+        return Told(record, view.now_ms)
+
+    def lookup(self, view: View, accessor: str) -> Told:
+        """A living token by its accessor. Raises `NotFound`."""
+        _, record = self._living(view, accessor)
+        return Told(record, view.now_ms)
+
+    def renew(self, view: View, accessor: str, increment_s: int | None) -> Told:
+        """Move a living token's expiry. Raises `NotFound`, and `InvalidInput` for one that never expires."""
+        digest, record = self._living(view, accessor)
+        if not record.expires_ms:
+            raise InvalidInput("a token without expiry needs no renewing")
+        inherited = self._guard.ancestors_expiry(view, record) or 0
+        view.before(earliest(record.expires_ms, inherited))  # a dead token is never brought back
+        step_s = record.period_s or increment_s or record.ttl_s
+        asked_ms = view.now_ms + step_s * 1000
+        expires_ms = max(record.expires_ms, earliest(asked_ms, record.max_expires_ms, inherited))
+        self._repository.move_expiry(view, digest, record, expires_ms)
+        renewed = storage.TokenRecord()
+        renewed.CopyFrom(record)
+        renewed.expires_ms = expires_ms
+        return Told(renewed, view.now_ms)
+
+    def revoke(self, view: View, accessor: str) -> None:
+        """Revoke a token, dead or alive; one that is not there is revoked already."""
+        found = self._repository.find(view, accessor)
+        if found is not None:
+            self._repository.revoke(view, *found)
+
+    def living(self, view: View, found: Sequence[tuple[str, str]]) -> list[str]:
+        """Of (accessor, digest) pairs, the accessors of tokens that live."""
+        view.prefetch(*(keyspace.token(digest) for _, digest in found))
+        records = [(accessor, self._guard.lookup.token(view, digest)) for accessor, digest in found]
+        return [
+            accessor
+            for accessor, record in records
+            if record is not None and record.accessor == accessor and self._guard.is_alive(view, record)
+        ]
+
+    def _living(self, view: View, accessor: str) -> tuple[str, storage.TokenRecord]:
+        found = self._repository.find(view, accessor)
+        if found is None or not self._guard.is_alive(view, found[1]):
+            raise NotFound("there is no token of that accessor")
+        return found
+
+    def _policies(self, view: View, caller: Caller, wanted: Wanted) -> list[str]:
+        """The names the new token gets, checked in this order: may the caller give them, do they exist."""
+        asked = {paths.fold_name(name): name for name in wanted.policies}
+        own = {paths.fold_name(name) for name in caller.policies} | {access.DEFAULT_POLICY}
+        if access.ROOT_POLICY in asked and not caller.is_root:
+            raise PermissionDenied("only a token with the root policy gives it")
+        if not asked.keys() <= own:
+            caller.require("sudo", PATH)
+        if not wanted.no_default:
+            asked.setdefault(access.DEFAULT_POLICY, access.DEFAULT_POLICY)
+        return [self._spelling(view, name) for name in asked.values()]
+
+    def _spelling(self, view: View, name: str) -> str:
+        policy = self._guard.lookup.policy(view, name)
+        if policy is None:
+            raise InvalidInput("a policy that is named does not exist", policy=name)
+        return policy.name
+
+
+def _record(
+    now_ms: int, caller: Caller, wanted: Wanted, fresh: Fresh, policies: list[str], line: tuple[str, ...]
+) -> storage.TokenRecord:
+    parent_ends_ms = 0 if wanted.orphan else caller.expires_at_ms
+    parent_max_ms = 0 if wanted.orphan else caller.record.max_expires_ms
+    ttl_s = min(wanted.period_s or wanted.ttl_s or DEFAULT_TTL_S, MAX_TTL_S)
+    longest_s = min(wanted.max_ttl_s or MAX_TTL_S, MAX_TTL_S)
+    max_expires_ms = earliest(now_ms + longest_s * 1000, parent_max_ms)
+    return storage.TokenRecord(
+        accessor=fresh.accessor,
+        policies=policies,
+        created_ms=now_ms,
+        expires_ms=earliest(now_ms + ttl_s * 1000, max_expires_ms, parent_ends_ms),
+        max_expires_ms=max_expires_ms,
+        period_s=min(wanted.period_s or 0, MAX_TTL_S),
+        ttl_s=ttl_s,
+        parent="" if wanted.orphan else caller.accessor,
+        ancestors=line,
+        display_name=wanted.display_name,
+        orphan=wanted.orphan,
+    )
