@@ -3,7 +3,8 @@
 Rules:
 * At most 256 rules and 64 KiB; every pattern and capability is checked when written (strongbox.access.policy).
 * `root` and `default` are built in: they can be read, not written and not deleted, in any spelling.
-* Names are compared folded: `App` cannot be written while `app` exists.
+* Names are compared folded: `App` cannot be written while `app` exists. A policy answers to its own spelling
+  only, so a rule that denies `sys/policies/App` cannot be evaded by another.
 * Writing is the whole policy; deleting what is not there is a success. A token that names a deleted policy
   may do nothing from then on.
 """
@@ -33,13 +34,18 @@ class Found(NamedTuple):
 
 
 def policy_path(name: str) -> str:
-    """What policies say of policies; folded, so that no other spelling evades a rule."""
-    return f"sys/policies/{paths.fold_name(name)}"
+    """What policies call a policy."""
+    return f"sys/policies/{name}"
+
+
+def require_readable(name: str) -> str:
+    """Return a policy's name. Raises `InvalidInput` when it is none."""
+    return paths.require_name(name, "policy")
 
 
 def require_writable(name: str) -> str:
     """Return a policy's name. Raises `InvalidInput` when it is none, or a built-in one."""
-    paths.require_name(name, "policy")
+    require_readable(name)
     if paths.fold_name(name) in BUILT_IN:
         raise InvalidInput("root and default are built in and cannot be changed")
     return name
@@ -63,12 +69,15 @@ class Policies:
     def read(self, view: View, name: str) -> Found:
         """Raises `NotFound`."""
         found = self._repository.lookup.policy(view, name)
-        if found is None:
+        if found is None or found.name != name:
             raise NotFound("there is no policy of that name")
         folded = paths.fold_name(name)
         revision = 0 if folded in BUILT_IN else view.get(keyspace.policy(folded)).mod_revision
         return Found(found.name, found.rules, revision)
 
     def delete(self, view: View, name: str) -> None:
-        """Remove a policy, there or not."""
+        """Remove a policy, there or not. Raises `NotFound` when it is there in other letters."""
+        found = self._repository.lookup.policy(view, name)
+        if found is not None and found.name != name:
+            raise NotFound("there is no policy of that name")
         view.delete(keyspace.policy(paths.fold_name(name)))

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from strongbox.clock import Clock
+
 from services.auth.repository import (
     DROP_MARKER,
     EXPIRE,
@@ -25,7 +27,6 @@ from services.auth.repository import (
     digest_of_due,
     due_key,
 )
-from strongbox.clock import Clock
 from strongbox.store import keyspace
 from strongbox.store.election import Term
 from strongbox.store.pipeline import Outcome, Pipeline, Work

@@ -5,7 +5,7 @@ Rules, in this order; the first that fails refuses:
 2. The token has a token's form, its record stands under its digest, verifies, and is not expired; so do the
    records of all its ancestors: revoking or losing one kills the child (`Unauthenticated`, one text for all).
 3. From here on the refusal is the caller's own and is audited: the draft gets the accessor.
-4. Every policy the token names exists: one that is missing, or forged, might have held a `deny`
+4. Every policy the token names exists, in this spelling: one that is missing, or forged, might have held a `deny`
    (`PermissionDenied`).
 5. The winning pattern allows the capability (`PermissionDenied`), decided before anything's existence.
 
@@ -124,7 +124,7 @@ class Guard:
         found = []
         for name in names:
             policy = self.lookup.policy(view, name)
-            if policy is None:
+            if policy is None or policy.name != name:
                 raise PermissionDenied("the token names a policy that does not exist", policy=name)
             found.append(policy)
         return self._compile(tuple(found))

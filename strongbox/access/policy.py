@@ -1,7 +1,7 @@
 """Policies: what a pattern matches, which pattern wins, what it then allows. Pure; no I/O, no time.
 
 Rules:
-* A pattern is a canonical path (strongbox.paths) that may end in `/` (a directory, for listings), and may have
+* A pattern is a canonical path (strongbox.paths) that may end in `/` (a directory, for listings), may have
   `+` as a whole segment: it matches one segment that is not empty; and one `*` at its very end, even
   mid-segment: it matches any suffix, the empty one and further segments included. Nothing else is special.
 * Of all patterns that match, one wins: first wildcard later (none at all is latest); then not ending in `*`;

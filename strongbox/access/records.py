@@ -4,9 +4,10 @@
     mac = HMAC-SHA256(record key of `term`, lp(label) ‖ lp(etcd key) ‖ lp(term, 8 bytes) ‖ lp(body))
 
 Rules:
-* Every part is preceded by its length (8 bytes, big-endian), so no two different lists of parts give the same
-  input; the label keeps these MACs apart from every other use of the key.
-* The etcd key is under the MAC, so a record copied to another key is forged; so is one whose term was changed.
+* Every part is preceded by its length (8 bytes, big-endian), so no two different lists of parts give the
+  same input; the label keeps these MACs apart from every other use of the key.
+* The etcd key is under the MAC, so a record copied to another key is forged; so is one whose term was
+  changed.
 * Any term whose key is held is accepted (records are re-MACed after a rotation); new ones are made under the
   newest. A term that is not held is not a forgery but a key that has not arrived: `DependencyDown`.
 * What does not verify is treated as absent by whoever reads it, and logged by its etcd key.
@@ -57,7 +58,8 @@ def seal_record(keys: RecordKeys, etcd_key: bytes, body: bytes) -> bytes:
 def open_record(keys: RecordKeys, etcd_key: bytes, value: bytes) -> bytes:
     """The body of what stands at `etcd_key`.
 
-    Raises `Forged` when the MAC is not right for this key, and `DependencyDown` when its term's key is not held.
+    Raises `Forged` when the MAC is not right for this key, and `DependencyDown` when the key of its term is
+    not held yet.
     """
     try:
         record = storage.AuthenticatedRecord.FromString(value)

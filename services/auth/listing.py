@@ -1,0 +1,41 @@
+"""What a listing shows of the rows it read: a rule on a name that does not grant `list` hides the name.
+
+The listing itself needs `list` on the directory. A name that no rule speaks of is shown; so `deny` below the
+directory is obeyed, and so is a rule that grants something else only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from google.protobuf.message import DecodeError
+
+from services.auth import policies, tokens
+from strongbox.access.guard import Caller
+from strongbox.access.lookup import BUILT_IN
+from strongbox.storage.v1 import auth_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.batch import Row
+
+
+def shown_accessors(caller: Caller, rows: Iterable[Row]) -> list[tuple[str, str]]:
+    """(accessor, digest) of the tokens whose accessors the caller may see."""
+    pairs = ((row.key.removeprefix(keyspace.ACCESSORS).decode(), row.value.decode()) for row in rows)
+    return [pair for pair in pairs if _is_shown(caller, f"{tokens.PATH}/{pair[0]}")]
+
+
+def shown_policies(caller: Caller, rows: Sequence[Row], *, with_built_in: bool) -> list[str]:
+    """Names of the policies that the caller may see, as they were written."""
+    names = sorted(BUILT_IN) if with_built_in else []
+    # A name is shown, not believed: whoever reads the policy has its MAC checked.
+    for row in rows:
+        with suppress(DecodeError):
+            body = storage.AuthenticatedRecord.FromString(row.value).body
+            names.append(storage.PolicyRecord.FromString(body).name)
+    return [name for name in names if _is_shown(caller, policies.policy_path(name))]
+
+
+def _is_shown(caller: Caller, path: str) -> bool:
+    decision = caller.decide("list", path)
+    return decision.allowed or not decision.pattern
