@@ -1,7 +1,8 @@
 """Policies: named lists of rules. Pure functions of a view.
 
 Rules:
-* At most 256 rules and 64 KiB; every pattern and capability is checked when written (strongbox.access.policy).
+* At most 256 rules and 64 KiB; every pattern and capability is checked when written
+  (strongbox.access.policy).
 * `root` and `default` are built in: they can be read, not written and not deleted, in any spelling.
 * Names are compared folded: `App` cannot be written while `app` exists. A policy answers to its own spelling
   only, so a rule that denies `sys/policies/App` cannot be evaded by another.

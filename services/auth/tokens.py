@@ -3,7 +3,8 @@
 Rules:
 * A token is a child of its maker, dead when any ancestor is; an orphan (`sudo` on `auth/tokens`) is not.
 * Its policies exist and are among its maker's, unless he has `sudo` on `auth/tokens`; `root` is given only by
-  who has it. `default` is added unless refused; duplicates are dropped; names are kept as the policy spells them.
+  who has it. `default` is added unless refused; duplicates are dropped; names are kept as the policy
+  spells them.
 * It lives 1 h unless asked otherwise, never beyond 32 days (or `max_ttl`) from its making, never beyond its
   ancestors. Renewing moves the expiry within the same bounds, never back; a period is what it is moved by.
 * What is dead is not found. Revoking the revoked is a success.

@@ -1,12 +1,12 @@
 """The guard: who is asking, and may he. Pure over a view, so the answer is proved with the effect.
 
 Rules, in this order; the first that fails refuses:
-1. The cluster is initialized (`NotInitialized`) and unsealed (`Sealed`), and this process has the record keys.
+1. The cluster is initialized (`NotInitialized`) and unsealed (`Sealed`), and this process has record keys.
 2. The token has a token's form, its record stands under its digest, verifies, and is not expired; so do the
    records of all its ancestors: revoking or losing one kills the child (`Unauthenticated`, one text for all).
 3. From here on the refusal is the caller's own and is audited: the draft gets the accessor.
-4. Every policy the token names exists, in this spelling: one that is missing, or forged, might have held a `deny`
-   (`PermissionDenied`).
+4. Every policy the token names exists, in this spelling: one that is missing, or forged, might have held a
+   `deny` (`PermissionDenied`).
 5. The winning pattern allows the capability (`PermissionDenied`), decided before anything's existence.
 
 Everything read is compared by the transaction: token, ancestors, policies, seal state; the earliest expiry of

@@ -66,7 +66,7 @@ def open_record(keys: RecordKeys, etcd_key: bytes, value: bytes) -> bytes:
     except DecodeError:
         raise Forged("not an authenticated record") from None
     if record.term not in keys.by_term:
-        if 0 < record.term <= keys.newest:
+        if record.term <= keys.newest:
             raise Forged("a key term that never was or is retired")
         raise DependencyDown("the record key of this term has not arrived yet")
     expected = _mac(keys.by_term[record.term], etcd_key, record.term, record.body)

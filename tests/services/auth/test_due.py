@@ -1,0 +1,149 @@
+"""The tidy duty's decisions: what is expired goes, children of the revoked go, markers go last."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.auth import due
+from services.auth.repository import MARKER_MS, MINUTE_MS, Repository
+from strongbox.access import tokens
+from strongbox.access.lookup import Lookup
+from strongbox.storage.v1 import auth_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.view import View
+from tests.support.access import FakeCluster
+
+
+class Fence:
+    """A term that lasts, or is over."""
+
+    over = False
+
+    def require(self, view: View, /) -> None:
+        if self.over:
+            raise PermissionError("deposed")
+
+
+class Tidied(FakeCluster):
+    """A fake cluster and passes of the duty over it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.repository, self.fence = Repository(Lookup(self.source)), Fence()
+
+    def make(self, name: str, parent: str = "", ttl_s: int = 60) -> str:
+        token_digest = tokens.digest(name)
+        record = storage.TokenRecord(
+            accessor=name, parent=parent, expires_ms=self.store.now_ms + ttl_s * 1000, ttl_s=ttl_s
+        )
+        self.store.run(lambda view: self.repository.put_token(view, token_digest, record))
+        return token_digest
+
+    def one_pass(self) -> int:
+        """As Tidy.one_pass, over the fake store."""
+        now, fence = self.store.now_ms, self.fence
+        rows = self.store.run(lambda view: due.read_due(view, fence, now)).rows
+        for row in rows:
+            key = row.key
+            parent = self.store.run(lambda view, k=key: due.settle(view, fence, self.repository, k)).value
+            if parent is None:
+                continue
+            found = self.store.run(lambda view, p=str(parent): due.read_children(view, fence, p)).rows
+            for child in found:
+                self.store.run(lambda view, k=child.key: due.revoke_child(view, fence, self.repository, k))
+            if len(found) < due.SLICE:
+                self.store.run(lambda view, k=key: due.leave_marker(view, fence, k))
+        return len(rows)
+
+    def until_idle(self) -> None:
+        while self.one_pass():
+            pass
+
+
+@pytest.fixture
+def cluster() -> Tidied:
+    return Tidied()
+
+
+def records(cluster: Tidied) -> int:
+    return len(cluster.store.keys(keyspace.TOKENS)) - 1  # the root token's
+
+
+def test_what_is_not_due_stays(cluster: Tidied) -> None:
+    cluster.make("young", ttl_s=600)
+    assert cluster.one_pass() == 0
+    assert records(cluster) == 1
+
+
+def test_an_expired_token_is_cleared_away_with_a_marker_for_its_leases(cluster: Tidied) -> None:
+    digest = cluster.make("old")
+    cluster.store.now_ms += 3 * MINUTE_MS
+    cluster.until_idle()
+    assert records(cluster) == 0
+    assert cluster.store.value(keyspace.REVOKED + digest.encode()) == b"old"
+    assert cluster.store.value(keyspace.accessor("old")) is None
+
+
+def test_children_of_the_revoked_are_revoked_generation_by_generation(cluster: Tidied) -> None:
+    parent = cluster.make("parent", ttl_s=86_400)
+    for number in range(3):
+        cluster.make(f"child{number}", "parent", 86_400)
+        cluster.make(f"grandchild{number}", f"child{number}", 86_400)
+    record = cluster.repository.lookup.token(cluster.store.view(), parent)
+    assert record is not None
+    cluster.store.run(lambda view: cluster.repository.revoke(view, parent, record))
+    cluster.until_idle()
+    assert records(cluster) == 0
+    assert len(cluster.store.keys(keyspace.REVOKED)) == 7
+    assert cluster.store.keys(keyspace.CHILDREN) == []
+
+
+def test_more_children_than_a_slice_are_all_found(cluster: Tidied) -> None:
+    parent = cluster.make("parent", ttl_s=86_400)
+    for number in range(due.SLICE + 5):
+        cluster.make(f"child{number}", "parent", 86_400)
+    record = cluster.repository.lookup.token(cluster.store.view(), parent)
+    assert record is not None
+    cluster.store.run(lambda view: cluster.repository.revoke(view, parent, record))
+    cluster.until_idle()
+    assert records(cluster) == 0
+
+
+def test_markers_go_when_no_lease_can_be_left_and_nothing_remains(cluster: Tidied) -> None:
+    cluster.make("old")
+    cluster.store.now_ms += 3 * MINUTE_MS
+    cluster.until_idle()
+    cluster.store.now_ms += MARKER_MS + 2 * MINUTE_MS
+    cluster.until_idle()
+    assert cluster.store.keys(keyspace.REVOKED) == []
+    assert cluster.store.keys(keyspace.TOKENS_DUE) == []
+
+
+def test_a_token_renewed_since_its_entry_was_read_is_kept(cluster: Tidied) -> None:
+    digest = cluster.make("kept")
+    record = cluster.repository.lookup.token(cluster.store.view(), digest)
+    assert record is not None
+    (entry,) = cluster.store.keys(keyspace.TOKENS_DUE)
+    later = cluster.store.now_ms + 10 * MINUTE_MS
+    cluster.store.run(lambda view: cluster.repository.move_expiry(view, digest, record, later))
+    cluster.store.now_ms += 5 * MINUTE_MS
+    cluster.store.run(lambda view: due.settle(view, cluster.fence, cluster.repository, entry))
+    assert records(cluster) == 1
+
+
+def test_a_forged_entry_of_the_children_index_revokes_nobody(cluster: Tidied) -> None:
+    stranger = cluster.make("stranger", ttl_s=86_400)
+    forged = keyspace.child("parent", "stranger")
+    cluster.store.seed(forged, stranger.encode())
+    cluster.store.run(lambda view: due.revoke_child(view, cluster.fence, cluster.repository, forged))
+    assert records(cluster) == 1
+    assert cluster.store.value(forged) is None
+
+
+def test_a_deposed_holder_changes_nothing(cluster: Tidied) -> None:
+    cluster.make("old")
+    cluster.store.now_ms += 3 * MINUTE_MS
+    cluster.fence.over = True
+    with pytest.raises(PermissionError):
+        cluster.one_pass()
+    assert records(cluster) == 1

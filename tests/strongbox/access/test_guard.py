@@ -1,0 +1,185 @@
+"""Who is asking, and may he: everything that has to refuse."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from strongbox.access import tokens
+from strongbox.access.guard import Caller, Guard
+from strongbox.errors import NotInitialized, PermissionDenied, Sealed, Unauthenticated
+
+if TYPE_CHECKING:
+    from strongbox.rpc.inbound import Inbound
+from strongbox.store import keyspace
+from tests.support.access import FakeCluster, FakeInbound, draft
+from tests.support.fakes import FakeOutcome
+
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def cluster() -> FakeCluster:
+    return FakeCluster()
+
+
+def ask(cluster: FakeCluster, token: str, capability: str = "read", path: str = "secret/a") -> FakeOutcome:
+    guard = Guard(cluster.source)
+    inbound = cast("Inbound", FakeInbound(token))
+    return cluster.store.run(lambda view: guard.require(view, inbound, capability, path), draft())
+
+
+def digest_key(token: str) -> bytes:
+    return keyspace.token(tokens.digest(token))
+
+
+def test_the_root_token_may_everything_and_never_expires(cluster: FakeCluster) -> None:
+    caller = cast("Caller", ask(cluster, cluster.root, "sudo", "sys/seal").value)
+    assert caller.is_root
+    assert caller.expires_at_ms == 0
+
+
+def test_everything_the_decision_rests_on_is_compared(cluster: FakeCluster) -> None:
+    cluster.add_policy("app", secret__a="read")
+    parent = cluster.add_token(policies=["app"], expires_ms=cluster.store.now_ms + HOUR_MS)
+    child = cluster.add_token(
+        policies=["app"],
+        ancestors=[tokens.digest(parent)],
+        expires_ms=cluster.store.now_ms + 2 * HOUR_MS,
+    )
+    footprint = ask(cluster, child).view.footprint
+    assert set(footprint.reads) == {
+        keyspace.SEAL_STATE, digest_key(child), digest_key(parent), keyspace.policy("app"),
+    }  # fmt: skip
+    assert footprint.before_ms == cluster.store.now_ms + HOUR_MS
+
+
+def test_the_draft_has_the_accessor_as_soon_as_the_caller_is_known_and_not_before(
+    cluster: FakeCluster,
+) -> None:
+    guard, token = Guard(cluster.source), cluster.add_token(policies=["default"])
+    known = cluster.store.view(draft())
+    with pytest.raises(PermissionDenied):
+        guard.require(known, cast("Inbound", FakeInbound(token)), "read", "secret/a")
+    assert known.draft is not None
+    assert len(known.draft.accessor) == 24
+    unknown = cluster.store.view(draft())
+    with pytest.raises(Unauthenticated):
+        guard.require(unknown, cast("Inbound", FakeInbound(tokens.new_token())), "read", "secret/a")
+    assert unknown.draft is not None
+    assert unknown.draft.accessor == ""
+
+
+@pytest.mark.parametrize(
+    "token", ["", "sb.", "root", "sb." + "a" * 42, "sb." + "a" * 44, "sb." + "a" * 42 + "\n"]
+)
+def test_what_has_no_token_form_is_unauthenticated(cluster: FakeCluster, token: str) -> None:
+    with pytest.raises(Unauthenticated):
+        ask(cluster, token)
+
+
+def test_an_expired_token_is_unauthenticated_at_the_very_millisecond(cluster: FakeCluster) -> None:
+    cluster.add_policy("app", secret__a="read")
+    token = cluster.add_token(policies=["app"], expires_ms=cluster.store.now_ms + 1)
+    ask(cluster, token)
+    cluster.store.now_ms += 1
+    with pytest.raises(Unauthenticated):
+        ask(cluster, token)
+
+
+def test_a_revoked_or_expired_ancestor_kills_the_child(cluster: FakeCluster) -> None:
+    now = cluster.store.now_ms
+    grandparent = cluster.add_token(policies=["root"], expires_ms=now + HOUR_MS)
+    parent = cluster.add_token(policies=["root"], ancestors=[tokens.digest(grandparent)])
+    line = [tokens.digest(parent), tokens.digest(grandparent)]
+    child = cluster.add_token(policies=["root"], ancestors=line)
+    ask(cluster, child)
+    cluster.store.now_ms += HOUR_MS
+    with pytest.raises(Unauthenticated):
+        ask(cluster, child)
+    cluster.store.now_ms = now
+    cluster.drop(grandparent)
+    for token in (child, parent):
+        with pytest.raises(Unauthenticated):
+            ask(cluster, token)
+
+
+def test_a_forged_token_record_is_logged_and_unauthenticated(cluster: FakeCluster) -> None:
+    token = tokens.new_token()
+    stolen = cluster.store.value(digest_key(cluster.root))
+    cluster.store.seed(digest_key(token), stolen)  # the root token's own record, copied to another digest
+    with capture_logs() as logs, pytest.raises(Unauthenticated):
+        ask(cluster, token)
+    assert [entry["event"] for entry in logs] == ["a forged record grants nothing"]
+
+
+def test_a_forged_or_missing_policy_refuses_the_token_that_names_it(cluster: FakeCluster) -> None:
+    cluster.add_policy("app", secret__a="read")
+    cluster.add_policy("wide", secret__a="read write")
+    token = cluster.add_token(policies=["app"])
+    ask(cluster, token)
+    cluster.store.seed(keyspace.policy("app"), cluster.store.value(keyspace.policy("wide")))
+    with pytest.raises(PermissionDenied, match="does not exist"):
+        ask(cluster, token)
+    cluster.store.seed(keyspace.policy("app"), None)
+    with pytest.raises(PermissionDenied, match="does not exist"):
+        ask(cluster, token)
+
+
+def test_a_policy_made_anew_in_other_letters_does_not_stand_in_for_the_one_named(
+    cluster: FakeCluster,
+) -> None:
+    token = cluster.add_token(policies=["App"])
+    cluster.add_policy("app", secret__a="read")
+    with pytest.raises(PermissionDenied, match="does not exist"):
+        ask(cluster, token)
+
+
+def test_a_policy_change_decides_the_very_next_request(cluster: FakeCluster) -> None:
+    cluster.add_policy("app", secret__a="read")
+    token = cluster.add_token(policies=["app"])
+    guard, inbound = Guard(cluster.source), cast("Inbound", FakeInbound(token))
+    cluster.store.run(lambda view: guard.require(view, inbound, "read", "secret/a"))
+    cluster.add_policy("app", secret__a="write")
+    with pytest.raises(PermissionDenied):
+        cluster.store.run(lambda view: guard.require(view, inbound, "read", "secret/a"))
+
+
+@pytest.mark.parametrize("state", [b"sealed", b"sealed:3", b"", b"nonsense"])
+def test_any_state_but_unsealed_is_sealed_for_everybody(cluster: FakeCluster, state: bytes) -> None:
+    cluster.store.seed(keyspace.SEAL_STATE, state)
+    for token in (cluster.root, ""):
+        with pytest.raises(Sealed):
+            ask(cluster, token)
+
+
+def test_without_record_keys_everything_is_sealed(cluster: FakeCluster) -> None:
+    cluster.source.record_keys = None
+    with pytest.raises(Sealed):
+        ask(cluster, cluster.root)
+
+
+def test_a_cluster_that_was_never_initialized_says_so(cluster: FakeCluster) -> None:
+    cluster.store.seed(keyspace.SEAL_STATE, None)
+    cluster.source.record_keys = None
+    with pytest.raises(NotInitialized):
+        ask(cluster, cluster.root)
+
+
+def test_the_default_policy_grants_the_caller_itself_and_nothing_else(cluster: FakeCluster) -> None:
+    token = cluster.add_token(policies=["default"])
+    for capability in ("read", "write", "delete"):
+        ask(cluster, token, capability, "auth/tokens/self")
+    for capability, path in (
+        ("sudo", "auth/tokens/self"),
+        ("read", "auth/tokens/other"),
+        ("read", "secret/a"),
+    ):
+        with pytest.raises(PermissionDenied):
+            ask(cluster, token, capability, path)
+
+
+def test_no_token_shows_in_a_caller(cluster: FakeCluster) -> None:
+    assert cluster.root not in repr(ask(cluster, cluster.root).value)
