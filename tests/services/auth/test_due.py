@@ -44,16 +44,21 @@ class Tidied(FakeCluster):
         now, fence = self.store.now_ms, self.fence
         rows = self.store.run(lambda view: due.read_due(view, fence, now)).rows
         for row in rows:
-            key = row.key
-            parent = self.store.run(lambda view, k=key: due.settle(view, fence, self.repository, k)).value
-            if parent is None:
-                continue
-            found = self.store.run(lambda view, p=str(parent): due.read_children(view, fence, p)).rows
-            for child in found:
-                self.store.run(lambda view, k=child.key: due.revoke_child(view, fence, self.repository, k))
-            if len(found) < due.SLICE:
-                self.store.run(lambda view, k=key: due.leave_marker(view, fence, k))
+            self._settle(row.key)
         return len(rows)
+
+    def _settle(self, key: bytes) -> None:
+        parent = self.store.run(lambda view: due.settle(view, self.fence, self.repository, key)).value
+        if parent is None:
+            return
+        found = self.store.run(lambda view: due.read_children(view, self.fence, str(parent))).rows
+        for child in found:
+            self._revoke(child.key)
+        if len(found) < due.SLICE:
+            self.store.run(lambda view: due.leave_marker(view, self.fence, key))
+
+    def _revoke(self, key: bytes) -> None:
+        self.store.run(lambda view: due.revoke_child(view, self.fence, self.repository, key))
 
     def until_idle(self) -> None:
         while self.one_pass():
