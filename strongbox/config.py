@@ -1,0 +1,99 @@
+"""Settings of one service process: the environment, then a file, then the defaults here.
+
+`STRONGBOX_CONFIG` names the file: lines of `KEY=value`, with or without the prefix `STRONGBOX_`, `#` for
+comments. Line endings of any system, a byte order mark and white space at the ends of a line are harmless,
+in the environment too: a carriage return is never part of an address. An unknown key in the file is refused:
+a misspelt setting must not be ignored. Nothing here is a secret; keys and certificates are named by path.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+PREFIX = "STRONGBOX_"
+SERVICES = ("seal", "kv", "auth", "lease", "audit")
+
+
+class ConfigError(Exception):
+    """The settings make no sense; the text says which and why."""
+
+
+class Settings(BaseModel):
+    """What a service process needs to know before it can start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    node_id: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]{1,63}$")
+    service: Literal["seal", "kv", "auth", "lease", "audit"]
+    listen: str = "127.0.0.1:0"
+    advertise: str = ""
+    etcd_endpoints: tuple[str, ...] = Field(min_length=1)
+    tls_cert: Path
+    tls_key: Path
+    tls_ca: Path
+    seal_addresses: tuple[str, ...] = ()
+    data_dir: Path = Path(".")
+    profile: Literal["local", "kubernetes"] = "local"
+    metrics_listen: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("etcd_endpoints", "seal_addresses", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @property
+    def session_ttl_s(self) -> int:
+        """Seconds of an etcd session: 1.5 election timeouts, rounded up (500 ms local, 1000 ms Kubernetes)."""
+        return 1 if self.profile == "local" else 2
+
+
+def load(service: str, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings of this process. Raises ConfigError."""
+    values = _from_environment(environ)
+    named = values.pop("config", None)
+    if named:
+        values = {**_from_file(Path(named)), **values}
+    values["service"] = service
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        # `error` itself quotes the input; its own words and the setting's name are enough.
+        problems = (f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise ConfigError("; ".join(problems)) from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    known = {*Settings.model_fields, "config"} - {"service"}
+    pairs = ((name, environ.get(PREFIX + name.upper(), "").strip()) for name in known)
+    return {name: value for name, value in pairs if value}
+
+
+def _from_file(path: Path) -> dict[str, str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {type(error).__name__}") from None
+    values: dict[str, str] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        key, equals, value = line.partition("=")
+        name = key.strip().removeprefix(PREFIX).lower()
+        if not equals or name not in Settings.model_fields or name == "service":
+            raise ConfigError(f"{path}:{number}: not a setting")
+        values[name] = value.strip()
+    return values

@@ -1,0 +1,207 @@
+"""Deciding requests from memory, reading what is missing, and answering what needs no transaction.
+
+A request whose decision asks for keys that are not in memory is decided again after they were read, all
+missing keys of all requests in one linearizable read. A refusal before anybody is authenticated leaves no
+record (nothing unauthenticated fills the outbox) and is proved by no transaction; so it must rest on facts
+read after the request arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import structlog
+
+from strongbox.clock import Clock
+from strongbox.errors import Internal, StrongBoxError
+from strongbox.store import batch as batches
+from strongbox.store import errors, keyspace, txn
+from strongbox.store.batch import Decided, Row
+from strongbox.store.client import Etcd
+from strongbox.store.journal import Draft
+from strongbox.store.memory import ABSENT, Fact, Memory
+from strongbox.store.view import Unread, View
+
+T = TypeVar("T")
+FROM_MEMORY = 2  # tries before a contended request reads first
+MAX_ROUNDS = 8  # reads that one decision may ask for, one after the other
+_log = structlog.get_logger(__name__)
+
+
+class Outcome(NamedTuple, Generic[T]):
+    """What was decided, the etcd revision that proves it, and the rows of its fetches."""
+
+    value: T
+    revision: int
+    rows: tuple[Row, ...]
+
+
+@dataclass(slots=True)
+class Work(Generic[T]):
+    """One request. `draft` is its audit record to be (None: a duty's work, unaudited); `deadline` is monotonic.
+
+    `on_decided` is called when the transaction is about to be sent, and again if it is decided again.
+    """
+
+    decide: Callable[[View], T]
+    draft: Draft | None
+    deadline: float
+    on_decided: Callable[[T], None] | None = None
+
+
+class Item:
+    """A request in the pipeline."""
+
+    __slots__ = (
+        "accepted",
+        "alone",
+        "decided",
+        "done",
+        "fresh_since",
+        "refusal",
+        "sent",
+        "tries",
+        "value",
+        "work",
+    )
+
+    def __init__(self, work: Work[Any]) -> None:
+        self.work = work
+        self.done: asyncio.Future[Outcome[Any]] = asyncio.get_running_loop().create_future()
+        self.accepted = time.monotonic()
+        self.fresh_since = 0.0
+        self.tries = 0
+        self.alone = False
+        self.sent = False
+        self.value: Any = None
+        self.refusal: StrongBoxError | None = None
+        self.decided: Decided | None = None
+
+    def fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def again(self, *, fresh: bool) -> None:
+        """Prepare to be decided once more."""
+        self.tries += 1
+        self.decided = None
+        if fresh or self.tries > FROM_MEMORY:
+            self.fresh_since = time.monotonic()
+
+    def succeed(self, revision: int, rows: tuple[Row, ...]) -> None:
+        if self.done.done():
+            return
+        if self.refusal is not None:
+            self.done.set_exception(self.refusal)
+        else:
+            self.done.set_result(Outcome(self.value, revision, rows))
+
+
+class Decider:
+    """Turns requests into decisions, over one replica's memory."""
+
+    def __init__(self, etcd: Etcd, memory: Memory, clock: Clock) -> None:
+        self._etcd, self._memory, self._clock = etcd, memory, clock
+
+    async def decide(self, items: list[Item]) -> list[Item] | None:
+        """Decide each request, reading what is missing in rounds; answers unaudited refusals right away; None: no etcd."""
+        undecided = items
+        for _ in range(MAX_ROUNDS):
+            missing: dict[bytes, None] = {}
+            for item in undecided:
+                missing.update(dict.fromkeys(self._attempt(item)))
+            if not missing:
+                break
+            if not await self._read(list(missing)):
+                return None
+            undecided = [item for item in items if not item.done.done() and self.is_outdated(item)]
+        for item in items:
+            if item.decided is None:
+                item.fail(Internal("a decision asked for too many keys, one after the other"))
+        return [item for item in items if not item.done.done()]
+
+    def is_outdated(self, item: Item) -> bool:
+        if item.decided is None:
+            return True
+        for key, revision in item.decided.footprint.reads.items():
+            known = self._memory.recall(key)
+            if known is not None and known.fact.mod_revision != revision:
+                return True
+        return False
+
+    def _attempt(self, item: Item) -> tuple[bytes, ...]:
+        """Decide once; returns the keys that are missing."""
+        item.decided, item.refusal = None, None
+        work = item.work
+        draft = replace(work.draft) if work.draft is not None else None
+        view = View(self._memory, draft, self._now_ms(), item.fresh_since)
+        try:
+            item.value = work.decide(view)
+        except Unread as unread:
+            return unread.keys
+        except StrongBoxError as refusal:
+            return self._refuse(item, view, refusal)
+        except Exception:
+            _log.exception("a decision failed", op=draft.op if draft else "")
+            item.fail(Internal())
+            return ()
+        self._accept(item, view, "ok", "")
+        return ()
+
+    def _refuse(self, item: Item, view: View, refusal: StrongBoxError) -> tuple[bytes, ...]:
+        if view.draft is not None and view.draft.accessor:
+            view.drop_effects()
+            item.refusal = refusal
+            self._accept(item, view, "refused", refusal.reason)
+            return ()
+        if item.fresh_since < item.accepted and self._rests_on_old_facts(view, item.accepted):
+            item.fresh_since = item.accepted
+            return self._attempt(item)
+        item.fail(refusal)
+        return ()
+
+    def _rests_on_old_facts(self, view: View, since: float) -> bool:
+        known = (self._memory.recall(key) for key in view.footprint.reads)
+        return any(fact is None or fact.seen_at < since for fact in known)
+
+    def _accept(self, item: Item, view: View, outcome: str, reason: str) -> None:
+        if view.draft is not None:
+            view.draft.outcome, view.draft.reason, view.draft.ts_ms = (
+                outcome,
+                reason,
+                view.now_ms,
+            )
+        item.decided = Decided(view.footprint, view.draft, item.alone)
+
+    def _now_ms(self) -> int:
+        known = self._memory.recall(keyspace.CLUSTER_TIME)
+        told = int(known.fact.value) if known is not None and known.fact.value else 0
+        now: int = self._clock.now_ms()
+        return max(now, told)
+
+    async def _read(self, keys: list[bytes]) -> bool:
+        """Read keys at one revision into memory; False when etcd did not answer in time."""
+        asked = time.monotonic()
+        for start in range(0, len(keys), batches.MAX_OPS):
+            some = keys[start : start + batches.MAX_OPS]
+            request = txn.txn([], [txn.range_(key) for key in some])
+            try:
+                reply = await self._etcd.transact(request, deadline=asked + 1.0, idempotent=True)
+            except errors.EtcdError:
+                return False
+            for key, response in zip(some, reply.responses, strict=True):
+                rows = response.response_range.kvs
+                fact = Fact(rows[0].value, rows[0].mod_revision) if rows else ABSENT
+                self._memory.learn(key, fact, reply.header.revision, asked)
+        return True
+
+    def learn_effects(self, item: Item, revision: int, asked: float) -> None:
+        assert item.decided is not None
+        for key, value in item.decided.footprint.puts.items():
+            self._memory.learn(key, Fact(value, revision), revision, asked)
+        for key in item.decided.footprint.deletes:
+            self._memory.learn(key, ABSENT, revision, asked)

@@ -1,0 +1,301 @@
+"""Group commit: what arrived while the last batch was in flight is the next batch.
+
+One batch is in flight at a time. When the last one had company the next waits up to `GATHER` seconds (or for
+`CROWD` requests) for more: a caller that is alone never waits. Each request is decided from memory (`View`),
+proved and carried out by the batch's transaction (`batch`); a request whose compares failed is decided again,
+from what the failed branch found, then after a few tries by reading first (`deciding`).
+
+Every attempt compares the producer's cursor, which the batch itself moves, so an attempt that arrives after
+its own retry does nothing. When an answer is lost, the cursor says whether the batch landed and its outbox
+records, read at the cursor's revision, say which parts did; if that revision is compacted the answer is
+`UnknownOutcome`, never a redo. Until the cursor is known again no other batch is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import structlog
+
+from strongbox.clock import Clock
+from strongbox.errors import Internal, NoQuorum, Overloaded, TooLarge, UnknownOutcome
+from strongbox.store import batch as batches
+from strongbox.store import errors, keyspace
+from strongbox.store.batch import Claims, Part, PartAnswer, Row
+from strongbox.store.client import Etcd, rows_of
+from strongbox.store.deciding import Decider, Item, Outcome, Work
+from strongbox.store.journal import Journal
+from strongbox.store.memory import Memory
+
+__all__ = ["Outcome", "Pipeline", "Work"]
+T = TypeVar("T")
+GATHER = 0.005  # seconds; measured: batches of 24 instead of 4 at 64 connections
+CROWD = 32  # requests
+MAX_WAITING = 4096  # requests
+_log = structlog.get_logger(__name__)
+
+
+class Pipeline:
+    """The way of every request of one replica to etcd."""
+
+    def __init__(self, etcd: Etcd, memory: Memory, journal: Journal, clock: Clock) -> None:
+        self._etcd, self._memory, self._journal = etcd, memory, journal
+        self._decider = Decider(etcd, memory, clock)
+        self._waiting: deque[Item] = deque()
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._batch = 0
+        self._cursor = 0
+        self._certain = True
+        self._company = False
+        self._max_parts = MAX_WAITING
+
+    async def start(self) -> None:
+        """Begin to take requests."""
+        self._task = asyncio.create_task(self._run(), name="pipeline")
+
+    async def close(self) -> None:
+        """Stop; whoever still waits gets `NoQuorum`."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        while self._waiting:
+            self._waiting.popleft().fail(NoQuorum("the service is stopping"))
+
+    async def submit(self, work: Work[T]) -> Outcome[T]:
+        """Decide `work` and carry it out. Raises what it was refused with, `NoQuorum`, `UnknownOutcome`, `Overloaded`."""
+        if len(self._waiting) >= MAX_WAITING:
+            raise Overloaded
+        item = Item(work)
+        self._waiting.append(item)
+        self._wake.set()
+        try:
+            return await asyncio.wait_for(item.done, work.deadline - time.monotonic())
+        except TimeoutError:
+            if item.sent and item.decided is not None and item.decided.footprint.changes:
+                raise UnknownOutcome from None
+            raise NoQuorum from None
+
+    async def _run(self) -> None:
+        while True:
+            await self._gather()
+            items = self._take()
+            try:
+                await self._round(items)
+            except Exception as error:
+                _log.exception("the pipeline failed a batch", kind=type(error).__name__)
+                self._certain = False
+                for item in items:
+                    item.fail(Internal())
+
+    async def _gather(self) -> None:
+        while not self._waiting:
+            self._wake.clear()
+            await self._wake.wait()
+        end = time.monotonic() + GATHER
+        while self._company and len(self._waiting) < CROWD and (left := end - time.monotonic()) > 0:
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), left)
+            except TimeoutError:
+                return
+
+    def _take(self) -> list[Item]:
+        """Everything that waits and is still wanted."""
+        items = [item for item in self._waiting if not item.done.done()]
+        self._waiting.clear()
+        return items
+
+    def _requeue(self, items: Sequence[Item]) -> None:
+        self._waiting.extendleft(reversed([item for item in items if not item.done.done()]))
+        self._wake.set()
+
+    async def _round(self, items: list[Item]) -> None:
+        if not self._certain and not await self._find_cursor():
+            self._requeue(items)
+            await asyncio.sleep(0.02)
+            return
+        ready = await self._decider.decide(items)
+        if ready is None:
+            self._requeue(items)
+            await asyncio.sleep(0.02)
+            return
+        chosen = self._choose(ready)
+        if chosen:
+            await self._commit(chosen)
+
+    # committing ----------------------------------------------------------------------------------------------
+
+    def _choose(self, ready: list[Item]) -> list[Item]:
+        """The requests of the next batch, in order; the others wait, and are not overtaken by what they overlap."""
+        claims = Claims()
+        chosen: list[Item] = []
+        later: list[Item] = []
+        operations = size = 0
+        for item in ready:
+            assert item.decided is not None
+            more_operations, more_size = batches.cost_of(item.decided)
+            fits = operations + more_operations <= batches.MAX_OPS and size + more_size <= batches.MAX_BYTES
+            if (not chosen or (fits and len(chosen) < self._max_parts)) and claims.admits(
+                item.decided.footprint
+            ):
+                operations, size = operations + more_operations, size + more_size
+                chosen.append(item)
+            else:
+                later.append(item)
+            claims.add(item.decided.footprint)
+        self._requeue(later)
+        return chosen
+
+    async def _commit(self, items: list[Item]) -> None:
+        self._company = len(items) > 1
+        decided = [item.decided for item in items if item.decided is not None]
+        parts = batches.parts_of(decided)
+        number, nonce = self._batch + 1, secrets.token_hex(8)
+        request = batches.build(decided, parts, self._journal, number, nonce, self._cursor)
+        for item in items:
+            item.sent = True
+            if item.work.on_decided is not None and item.refusal is None:
+                item.work.on_decided(item.value)
+        asked = time.monotonic()
+        deadline = min(max(item.work.deadline for item in items), asked + 4.0)
+        try:
+            reply = await self._etcd.transact(request, deadline=deadline, idempotent=True)
+        except errors.EtcdError as error:
+            self._not_answered(items, error)
+            return
+        if not reply.succeeded:
+            await self._cursor_moved(items, parts, number, nonce, rows_of(reply.responses[0].response_range))
+            return
+        self._batch, self._cursor, self._max_parts = (
+            number,
+            reply.header.revision,
+            MAX_WAITING,
+        )
+        for part, answer in zip(parts, reply.responses[1:], strict=True):
+            members = [items[i] for i in part.members]
+            told = batches.read_part(answer, [decided[i] for i in part.members])
+            self._settle(members, told, reply.header.revision, asked)
+
+    def _settle(self, members: list[Item], told: PartAnswer, revision: int, asked: float) -> None:
+        if told.succeeded:
+            for item in members:
+                self._decider.learn_effects(item, revision, asked)
+                item.succeed(revision, told.rows)
+            return
+        for key, fact in told.found.items():
+            self._memory.learn(key, fact, revision, asked)
+        for item in members:
+            if len(members) == 1 or self._decider.is_outdated(item):
+                item.alone = True
+                item.again(fresh=False)
+        self._requeue(members)
+
+    def _not_answered(self, items: list[Item], error: errors.EtcdError) -> None:
+        if isinstance(error, errors.TooLarge):
+            if len(items) > 1:
+                self._max_parts = max(1, len(items) // 2)
+                self._requeue(items)
+            else:
+                items[0].fail(TooLarge())
+            return
+        if isinstance(error, errors.PermissionDenied | errors.Refused):
+            _log.error("etcd refused a batch", kind=type(error).__name__)
+        self._certain = False
+        full = isinstance(error, errors.OutOfSpace)
+        for item in items:
+            changes = item.decided is not None and item.decided.footprint.changes
+            unknown = UnknownOutcome() if error.maybe_applied and changes else NoQuorum()
+            item.fail(Overloaded("etcd's space is used up") if full and not changes else unknown)
+
+    # after a lost answer ----------------------------------------------------------------------------------------
+
+    async def _find_cursor(self) -> bool:
+        """Learn where the cursor is after a batch whose outcome is unknown."""
+        try:
+            found = await self._etcd.get(self._journal.cursor_key, deadline=time.monotonic() + 0.5)
+        except errors.EtcdError:
+            return False
+        if found is not None:
+            self._batch, self._cursor = (
+                int(found.value.split(b":")[0]),
+                found.mod_revision,
+            )
+        self._certain = True
+        return True
+
+    async def _cursor_moved(
+        self,
+        items: list[Item],
+        parts: list[Part],
+        number: int,
+        nonce: str,
+        rows: Sequence[Any],
+    ) -> None:
+        """The cursor is not where we left it: an earlier attempt landed, of this batch or of an abandoned one."""
+        if not rows:
+            for item in items:
+                item.fail(Internal("the producer's cursor is gone"))
+            return
+        self._batch, self._cursor = (
+            int(rows[0].value.split(b":")[0]),
+            rows[0].mod_revision,
+        )
+        if rows[0].value != b"%d:%s" % (number, nonce.encode()):
+            for item in items:
+                item.again(fresh=True)
+            self._requeue(items)
+            return
+        await self._recover(items, parts, number)
+
+    async def _recover(self, items: list[Item], parts: list[Part], number: int) -> None:
+        """This batch landed but its answer was lost: its records, at its own revision, say which parts did."""
+        prefix, revision = self._journal.batch_prefix(number), self._cursor
+        asked = time.monotonic()
+        try:
+            end = keyspace.prefix_end(prefix)
+            found = await self._etcd.range(
+                prefix, end, revision=revision, keys_only=True, deadline=asked + 1.0
+            )
+        except errors.EtcdError:
+            for item in items:
+                item.fail(UnknownOutcome())
+            return
+        landed = {row.key for row in found.rows}
+        for index, part in enumerate(parts):
+            members = [items[i] for i in part.members]
+            if part.record and self._journal.record_key(number, index) in landed:
+                await self._finish(members, revision, asked)
+            else:
+                for item in members:
+                    item.alone = True
+                    item.again(fresh=True)
+                self._requeue(members)
+
+    async def _finish(self, members: list[Item], revision: int, asked: float) -> None:
+        for item in members:
+            assert item.decided is not None
+            self._decider.learn_effects(item, revision, asked)
+            rows: list[Row] = []
+            try:
+                for fetch in item.decided.footprint.fetches:
+                    reply = await self._etcd.range(
+                        fetch.start,
+                        fetch.end,
+                        fetch.limit,
+                        revision,
+                        fetch.keys_only,
+                        deadline=asked + 1.5,
+                    )
+                    rows.extend(
+                        Row(kv.key, kv.value, kv.mod_revision, kv.create_revision) for kv in reply.rows
+                    )
+            except errors.EtcdError:
+                item.fail(UnknownOutcome())
+                continue
+            item.succeed(revision, tuple(rows))
