@@ -22,6 +22,7 @@ from strongbox.store import batch as batches
 from strongbox.store import errors, keyspace, txn
 from strongbox.store.batch import Decided, Row
 from strongbox.store.client import Etcd
+from strongbox.store.election import Deposed
 from strongbox.store.journal import Draft
 from strongbox.store.memory import ABSENT, Fact, Memory
 from strongbox.store.view import Unread, View
@@ -42,7 +43,7 @@ class Outcome(NamedTuple, Generic[T]):
 
 @dataclass(slots=True)
 class Work(Generic[T]):
-    """One request. `draft` is its audit record to be (None: a duty's work, unaudited); `deadline` is monotonic.
+    """One request; `draft` is its audit record to be (None: a duty's work), `deadline` is monotonic.
 
     `on_decided` is called when the transaction is about to be sent, and again if it is decided again.
     """
@@ -108,7 +109,11 @@ class Decider:
         self._etcd, self._memory, self._clock = etcd, memory, clock
 
     async def decide(self, items: list[Item]) -> list[Item] | None:
-        """Decide each request, reading what is missing in rounds; answers unaudited refusals right away; None: no etcd."""
+        """Decide each request, reading what is missing in rounds.
+
+        Refusals that need no record are answered right away. Returns what is left; None when etcd does not
+        answer the reads.
+        """
         undecided = items
         for _ in range(MAX_ROUNDS):
             missing: dict[bytes, None] = {}
@@ -145,7 +150,10 @@ class Decider:
             return unread.keys
         except StrongBoxError as refusal:
             return self._refuse(item, view, refusal)
-        except Exception:
+        except Deposed as over:  # a duty's own business, not a defect
+            item.fail(over)
+            return ()
+        except Exception:  # noqa: BLE001  one defective decision must not fail its whole batch
             _log.exception("a decision failed", op=draft.op if draft else "")
             item.fail(Internal())
             return ()
@@ -170,11 +178,7 @@ class Decider:
 
     def _accept(self, item: Item, view: View, outcome: str, reason: str) -> None:
         if view.draft is not None:
-            view.draft.outcome, view.draft.reason, view.draft.ts_ms = (
-                outcome,
-                reason,
-                view.now_ms,
-            )
+            view.draft.outcome, view.draft.reason, view.draft.ts_ms = outcome, reason, view.now_ms
         item.decided = Decided(view.footprint, view.draft, item.alone)
 
     def _now_ms(self) -> int:

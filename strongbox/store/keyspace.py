@@ -1,7 +1,7 @@
 """Every key StrongBox has in etcd; no other module spells one.
 
-All keys are bytes under `/strongbox/`. A secret's path never holds a control character, so `\\0` ends it
-unambiguously. Numbers that must sort are decimal with leading zeros.
+All keys are bytes under `/strongbox/`. A secret's path never holds a control character, so a zero byte ends
+it unambiguously. Numbers that must sort are decimal with leading zeros.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ records, read at the cursor's revision, say which parts did; if that revision is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import deque
@@ -68,14 +69,19 @@ class Pipeline:
             self._waiting.popleft().fail(NoQuorum("the service is stopping"))
 
     async def submit(self, work: Work[T]) -> Outcome[T]:
-        """Decide `work` and carry it out. Raises what it was refused with, `NoQuorum`, `UnknownOutcome`, `Overloaded`."""
+        """Decide `work` and carry it out.
+
+        Raises what it was refused with, `NoQuorum` (surely nothing happened, or nothing that matters),
+        `UnknownOutcome`, `Overloaded`, and for duties `Deposed`.
+        """
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded
         item = Item(work)
         self._waiting.append(item)
         self._wake.set()
         try:
-            return await asyncio.wait_for(item.done, work.deadline - time.monotonic())
+            async with asyncio.timeout_at(_loop_time(work.deadline)):
+                return await item.done
         except TimeoutError:
             if item.sent and item.decided is not None and item.decided.footprint.changes:
                 raise UnknownOutcome from None
@@ -87,8 +93,8 @@ class Pipeline:
             items = self._take()
             try:
                 await self._round(items)
-            except Exception as error:
-                _log.exception("the pipeline failed a batch", kind=type(error).__name__)
+            except Exception:  # noqa: BLE001  the pipeline outlives any defect; this batch does not
+                _log.exception("the pipeline failed a batch")
                 self._certain = False
                 for item in items:
                     item.fail(Internal())
@@ -100,10 +106,9 @@ class Pipeline:
         end = time.monotonic() + GATHER
         while self._company and len(self._waiting) < CROWD and (left := end - time.monotonic()) > 0:
             self._wake.clear()
-            try:
-                await asyncio.wait_for(self._wake.wait(), left)
-            except TimeoutError:
-                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
 
     def _take(self) -> list[Item]:
         """Everything that waits and is still wanted."""
@@ -129,10 +134,8 @@ class Pipeline:
         if chosen:
             await self._commit(chosen)
 
-    # committing ----------------------------------------------------------------------------------------------
-
     def _choose(self, ready: list[Item]) -> list[Item]:
-        """The requests of the next batch, in order; the others wait, and are not overtaken by what they overlap."""
+        """The next batch, in order; the others wait, and are not overtaken by what they overlap."""
         claims = Claims()
         chosen: list[Item] = []
         later: list[Item] = []
@@ -207,13 +210,8 @@ class Pipeline:
         if isinstance(error, errors.PermissionDenied | errors.Refused):
             _log.error("etcd refused a batch", kind=type(error).__name__)
         self._certain = False
-        full = isinstance(error, errors.OutOfSpace)
         for item in items:
-            changes = item.decided is not None and item.decided.footprint.changes
-            unknown = UnknownOutcome() if error.maybe_applied and changes else NoQuorum()
-            item.fail(Overloaded("etcd's space is used up") if full and not changes else unknown)
-
-    # after a lost answer ----------------------------------------------------------------------------------------
+            item.fail(_failure(item, error))
 
     async def _find_cursor(self) -> bool:
         """Learn where the cursor is after a batch whose outcome is unknown."""
@@ -237,7 +235,7 @@ class Pipeline:
         nonce: str,
         rows: Sequence[Any],
     ) -> None:
-        """The cursor is not where we left it: an earlier attempt landed, of this batch or of an abandoned one."""
+        """The cursor moved: an earlier attempt landed, of this batch or of an abandoned one."""
         if not rows:
             for item in items:
                 item.fail(Internal("the producer's cursor is gone"))
@@ -254,7 +252,7 @@ class Pipeline:
         await self._recover(items, parts, number)
 
     async def _recover(self, items: list[Item], parts: list[Part], number: int) -> None:
-        """This batch landed but its answer was lost: its records, at its own revision, say which parts did."""
+        """The batch landed, its answer was lost: its records at its own revision say which parts did."""
         prefix, revision = self._journal.batch_prefix(number), self._cursor
         asked = time.monotonic()
         try:
@@ -299,3 +297,16 @@ class Pipeline:
                 item.fail(UnknownOutcome())
                 continue
             item.succeed(revision, tuple(rows))
+
+
+def _loop_time(monotonic: float) -> float:
+    """The event loop's clock at a monotonic moment; not the same clock under every loop."""
+    return asyncio.get_running_loop().time() + monotonic - time.monotonic()
+
+
+def _failure(item: Item, error: errors.EtcdError) -> Exception:
+    """What a caller is told when etcd did not carry a batch out, or did not say."""
+    changes = item.decided is not None and item.decided.footprint.changes
+    if error.maybe_applied and changes:
+        return UnknownOutcome()
+    return Overloaded("etcd's space is used up") if isinstance(error, errors.OutOfSpace) else NoQuorum()
