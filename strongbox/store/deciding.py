@@ -46,12 +46,14 @@ class Work(Generic[T]):
     """One request; `draft` is its audit record to be (None: a duty's work), `deadline` is monotonic.
 
     `on_decided` is called when the transaction is about to be sent, and again if it is decided again.
+    `always`: taken even when the audit outbox is full (init, unseal, sealing, the outbox's own upkeep).
     """
 
     decide: Callable[[View], T]
     draft: Draft | None
     deadline: float
     on_decided: Callable[[T], None] | None = None
+    always: bool = False
 
 
 class Item:

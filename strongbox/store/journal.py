@@ -46,3 +46,9 @@ class Journal(Protocol):
 
     def pack(self, drafts: Sequence[Draft]) -> bytes:
         """One record for these operations, in order."""
+
+    def require_room(self) -> None:
+        """Raise `Overloaded` when no further audited request may be taken."""
+
+    def committed(self, revision: int, records: int) -> None:
+        """A batch left so many records at this etcd revision."""

@@ -76,6 +76,8 @@ class Pipeline:
         """
         if len(self._waiting) >= MAX_WAITING:
             raise Overloaded
+        if work.draft is not None and not work.always:
+            self._journal.require_room()
         item = Item(work)
         self._waiting.append(item)
         self._wake.set()
@@ -180,10 +182,13 @@ class Pipeline:
             reply.header.revision,
             MAX_WAITING,
         )
+        records = 0
         for part, answer in zip(parts, reply.responses[1:], strict=True):
             members = [items[i] for i in part.members]
             told = batches.read_part(answer, [decided[i] for i in part.members])
+            records += part.record and told.succeeded
             self._settle(members, told, reply.header.revision, asked)
+        self._journal.committed(reply.header.revision, records)
 
     def _settle(self, members: list[Item], told: PartAnswer, revision: int, asked: float) -> None:
         if told.succeeded:
@@ -265,6 +270,7 @@ class Pipeline:
                 item.fail(UnknownOutcome())
             return
         landed = {row.key for row in found.rows}
+        self._journal.committed(revision, len(landed))
         for index, part in enumerate(parts):
             members = [items[i] for i in part.members]
             if part.record and self._journal.record_key(number, index) in landed:
@@ -309,4 +315,6 @@ def _failure(item: Item, error: errors.EtcdError) -> Exception:
     changes = item.decided is not None and item.decided.footprint.changes
     if error.maybe_applied and changes:
         return UnknownOutcome()
+    if isinstance(error, errors.PermissionDenied | errors.Refused):
+        return Internal("etcd refused the transaction")
     return Overloaded("etcd's space is used up") if isinstance(error, errors.OutOfSpace) else NoQuorum()

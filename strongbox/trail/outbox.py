@@ -17,6 +17,7 @@ from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.journal import Draft
+from strongbox.trail.bound import Bound
 
 
 def new_incarnation() -> str:
@@ -36,11 +37,20 @@ class Outbox:
         self.service = service
         self.incarnation = incarnation or new_incarnation()
         self.cursor_key = keyspace.cursor(service, self.incarnation)
+        self.bound = Bound()
 
     @property
     def producer(self) -> str:
         """What entries name: `<service>/<incarnation>`."""
         return f"{self.service}/{self.incarnation}"
+
+    def require_room(self) -> None:
+        """Raise `Overloaded` when the outbox is full (see strongbox.trail.bound)."""
+        self.bound.require_room()
+
+    def committed(self, revision: int, records: int) -> None:
+        """A batch left so many records at `revision`."""
+        self.bound.put(revision, records)
 
     def batch_prefix(self, batch: int) -> bytes:
         """The prefix of all records of one batch."""

@@ -92,7 +92,7 @@ class Slots:
 
         draft = Draft(op=OP, path="", request_id="", client=source, version=attempt.count)
         try:
-            await self._pipeline.submit(Work(decide, draft, time.monotonic() + _DEADLINE))
+            await self._pipeline.submit(Work(decide, draft, time.monotonic() + _DEADLINE, always=True))
         except AlreadyCounted:
             return True
         except StrongBoxError as error:

@@ -12,6 +12,7 @@ import pytest
 from strongbox.clock import SystemClock
 from strongbox.errors import (
     NoQuorum,
+    Overloaded,
     PermissionDenied,
     StrongBoxError,
     TooLarge,
@@ -27,6 +28,7 @@ from strongbox.store.journal import Draft
 from strongbox.store.memory import Memory
 from strongbox.store.pipeline import Pipeline
 from strongbox.store.view import View
+from strongbox.trail.bound import Bound
 from strongbox.trail.outbox import Outbox
 from tests.support.etcd import EtcdCluster
 from tests.support.proxy import TcpProxy
@@ -303,3 +305,17 @@ async def test_a_decision_that_fails_by_a_defect_fails_alone(etcd_member: EtcdCl
         assert isinstance(results[0], StrongBoxError)
         assert results[0].reason == "INTERNAL"
         assert results[1] == 1
+
+
+async def test_past_the_outboxs_bound_audited_work_is_refused_and_upkeep_still_taken(
+    etcd_member: EtcdCluster, prefix: bytes
+) -> None:
+    async with running(etcd_member.endpoints) as replica:
+        replica.outbox.bound = Bound(own=3)
+        for _ in range(3):
+            await replica.act(increment(prefix + b"k"))
+        with pytest.raises(Overloaded, match="outbox"):
+            await replica.act(increment(prefix + b"k"))
+        draft = Draft(op="op", path="", request_id="", client="")
+        work = Work(increment(prefix + b"k"), draft, time.monotonic() + 10, always=True)
+        assert (await replica.pipeline.submit(work)).value == 4

@@ -1,0 +1,67 @@
+"""The outbox is bounded: past the bound audited requests are refused, with the reason, until it is trimmed.
+
+Two measures, each from what the audit duty publishes once a second:
+* of this producer, the records it put after the mark (`audit/mark`: all up to its revision is trimmed);
+* of everybody, `audit/backlog`.
+The first needs no live duty to grow, so audit services that are all dead stop this producer after `OWN`
+records; the second stops all producers together. A published figure may be a second old, so the bound is
+exceeded by at most what is put in that second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+
+from strongbox.errors import Overloaded
+from strongbox.storage.v1 import audit_records_pb2 as storage
+from strongbox.store import keyspace, txn
+from strongbox.store.client import Etcd, rows_of
+from strongbox.store.errors import EtcdError
+
+OWN = 10_000  # records of one producer; one packs the reads of a batch: some 4 KB at most, so 40 MB
+ALL = 50_000  # records of all producers together
+PERIOD = 1.0  # seconds between two looks at what the duty published
+
+
+class Bound:
+    """What one producer has put and nobody has trimmed yet."""
+
+    def __init__(self, own: int = OWN, everybody: int = ALL) -> None:
+        self._limit_own, self._limit_all = own, everybody
+        self._batches: deque[tuple[int, int]] = deque()  # (etcd revision, records), oldest first
+        self._own = 0
+        self._all = 0
+
+    def require_room(self) -> None:
+        """Raise `Overloaded` when no audited request may be taken."""
+        if self._own >= self._limit_own or self._all >= self._limit_all:
+            raise Overloaded("the audit outbox is full: no audit replica has taken its records over")
+
+    def put(self, revision: int, records: int) -> None:
+        """A batch with so many records was committed at `revision`."""
+        if records:
+            self._batches.append((revision, records))
+            self._own += records
+
+    def published(self, trimmed_to: int, backlog: int) -> None:
+        """What the duty says: trimmed up to this etcd revision, so many records left of everybody."""
+        while self._batches and self._batches[0][0] <= trimmed_to:
+            self._own -= self._batches.popleft()[1]
+        self._all = backlog
+
+    async def follow(self, etcd: Etcd) -> None:
+        """Keep looking at what the duty publishes, for ever."""
+        while True:
+            await asyncio.sleep(PERIOD)
+            look = txn.txn([], [txn.range_(keyspace.AUDIT_MARK), txn.range_(keyspace.AUDIT_BACKLOG)])
+            try:
+                seen = await etcd.transact(look, deadline=time.monotonic() + PERIOD, idempotent=True)
+            except EtcdError:
+                continue  # without etcd nothing can be put either
+            mark, backlog = (rows_of(part.response_range) for part in seen.responses)
+            self.published(
+                storage.ChainPosition.FromString(mark[0].value).revision if mark else 0,
+                storage.Backlog.FromString(backlog[0].value).records if backlog else 0,
+            )
