@@ -4,7 +4,9 @@ Every transaction compares the duty's term and the very key it moves (cluster/ti
 deposed holder nor an attempt that arrives late changes anything.
 
 The time never goes back and advances at most by the holder's own monotonic time since its last put; at
-takeover it goes to the holder's clock if that is later.
+takeover it goes to the holder's clock if that is later, but no further than the median of the clocks that
+live replicas report, and `CLOCK_AGE` beyond (a report can be that old): one clock that is far ahead cannot
+end everything that expires.
 
 Trimming goes up to the newest position that (1) `min(2, replicas)` replicas, the holder among them, hold
 durably, and (2) the holder's own log confirms. If the report of any replica contradicts the holder's log,
@@ -14,6 +16,8 @@ nothing is trimmed any more and the alarm is raised: two chains that differ must
 from __future__ import annotations
 
 import asyncio
+import json
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +35,7 @@ from strongbox.store.errors import EtcdError
 PERIOD = 1.0  # seconds
 _MAX_PRODUCERS = 200  # range deletions in one transaction
 _DEADLINE = 0.9  # seconds for one transaction
+CLOCK_AGE = 6_000  # milliseconds; sessions write their clock every 5 s
 _log = structlog.get_logger(__name__)
 
 
@@ -47,6 +52,7 @@ class Seen:
     reports: tuple[KV, ...]
     records: tuple[KV, ...]
     slots: tuple[KV, ...]
+    clocks: tuple[int, ...]
 
     @property
     def mark_position(self) -> Position:
@@ -71,7 +77,7 @@ class Trimming:
             started = time.monotonic()
             try:
                 seen = await self._look()
-                put_at = await self._put_time(term, seen.time, put_at)
+                put_at = await self._put_time(term, seen, put_at)
                 await self._trim(term, seen)
             except EtcdError as error:
                 _log.warning("the audit duty waits for etcd", why=str(error))
@@ -86,20 +92,24 @@ class Trimming:
             txn.range_(prefix, keyspace.prefix_end(prefix), keys_only=prefix != keyspace.AUDIT_REPLICAS)
             for prefix in prefixes
         ]
-        request = txn.txn([], [txn.range_(keyspace.CLUSTER_TIME), txn.range_(keyspace.AUDIT_MARK), *ranges])
+        nodes = txn.range_(keyspace.NODES, keyspace.prefix_end(keyspace.NODES))
+        singles = [txn.range_(keyspace.CLUSTER_TIME), txn.range_(keyspace.AUDIT_MARK)]
+        request = txn.txn([], [*singles, *ranges, nodes])
         reply = await self._etcd.transact(request, deadline=time.monotonic() + _DEADLINE, idempotent=True)
         found = [rows_of(part.response_range) for part in reply.responses]
-        return Seen(next(iter(found[0]), None), next(iter(found[1]), None), *found[2:])
+        first, mark = next(iter(found[0]), None), next(iter(found[1]), None)
+        return Seen(first, mark, *found[2:5], clocks=clocks_of(found[5]))
 
     # time -----------------------------------------------------------------------------------------
 
-    async def _put_time(self, term: Term, known: KV | None, put_at: float | None) -> float | None:
+    async def _put_time(self, term: Term, seen: Seen, put_at: float | None) -> float | None:
         """Advance cluster/time; returns the monotonic time of the put. Absent before init: nothing to do."""
+        known = seen.time
         if known is None:
             return None
         now = time.monotonic()
         elapsed_ms = None if put_at is None else int((now - put_at) * 1000)
-        value = next_time(int(known.value), self._clock.now_ms(), elapsed_ms)
+        value = next_time(int(known.value), self._clock.now_ms(), elapsed_ms, seen.clocks)
         compares = [txn.mod_is(known.key, known.mod_revision)]
         await self._commit(term, compares, [txn.put(known.key, b"%020d" % value)])
         return now
@@ -150,10 +160,28 @@ class Trimming:
             raise Deposed(f"term {term.number} of the audit duty is over")
 
 
-def next_time(known_ms: int, clock_ms: int, elapsed_ms: int | None) -> int:
-    """The time to put: never before `known_ms`; after the first put of a term at most `elapsed_ms` later."""
-    wanted = clock_ms if elapsed_ms is None else min(clock_ms, known_ms + elapsed_ms)
-    return max(known_ms, wanted)
+def next_time(known_ms: int, clock_ms: int, elapsed_ms: int | None, clocks: Sequence[int] = ()) -> int:
+    """The time to put: never before `known_ms`; after the first put of a term at most `elapsed_ms` later.
+
+    At takeover (`elapsed_ms` None) the holder's clock counts, as far as the replicas' `clocks` bear it out.
+    """
+    limit = clock_ms if not clocks else int(statistics.median(clocks)) + CLOCK_AGE
+    if elapsed_ms is not None:
+        limit = known_ms + elapsed_ms
+    return max(known_ms, min(clock_ms, limit))
+
+
+def clocks_of(sessions: Sequence[KV]) -> tuple[int, ...]:
+    """The clocks (milliseconds since the epoch) that live replicas report in their session keys."""
+    told = (_clock_of(row.value) for row in sessions)
+    return tuple(clock for clock in told if clock)
+
+
+def _clock_of(value: bytes) -> int:
+    try:
+        return int(json.loads(value)["clock_ms"])
+    except (ValueError, KeyError, TypeError):
+        return 0
 
 
 def target_of(reports: dict[bytes, Position], own: bytes, mark: Position) -> Position:

@@ -150,6 +150,13 @@ def test_time_never_goes_back_and_follows_the_holders_monotonic_clock() -> None:
     assert next_time(1000, 1020, 50) == 1020
 
 
+def test_at_takeover_a_clock_that_is_far_ahead_of_the_others_is_not_believed() -> None:
+    day = 86_400_000
+    assert next_time(1000, day, None, [2000, day, 3000]) == 3000 + 6000
+    assert next_time(1000, 5000, None, [2000, 5000, 3000]) == 5000
+    assert next_time(1000, 500, None, [2000, 500, 3000]) == 1000
+
+
 def position(size: int) -> Position:
     return Position(size, GENESIS, size)
 
