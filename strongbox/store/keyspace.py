@@ -11,12 +11,15 @@ ROOT = b"/strongbox/"
 CLUSTER_ID = ROOT + b"cluster/id"
 CLUSTER_TIME = ROOT + b"cluster/time"
 NODES = ROOT + b"cluster/nodes/"
+ELECTIONS = ROOT + b"election/"
 
 SEAL_CONFIG = ROOT + b"seal/config"
 SEAL_STATE = ROOT + b"seal/state"
 SEAL_ATTEMPT = ROOT + b"seal/attempt"
 SEAL_KEYRING = ROOT + b"seal/keyring"
 SEAL_RECORD_KEY = ROOT + b"seal/record-key"
+SEAL_REPLICAS = ROOT + b"seal/replicas/"
+SEAL_HANDED = ROOT + b"seal/handed/"
 
 KV_HEADS = ROOT + b"kv/head/"
 KV_OLD = ROOT + b"kv/old/"
@@ -54,9 +57,19 @@ def node(service: str, node_id: str) -> bytes:
     return NODES + f"{service}/{node_id}".encode()
 
 
+def seal_replica(node_id: str) -> bytes:
+    """What a seal replica says of itself; stays when the replica is gone."""
+    return SEAL_REPLICAS + node_id.encode()
+
+
+def handed(ordinal: str) -> bytes:
+    """When the root key was last given to this ordinal, in milliseconds."""
+    return SEAL_HANDED + ordinal.encode()
+
+
 def election(service: str, duty: str) -> bytes:
     """Whoever put this key holds the duty; its mod revision is the fence."""
-    return ROOT + f"election/{service}/{duty}".encode()
+    return ELECTIONS + f"{service}/{duty}".encode()
 
 
 def head(path: str) -> bytes:

@@ -19,16 +19,18 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import structlog
 
 from strongbox.clock import Clock
 from strongbox.errors import Internal, NoQuorum, Overloaded, TooLarge, UnknownOutcome
 from strongbox.store import batch as batches
-from strongbox.store import errors, keyspace
-from strongbox.store.batch import Claims, Part, PartAnswer, Row
-from strongbox.store.client import Etcd, rows_of
+from strongbox.store import errors
+from strongbox.store.batch import Claims, Part, PartAnswer
+from strongbox.store.client import KV, Etcd, rows_of
+from strongbox.store.cursor import Cursor
 from strongbox.store.deciding import Decider, Item, Outcome, Work
 from strongbox.store.journal import Journal
 from strongbox.store.memory import Memory
@@ -38,6 +40,8 @@ T = TypeVar("T")
 GATHER = 0.005  # seconds; measured: batches of 24 instead of 4 at 64 connections
 CROWD = 32  # requests
 MAX_WAITING = 4096  # requests
+PAUSE = 0.02  # seconds between two tries to reach etcd
+LONGEST = 4.0  # seconds one batch may hold up the next
 _log = structlog.get_logger(__name__)
 
 
@@ -50,9 +54,7 @@ class Pipeline:
         self._waiting: deque[Item] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._batch = 0
-        self._cursor = 0
-        self._certain = True
+        self._cursor = Cursor(etcd, journal)
         self._company = False
         self._max_parts = MAX_WAITING
 
@@ -97,7 +99,7 @@ class Pipeline:
                 await self._round(items)
             except Exception:  # noqa: BLE001  the pipeline outlives any defect; this batch does not
                 _log.exception("the pipeline failed a batch")
-                self._certain = False
+                self._cursor.certain = False
                 for item in items:
                     item.fail(Internal())
 
@@ -123,14 +125,11 @@ class Pipeline:
         self._wake.set()
 
     async def _round(self, items: list[Item]) -> None:
-        if not self._certain and not await self._find_cursor():
+        known = self._cursor.certain or await self._cursor.find()
+        ready = await self._decider.decide(items) if known else None
+        if ready is None:  # etcd does not answer; each request ends by its own deadline
             self._requeue(items)
-            await asyncio.sleep(0.02)
-            return
-        ready = await self._decider.decide(items)
-        if ready is None:
-            self._requeue(items)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(PAUSE)
             return
         chosen = self._choose(ready)
         if chosen:
@@ -160,35 +159,31 @@ class Pipeline:
     async def _commit(self, items: list[Item]) -> None:
         self._company = len(items) > 1
         decided = [item.decided for item in items if item.decided is not None]
-        parts = batches.parts_of(decided)
-        number, nonce = self._batch + 1, secrets.token_hex(8)
-        request = batches.build(decided, parts, self._journal, number, nonce, self._cursor)
-        for item in items:
-            item.sent = True
-            if item.work.on_decided is not None and item.refusal is None:
-                item.work.on_decided(item.value)
+        attempt = Attempt(items, batches.parts_of(decided), self._cursor.batch + 1, secrets.token_hex(8))
+        request = batches.build(
+            decided, attempt.parts, self._journal, attempt.number, attempt.nonce, self._cursor.revision
+        )
+        _announce(items)
         asked = time.monotonic()
-        deadline = min(max(item.work.deadline for item in items), asked + 4.0)
+        deadline = min(max(item.work.deadline for item in items), asked + LONGEST)
         try:
             reply = await self._etcd.transact(request, deadline=deadline, idempotent=True)
         except errors.EtcdError as error:
             self._not_answered(items, error)
             return
         if not reply.succeeded:
-            await self._cursor_moved(items, parts, number, nonce, rows_of(reply.responses[0].response_range))
+            await self._cursor_moved(attempt, rows_of(reply.responses[0].response_range), asked)
             return
-        self._batch, self._cursor, self._max_parts = (
-            number,
-            reply.header.revision,
-            MAX_WAITING,
-        )
-        records = 0
-        for part, answer in zip(parts, reply.responses[1:], strict=True):
-            members = [items[i] for i in part.members]
-            told = batches.read_part(answer, [decided[i] for i in part.members])
-            records += part.record and told.succeeded
-            self._settle(members, told, reply.header.revision, asked)
-        self._journal.committed(reply.header.revision, records)
+        self._cursor.at(attempt.number, reply.header.revision)
+        self._max_parts = MAX_WAITING
+        answers = [
+            batches.read_part(answer, [decided[i] for i in part.members])
+            for part, answer in zip(attempt.parts, reply.responses[1:], strict=True)
+        ]
+        left = sum(p.record and a.succeeded for p, a in zip(attempt.parts, answers, strict=True))
+        self._journal.committed(reply.header.revision, left)
+        for part, answer in zip(attempt.parts, answers, strict=True):
+            self._settle([items[i] for i in part.members], answer, reply.header.revision, asked)
 
     def _settle(self, members: list[Item], told: PartAnswer, revision: int, asked: float) -> None:
         if told.succeeded:
@@ -214,95 +209,72 @@ class Pipeline:
             return
         if isinstance(error, errors.PermissionDenied | errors.Refused):
             _log.error("etcd refused a batch", kind=type(error).__name__)
-        self._certain = False
+        self._cursor.certain = False
         for item in items:
             item.fail(_failure(item, error))
 
-    async def _find_cursor(self) -> bool:
-        """Learn where the cursor is after a batch whose outcome is unknown."""
-        try:
-            found = await self._etcd.get(self._journal.cursor_key, deadline=time.monotonic() + 0.5)
-        except errors.EtcdError:
-            return False
-        if found is not None:
-            self._batch, self._cursor = (
-                int(found.value.split(b":")[0]),
-                found.mod_revision,
-            )
-        self._certain = True
-        return True
-
-    async def _cursor_moved(
-        self,
-        items: list[Item],
-        parts: list[Part],
-        number: int,
-        nonce: str,
-        rows: Sequence[Any],
-    ) -> None:
-        """The cursor moved: an earlier attempt landed, of this batch or of an abandoned one."""
+    async def _cursor_moved(self, attempt: Attempt, rows: Sequence[KV], asked: float) -> None:
+        """An earlier attempt landed: one of this batch, whose answer was lost, or one of an abandoned batch."""
         if not rows:
-            for item in items:
+            for item in attempt.items:
                 item.fail(Internal("the producer's cursor is gone"))
             return
-        self._batch, self._cursor = (
-            int(rows[0].value.split(b":")[0]),
-            rows[0].mod_revision,
-        )
-        if rows[0].value != b"%d:%s" % (number, nonce.encode()):
-            for item in items:
-                item.again(fresh=True)
-            self._requeue(items)
+        self._cursor.found(rows[0])
+        if rows[0].value == b"%d:%s" % (attempt.number, attempt.nonce.encode()):
+            await self._recover(attempt, asked)
             return
-        await self._recover(items, parts, number)
+        for item in attempt.items:
+            item.again(fresh=True)
+        self._requeue(attempt.items)
 
-    async def _recover(self, items: list[Item], parts: list[Part], number: int) -> None:
-        """The batch landed, its answer was lost: its records at its own revision say which parts did."""
-        prefix, revision = self._journal.batch_prefix(number), self._cursor
-        asked = time.monotonic()
+    async def _recover(self, attempt: Attempt, asked: float) -> None:
+        """This batch landed: its records say which parts did; parts without a record are decided again."""
         try:
-            end = keyspace.prefix_end(prefix)
-            found = await self._etcd.range(
-                prefix, end, revision=revision, keys_only=True, deadline=asked + 1.0
-            )
+            landed = await self._cursor.landed()
         except errors.EtcdError:
-            for item in items:
+            for item in attempt.items:
                 item.fail(UnknownOutcome())
             return
-        landed = {row.key for row in found.rows}
-        self._journal.committed(revision, len(landed))
-        for index, part in enumerate(parts):
-            members = [items[i] for i in part.members]
-            if part.record and self._journal.record_key(number, index) in landed:
-                await self._finish(members, revision, asked)
-            else:
-                for item in members:
-                    item.alone = True
-                    item.again(fresh=True)
-                self._requeue(members)
+        self._journal.committed(self._cursor.revision, len(landed))
+        for index, part in enumerate(attempt.parts):
+            members = [attempt.items[i] for i in part.members]
+            if part.record and self._journal.record_key(attempt.number, index) in landed:
+                await self._finish(members, asked)
+                continue
+            for item in members:
+                item.alone = True
+                item.again(fresh=True)
+            self._requeue(members)
 
-    async def _finish(self, members: list[Item], revision: int, asked: float) -> None:
+    async def _finish(self, members: list[Item], asked: float) -> None:
+        """These took effect; what they fetched is read again at the batch's own revision."""
         for item in members:
             assert item.decided is not None
-            self._decider.learn_effects(item, revision, asked)
-            rows: list[Row] = []
+            self._decider.learn_effects(item, self._cursor.revision, asked)
             try:
-                for fetch in item.decided.footprint.fetches:
-                    reply = await self._etcd.range(
-                        fetch.start,
-                        fetch.end,
-                        fetch.limit,
-                        revision,
-                        fetch.keys_only,
-                        deadline=asked + 1.5,
-                    )
-                    rows.extend(
-                        Row(kv.key, kv.value, kv.mod_revision, kv.create_revision) for kv in reply.rows
-                    )
+                rows = await self._cursor.fetched(item.decided.footprint.fetches)
             except errors.EtcdError:
                 item.fail(UnknownOutcome())
                 continue
-            item.succeed(revision, tuple(rows))
+            item.succeed(self._cursor.revision, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A batch on its way; its number and nonce are the cursor's value if it lands."""
+
+    items: list[Item]
+    parts: list[Part]
+    number: int
+    nonce: str
+
+
+def _announce(items: Sequence[Item]) -> None:
+    """The batch is about to be sent; work that can go on meanwhile starts now."""
+    for item in items:
+        item.sent = True
+        if item.work.on_decided is not None and item.refusal is None:
+            item.work.on_decided(item.value)
 
 
 def _loop_time(monotonic: float) -> float:

@@ -1,0 +1,68 @@
+"""A producer's cursor: where it is, and what an answer that was lost would have said.
+
+The cursor's value is `<batch>:<attempt nonce>`; every batch compares its mod_revision and moves it. So one
+attempt of a batch lands at most, and whoever finds the cursor moved knows by the nonce whose attempt it was.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from strongbox.store import errors, keyspace
+from strongbox.store.batch import Row
+from strongbox.store.client import KV, Etcd
+from strongbox.store.journal import Journal
+from strongbox.store.view import Fetch
+
+_LOOK = 0.5  # seconds to find the cursor
+_LOOK_BACK = 1.0  # seconds to read what landed
+
+
+class Cursor:
+    """`batch` is the number of the last batch that landed, `revision` where that was (0: none yet)."""
+
+    def __init__(self, etcd: Etcd, journal: Journal) -> None:
+        self.batch = 0
+        self.revision = 0
+        self.certain = True
+        self._etcd, self._journal = etcd, journal
+
+    def at(self, batch: int, revision: int) -> None:
+        """A batch landed."""
+        self.batch, self.revision = batch, revision
+
+    def found(self, row: KV) -> None:
+        """etcd says where the cursor is."""
+        self.at(int(row.value.split(b":")[0]), row.mod_revision)
+
+    async def find(self) -> bool:
+        """Learn where the cursor is after a batch whose outcome is unknown; False: etcd does not say."""
+        try:
+            row = await self._etcd.get(self._journal.cursor_key, deadline=time.monotonic() + _LOOK)
+        except errors.EtcdError:
+            return False
+        if row is not None:
+            self.found(row)
+        self.certain = True
+        return True
+
+    async def landed(self) -> set[bytes]:
+        """The record keys of the batch the cursor stands at, as of its own revision: they may be trimmed since.
+
+        Raises EtcdError, Compacted among them: then nobody can say any more.
+        """
+        prefix = self._journal.batch_prefix(self.batch)
+        end = keyspace.prefix_end(prefix)
+        deadline = time.monotonic() + _LOOK_BACK
+        reply = await self._etcd.range(prefix, end, revision=self.revision, keys_only=True, deadline=deadline)
+        return {row.key for row in reply.rows}
+
+    async def fetched(self, fetches: Sequence[Fetch]) -> tuple[Row, ...]:
+        """What the fetches of a part that landed read. Raises EtcdError."""
+        rows: list[Row] = []
+        for start, end, limit, keys_only in fetches:
+            deadline = time.monotonic() + _LOOK_BACK
+            reply = await self._etcd.range(start, end, limit, self.revision, keys_only, deadline=deadline)
+            rows.extend(Row(kv.key, kv.value, kv.mod_revision, kv.create_revision) for kv in reply.rows)
+        return tuple(rows)
