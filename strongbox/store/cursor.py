@@ -48,7 +48,7 @@ class Cursor:
         return True
 
     async def landed(self) -> set[bytes]:
-        """The record keys of the batch the cursor stands at, as of its own revision: they may be trimmed since.
+        """The record keys of the batch the cursor stands at, as of then: they may be trimmed since.
 
         Raises EtcdError, Compacted among them: then nobody can say any more.
         """

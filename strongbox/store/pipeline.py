@@ -214,7 +214,7 @@ class Pipeline:
             item.fail(_failure(item, error))
 
     async def _cursor_moved(self, attempt: Attempt, rows: Sequence[KV], asked: float) -> None:
-        """An earlier attempt landed: one of this batch, whose answer was lost, or one of an abandoned batch."""
+        """An earlier attempt landed: of this batch, its answer lost, or of an abandoned one."""
         if not rows:
             for item in attempt.items:
                 item.fail(Internal("the producer's cursor is gone"))
