@@ -1,0 +1,21 @@
+"""The kv service: secrets, and the duty that purges destroyed ones. Only assembles."""
+
+from __future__ import annotations
+
+from services.kv.purge import Purge
+from services.kv.servicer import KVServicer
+from strongbox.access.guard import Guard
+from strongbox.kv.v1.kv_service_pb2_grpc import add_KVServiceServicer_to_server
+from strongbox.process import Runtime, run
+
+
+async def assemble(runtime: Runtime) -> None:
+    """Serve KVService; purge while this replica holds the duty."""
+    servicer = KVServicer(runtime.pipeline, Guard(runtime.keys), runtime.keys)
+    runtime.serve(add_KVServiceServicer_to_server, servicer, "strongbox.kv.v1.KVService")
+    members = [member.address for member in runtime.etcd.ring.members]
+    runtime.duty("purge", Purge(runtime.pipeline, runtime.etcd, members, runtime.clock).work)
+
+
+if __name__ == "__main__":
+    run("kv", assemble)

@@ -1,0 +1,147 @@
+"""Data keys: wrapped before a value is sealed, unwrapped while etcd proves that it may be read.
+
+* A key is wrapped before the request is decided, since deciding waits for nothing. One that no value was
+  sealed under goes to the next writer: junk requests do not use up the wraps a key term has.
+* Spare keys are clear in memory; they are few, and are dropped when the cluster is sealed.
+* An unwrap that nobody waits for any more is cancelled, and its error is nobody's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from strongbox.access.records import RecordKeys
+from strongbox.crypto import IntegrityError
+from strongbox.crypto.envelope import Dek, Envelope, WrappedDek, seal_value
+from strongbox.errors import DependencyDown, Internal, Sealed
+
+PURPOSE = "kv"
+MAX_SPARE = 32
+_log = structlog.get_logger(__name__)
+
+
+class Keys(Protocol):
+    """What is asked of the seal service (strongbox.rpc.keys.KeyClient)."""
+
+    @property
+    def record_keys(self) -> RecordKeys | None:
+        """None: sealed."""
+
+    async def wrap(self, deks: Sequence[Dek]) -> list[WrappedDek]:
+        """Raises `Sealed`, `DependencyDown`."""
+
+    async def unwrap(self, wrapped: Sequence[WrappedDek]) -> list[bytes]:
+        """Raises `Sealed`, `DependencyDown`, `IntegrityError`."""
+
+    def on_sealed(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when the cluster is sealed."""
+
+
+@dataclass(slots=True)
+class DataKey:
+    """A fresh key with its wrapping, for one value."""
+
+    dek: Dek
+    wrapped: WrappedDek
+    _sealed: dict[tuple[str, int], Envelope] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_unused(self) -> bool:
+        """Whether nothing was sealed under it."""
+        return not self._sealed
+
+    def seal(self, path: str, version: int, plaintext: bytes) -> Envelope:
+        """The one value of this key as a version; deciding again for the same version seals nothing anew."""
+        known = self._sealed.get((path, version))
+        if known is None:
+            known = seal_value(self.dek, self.wrapped, PURPOSE, path, version, plaintext)
+            self._sealed[path, version] = known
+        return known
+
+
+class DataKeys:
+    """Fresh data keys for writers."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._spare: list[DataKey] = []
+        keys.on_sealed(self._spare.clear)
+
+    async def take(self, deadline: float) -> DataKey | None:
+        """A key; `None` while sealed, which the guard says better. Raises `DependencyDown`."""
+        if self._keys.record_keys is None:
+            return None
+        if self._spare:
+            return self._spare.pop()
+        dek = Dek.fresh()
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                (wrapped,) = await self._keys.wrap([dek])
+        except Sealed:
+            return None
+        except TimeoutError:
+            raise DependencyDown("the seal service did not wrap a key in time") from None
+        return DataKey(dek, wrapped)
+
+    def give_back(self, key: DataKey | None) -> None:
+        """Keep a key that was not used, if it can still be."""
+        if key is None or not key.is_unused or self._keys.record_keys is None:
+            return
+        if len(self._spare) < MAX_SPARE:
+            self._spare.append(key)
+
+
+class Unwrapping:
+    """The key of one envelope, asked for as soon as it is known which; leaving the context leaves nothing."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._wrapped: WrappedDek | None = None
+        self._task: asyncio.Task[list[bytes]] | None = None
+
+    def __enter__(self) -> Unwrapping:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drop()
+
+    def start(self, wrapped: WrappedDek) -> None:
+        """Ask for the key, unless it is asked for; another one asked for before is forgotten."""
+        if self._task is not None and wrapped == self._wrapped:
+            return
+        self._drop()
+        self._wrapped = wrapped
+        self._task = asyncio.create_task(self._keys.unwrap([wrapped]))
+
+    async def key(self, wrapped: WrappedDek, deadline: float) -> bytes:
+        """The data key. Raises `Sealed`, `DependencyDown`, and `Internal` for a wrapping that was altered."""
+        self.start(wrapped)
+        assert self._task is not None
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                (key,) = await self._task
+        except TimeoutError:
+            raise DependencyDown("the seal service did not unwrap a key in time") from None
+        except IntegrityError:
+            _log.error("a wrapped data key does not authenticate", dek_id=wrapped.id.hex())
+            raise Internal from None
+        return key
+
+    def _drop(self) -> None:
+        if self._task is None:
+            return
+        self._task.cancel()
+        self._task.add_done_callback(_ignore)
+        self._task = None
+
+
+def _ignore(task: asyncio.Task[list[bytes]]) -> None:
+    """Take the error, so that nobody is told that it was not taken."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,97 @@
+"""Names below a directory, a page at a time: which range to read next, what to show of its rows. Pure.
+
+Rules:
+* The listing needs `list` on the directory; each name is shown only if the caller has `list` on it as well
+  (a directory's name ends in a slash, in the policy path too). What no rule speaks of is not shown.
+* One level does not walk through what is below: after a directory's name the next read begins behind all
+  that the directory holds.
+* A page takes at most `MAX_FETCHES` reads, so it may hold fewer names than asked, or none, and not be the
+  last: only an empty page token ends a listing. Pages are not one snapshot.
+* A page token is where the next page begins, below the directory, in base64url; it grants nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable
+
+from strongbox.errors import InvalidInput
+from strongbox.paths import MAX_PATH_BYTES, DirectoryPath
+from strongbox.store import keyspace
+
+DEFAULT_SIZE = 100
+MAX_SIZE = 1000
+MAX_FETCHES = 16
+
+
+def page_size(asked: int) -> int:
+    """How many names a page has; 100 unless asked, at most 1000. Raises `InvalidInput`."""
+    if asked < 0:
+        raise InvalidInput("page_size is not negative")
+    return min(asked or DEFAULT_SIZE, MAX_SIZE)
+
+
+class Listing:
+    """One page under way. Raises `InvalidInput` for a page token that is none."""
+
+    def __init__(self, directory: DirectoryPath, size: int, token: str, *, recursive: bool) -> None:
+        self.names: list[str] = []
+        self.fetches = 0
+        self._prefix = keyspace.head(directory.prefix)
+        self._shown = directory.policy_path
+        self._size, self._recursive = size, recursive
+        self._position = _position_of(token)
+        self._ended = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the page is full, or as full as it gets."""
+        return self._ended or len(self.names) >= self._size or self.fetches >= MAX_FETCHES
+
+    @property
+    def token(self) -> str:
+        """Where the next page begins; empty when there is none."""
+        if self._ended:
+            return ""
+        return base64.urlsafe_b64encode(self._position).rstrip(b"=").decode()
+
+    def wanted(self) -> tuple[bytes, bytes, int]:
+        """`[start, end)` and limit of the next read: one name more than fits shows whether there is more."""
+        end = keyspace.prefix_end(self._prefix)
+        return self._prefix + self._position, end, self._size - len(self.names) + 1
+
+    def take(self, keys: Iterable[bytes], allows: Callable[[str, str], bool]) -> None:
+        """Use what that read found; `allows(capability, policy path)` is the caller's."""
+        limit, found = self._size - len(self.names) + 1, 0
+        self.fetches += 1
+        for key in keys:
+            found += 1
+            below = key.removeprefix(self._prefix)
+            if below < self._position:
+                continue  # inside a directory that was named already
+            if len(self.names) >= self._size:
+                return
+            name = self._step(below)
+            if allows("list", self._shown + name):
+                self.names.append(name)
+        self._ended = found < limit
+
+    def _step(self, below: bytes) -> str:
+        """The name that stands for this key; the position goes behind all that it stands for."""
+        name, slash, _ = below.partition(b"/")
+        if self._recursive or not slash:
+            self._position = below + b"\0"
+            return below.decode()
+        self._position = keyspace.prefix_end(name + slash)
+        return (name + slash).decode()
+
+
+def _position_of(token: str) -> bytes:
+    try:
+        position = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidInput("page_token is not one of ours") from None
+    if len(position) > MAX_PATH_BYTES + 1:
+        raise InvalidInput("page_token is not one of ours")
+    return position

@@ -1,0 +1,112 @@
+"""Between the wire and the domain: what a request may say, and how an answer is told. Nothing decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.kv import content, versions
+from services.kv.secrets import Found, Settings, Wanted
+from strongbox.access.durations import parse_duration
+from strongbox.errors import InvalidInput, TooLarge
+from strongbox.kv.v1 import kv_service_pb2 as pb
+from strongbox.paths import SecretPath
+from strongbox.storage.v1 import kv_records_pb2 as storage
+
+MAX_CUSTOM = 64  # entries
+MAX_CUSTOM_KEY = 128  # bytes
+MAX_CUSTOM_VALUE = 512  # bytes
+
+
+def wanted_of(request: pb.WriteSecretRequest) -> Wanted:
+    """Raises `InvalidInput` and `TooLarge`."""
+    ttl_s = parse_duration(request.ttl, "ttl")
+    if ttl_s == 0:
+        raise InvalidInput("ttl is at least one second")
+    cas = request.cas if request.HasField("cas") else None
+    if cas is not None and cas < 0:
+        raise InvalidInput("cas is a version, or 0 for a secret that must not exist")
+    return Wanted(content.plaintext_of(request), cas, ttl_s)
+
+
+def version_of(request: pb.ReadSecretRequest) -> int | None:
+    """The version asked for; `None`: the newest. Raises `InvalidInput`."""
+    if not request.HasField("version"):
+        return None
+    return numbers_of([request.version])[0]
+
+
+def numbers_of(numbers: Sequence[int], *, needed: bool = False) -> tuple[int, ...]:
+    """Distinct version numbers, ascending. Raises `InvalidInput`."""
+    if needed and not numbers:
+        raise InvalidInput("versions names at least one version")
+    if any(number < 1 for number in numbers):
+        raise InvalidInput("a version is a number from 1 on")
+    distinct = tuple(sorted(set(numbers)))
+    if len(distinct) > versions.MAX_MAX_VERSIONS:
+        raise InvalidInput(f"versions names at most {versions.MAX_MAX_VERSIONS}")
+    return distinct
+
+
+def settings_of(request: pb.UpdateSecretMetadataRequest) -> Settings:
+    """Raises `InvalidInput` and `TooLarge`."""
+    most = request.max_versions if request.HasField("max_versions") else None
+    if most is not None and not 1 <= most <= versions.MAX_MAX_VERSIONS:
+        raise InvalidInput(f"max_versions is 1 to {versions.MAX_MAX_VERSIONS}")
+    custom = dict(request.custom)
+    if len(custom) > MAX_CUSTOM:
+        raise TooLarge(f"custom has at most {MAX_CUSTOM} entries")
+    for key, value in custom.items():
+        if not 1 <= len(key.encode()) <= MAX_CUSTOM_KEY or len(value.encode()) > MAX_CUSTOM_VALUE:
+            raise TooLarge(f"custom has keys of 1 to {MAX_CUSTOM_KEY} bytes, values up to {MAX_CUSTOM_VALUE}")
+    cas_required = request.cas_required if request.HasField("cas_required") else None
+    return Settings(most, cas_required, custom)
+
+
+def secret_to_proto(path: SecretPath, found: Found, plaintext: bytes, revision: int) -> pb.ReadSecretResponse:
+    """The one answer that holds a value."""
+    response = pb.ReadSecretResponse(
+        path=path.text,
+        version=found.version.version,
+        created_at=moment(found.version.created_ms),
+        lease=pb.ReadLease(
+            id=found.lease.id,
+            ttl=-(-(found.lease.expires_ms - found.lease.now_ms) // 1000),
+            expires_at=moment(found.lease.expires_ms),
+        ),
+        revision=str(revision),
+    )
+    content.fill(response, plaintext)
+    return response
+
+
+def metadata_to_proto(
+    path: SecretPath, head: storage.SecretHead, revision: int
+) -> pb.ReadSecretMetadataResponse:
+    """A secret's settings and its versions' lives."""
+    return pb.ReadSecretMetadataResponse(
+        path=path.text,
+        current_version=head.current_version,
+        max_versions=versions.max_versions_of(head),
+        cas_required=head.cas_required,
+        custom=head.custom,
+        versions=[_version_to_proto(version) for version in head.versions],
+        revision=str(revision),
+    )
+
+
+def moment(at_ms: int) -> Timestamp | None:
+    """`None` for never."""
+    return Timestamp(seconds=at_ms // 1000, nanos=at_ms % 1000 * 1_000_000) if at_ms else None
+
+
+def _version_to_proto(version: storage.StoredVersion) -> pb.VersionMetadata:
+    return pb.VersionMetadata(
+        version=version.version,
+        created_at=moment(version.created_ms),
+        deleted_at=moment(version.deleted_ms),
+        destroyed_at=moment(version.destroyed_ms),
+        purged_at=moment(version.purged_ms),
+        expires_at=moment(version.expires_ms),
+    )

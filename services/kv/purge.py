@@ -1,0 +1,163 @@
+"""The purge duty: what was destroyed leaves etcd's history within a minute, and old history goes as well.
+
+    destroy   kv removes the envelope and leaves a request to purge (repository)
+    +10 s     ripe: no pipeline still looks up an outcome at a revision that old
+    compact   past the request's revision: no readable revision holds the envelope any more
+    defragment  each member in turn: its pages leave the member's file; one that is down does it when back
+    purged    `purged_at` in the head, and the request deleted, under the term's fence
+
+Beside that, every 30 s etcd is compacted to a revision seen at least a minute ago. A request that lost its
+answer and looks for it at a compacted revision would be told `UNKNOWN_OUTCOME`: hence the 10 s. Watchers and
+audit replicas that are behind list again. Compacting twice, or too late, harms nothing, so it needs no fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
+
+import structlog
+
+from services.kv import repository, versions
+from strongbox.clock import Clock
+from strongbox.errors import StrongBoxError
+from strongbox.storage.v1 import kv_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.batch import Row
+from strongbox.store.errors import EtcdError
+from strongbox.store.pipeline import Outcome, Pipeline, Work
+from strongbox.store.view import View
+
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
+PAUSE = 2.0  # seconds between passes
+RIPE_MS = 10_000
+SPACING = 15.0  # seconds between purges: compaction and defragmentation are work for every member
+COMPACT_EVERY = 30.0  # seconds
+KEEP_HISTORY = 60.0  # seconds
+SLICE = 64  # requests to purge of one pass
+DEADLINE = 5.0  # seconds for one transaction
+DEFRAGMENT = 10.0  # seconds to wait for one member: one that is cut off must not keep the others waiting
+
+
+class Fence(Protocol):
+    """What a decision of the duty compares (strongbox.store.election.Term)."""
+
+    def require(self, view: View, /) -> None:
+        """Make the decision depend on the term; raises when it is over."""
+
+
+class Upkeep(Protocol):
+    """What the duty asks of etcd (strongbox.store.client.Etcd)."""
+
+    async def compact(self, revision: int, *, physical: bool = True) -> None:
+        """Forget history before `revision`."""
+
+    async def defragment(self, endpoint: str, *, timeout: float) -> None:
+        """Give one member's free pages back; `timeout` in seconds."""
+
+
+def read_requests(view: View, fence: Fence) -> None:
+    """Fetch a slice of what is to be purged."""
+    fence.require(view)
+    view.fetch(keyspace.KV_PURGES, keyspace.prefix_end(keyspace.KV_PURGES), limit=SLICE)
+
+
+def ripe(rows: Sequence[Row], now_ms: int) -> list[Row]:
+    """The requests that are old enough."""
+    return [row for row in rows if storage.PurgeRecord.FromString(row.value).at_ms + RIPE_MS <= now_ms]
+
+
+def settle(view: View, fence: Fence, key: bytes, revision: int) -> None:
+    """Say that what the request of that revision asked for is purged; a newer one at its key waits."""
+    fence.require(view)
+    if view.get(key).mod_revision != revision:
+        return
+    request = repository.purge_of(view, key)
+    view.delete(key)
+    head = repository.head(view, request.path) if request is not None else None
+    if request is None or head is None:
+        return
+    change = versions.purged(head, request.versions, request.at_ms, view.now_ms)
+    if change.head != head:
+        repository.put_change(view, request.path, head, change)
+
+
+class History:
+    """Which revision was the newest when; moments in monotonic seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+        self._compacted_at = float("-inf")
+
+    def note(self, now: float, revision: int) -> None:
+        """Remember what was seen, once a second at most."""
+        if not self._seen or now - self._seen[-1][0] >= 1.0:
+            self._seen.append((now, revision))
+
+    def due(self, now: float) -> int | None:
+        """The newest revision that was seen a minute ago, when it is time to compact."""
+        if now - self._compacted_at < COMPACT_EVERY:
+            return None
+        target = None
+        while self._seen and now - self._seen[0][0] >= KEEP_HISTORY:
+            target = self._seen.popleft()[1]
+        if target is not None:
+            self._compacted_at = now
+        return target
+
+
+class Purge:
+    """The duty, over the pipeline and etcd's upkeep calls."""
+
+    def __init__(self, pipeline: Pipeline, etcd: Upkeep, members: Sequence[str], clock: Clock) -> None:
+        self._pipeline, self._etcd, self._clock = pipeline, etcd, clock
+        self._members = tuple(members)
+        self._history = History()
+        self._purged_at = float("-inf")
+
+    async def work(self, term: Fence) -> None:
+        """Purge until cancelled, when the term is over; work that is late is stopped by the fence."""
+        while True:
+            try:
+                await self.one_pass(term)
+            except StrongBoxError as error:  # sealed, or no quorum: what is asked stays asked
+                _log.info("purging waits", reason=error.reason)
+            except EtcdError as error:
+                _log.warning("purging waits for etcd", why=str(error))
+            await asyncio.sleep(PAUSE)
+
+    async def one_pass(self, term: Fence) -> int:
+        """Purge what is ripe, compact what is old; returns how many requests were settled."""
+        told = await self._submit(lambda view: read_requests(view, term))
+        now = self._clock.monotonic()
+        self._history.note(now, told.revision)
+        old = self._history.due(now)
+        if old is not None:
+            await self._etcd.compact(old, physical=False)
+        rows = ripe(told.rows, self._clock.now_ms())
+        if not rows or now - self._purged_at < SPACING:
+            return 0
+        self._purged_at = now
+        await self._etcd.compact(max(row.mod_revision for row in rows))
+        await self._defragment()
+        for row in rows:
+            await self._settle(term, row)
+        return len(rows)
+
+    async def _defragment(self) -> None:
+        """One member at a time: it serves nothing meanwhile. Whoever is down has it done with the next purge."""
+        for member in self._members:
+            try:
+                await self._etcd.defragment(member, timeout=DEFRAGMENT)
+            except EtcdError as error:
+                _log.warning("a member was not defragmented", member=member, why=str(error))
+
+    async def _settle(self, term: Fence, row: Row) -> None:
+        await self._submit(lambda view: settle(view, term, row.key, row.mod_revision))
+
+    async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
+        return await self._pipeline.submit(Work(decide, None, time.monotonic() + DEADLINE))

@@ -1,0 +1,208 @@
+"""Secrets: what each call decides. Functions of a view and of a `Caller`, whom only the guard hands out.
+
+Rules beyond those of `versions`:
+* A request that changes something first looks whether it was carried out already (`idempotency`); then it
+  gets the first answer, and nothing happens.
+* "The newest" is fixed to a version when the operation is first decided; its repetition is told the same.
+* A destroyed envelope is taken away in the same transaction that says so.
+* Removing what is not there succeeds: somebody, or a first attempt, has done it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import structlog
+
+from services.kv import repository, versions
+from services.kv.datakeys import DataKey
+from services.kv.idempotency import Asked, Operation, revision_of
+from strongbox.access.guard import Caller
+from strongbox.access.lookup import Lookup
+from strongbox.crypto.envelope import Envelope
+from strongbox.errors import Internal, NotFound, Sealed
+from strongbox.leases import read_lease
+from strongbox.paths import SecretPath
+from strongbox.storage.v1 import kv_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.envelopes import from_record, to_record
+from strongbox.store.view import View
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A value to write; `ttl_s` `None`: it never expires."""
+
+    plaintext: bytes
+    cas: int | None
+    ttl_s: int | None
+
+
+class Done(NamedTuple):
+    """What a change came to; `revision` 0: the transaction's own."""
+
+    versions: tuple[int, ...]
+    at_ms: int
+    revision: int = 0
+
+
+class Found(NamedTuple):
+    """A version that may be read: its envelope, and the reader's lease."""
+
+    version: storage.StoredVersion
+    envelope: Envelope
+    lease: read_lease.Held
+
+
+class Settings(NamedTuple):
+    """The settings to change; `None` (custom: empty) leaves one as it is."""
+
+    max_versions: int | None
+    cas_required: bool | None
+    custom: dict[str, str]
+
+
+class Secrets:
+    """Decisions about secrets."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+
+    def write(
+        self, view: View, caller: Caller, path: SecretPath, wanted: Wanted, key: DataKey | None, asked: Asked
+    ) -> Done:
+        """Make a new version. Raises `VersionMismatch`, `InvalidInput`, `IdempotencyMismatch`."""
+        first = self._first(view, caller, path, asked)
+        if first is not None:
+            return first
+        if key is None:
+            raise Sealed
+        head = repository.head(view, path.text)
+        change = versions.written(head, wanted.cas, view.now_ms, wanted.ttl_s)
+        number = change.head.current_version
+        sealed = to_record(key.seal(path.text, number, wanted.plaintext))
+        operation = self._operation(view, caller, asked, [number])
+        repository.put_new_version(view, path.text, head, change, sealed, operation)
+        _note(view, number)
+        return Done((number,), view.now_ms)
+
+    def read(self, view: View, caller: Caller, path: SecretPath, number: int | None) -> Found:
+        """A version's envelope. Raises `NotFound`, `VersionDeleted`, `VersionDestroyed`."""
+        name = read_lease.lease_id(caller.accessor, path.policy_path)
+        view.prefetch(keyspace.head(path.text), keyspace.read_lease(name))
+        head = _required(repository.head(view, path.text))
+        _note(view, head.current_version if number is None else number)
+        version = versions.readable(head, number, view.now_ms)
+        if version.expires_ms:
+            view.before(version.expires_ms)
+        record = repository.envelope(view, path.text, head, version.version)
+        if record is None:
+            _log.error("an envelope is missing", version=version.version)
+            raise Internal
+        keys = self._lookup.require_keys()
+        lease = read_lease.hold(view, keys, caller.accessor, path.policy_path, caller.expires_at_ms)
+        return Found(version, from_record(record), lease)
+
+    def delete(
+        self, view: View, caller: Caller, path: SecretPath, numbers: Sequence[int], asked: Asked
+    ) -> Done:
+        """Soft delete; no numbers: the newest. Raises `NotFound`."""
+        return self._change(
+            view, caller, path, numbers, asked, lambda head, some: versions.deleted(head, some, view.now_ms)
+        )
+
+    def undelete(
+        self, view: View, caller: Caller, path: SecretPath, numbers: Sequence[int], asked: Asked
+    ) -> Done:
+        """Take a soft delete back. Raises `NotFound`, `VersionDestroyed`."""
+        return self._change(view, caller, path, numbers, asked, versions.undeleted)
+
+    def destroy(
+        self, view: View, caller: Caller, path: SecretPath, numbers: Sequence[int], asked: Asked
+    ) -> Done:
+        """Destroy for good; needs `sudo` as well. Raises `NotFound`."""
+        caller.require("sudo", path.policy_path)
+
+        def destroyed(head: versions.Head, some: Sequence[int]) -> versions.Change:
+            change = versions.destroyed(head, some, view.now_ms)
+            if change.gone:
+                repository.put_purge(view, path.text, change.gone)
+            return change
+
+        return self._change(view, caller, path, numbers, asked, destroyed)
+
+    def configure(
+        self, view: View, caller: Caller, path: SecretPath, settings: Settings, asked: Asked
+    ) -> Done:
+        """Change settings; needs `write` as well. Raises `NotFound`."""
+        caller.require("write", path.policy_path)
+        return self._change(
+            view, caller, path, (), asked, lambda head, _: versions.configured(head, *settings), newest=False
+        )
+
+    def remove(self, view: View, caller: Caller, path: SecretPath, asked: Asked) -> Done:
+        """Remove the secret with everything; needs `delete` as well."""
+        caller.require("delete", path.policy_path)
+        first = self._first(view, caller, path, asked)
+        if first is not None:
+            return first
+        head = repository.head(view, path.text)
+        if head is not None:
+            repository.remove(view, path.text, head, self._operation(view, caller, asked, ()))
+        return Done((), view.now_ms)
+
+    def _change(
+        self,
+        view: View,
+        caller: Caller,
+        path: SecretPath,
+        numbers: Sequence[int],
+        asked: Asked,
+        change: Callable[[versions.Head, Sequence[int]], versions.Change],
+        *,
+        newest: bool = True,
+    ) -> Done:
+        """Change a head that is there, once."""
+        first = self._first(view, caller, path, asked)
+        if first is not None:
+            return first
+        head = _required(repository.head(view, path.text))
+        some = tuple(numbers) if numbers or not newest else (head.current_version,)
+        _note(view, some[0] if some else 0)
+        operation = self._operation(view, caller, asked, some)
+        repository.put_change(view, path.text, head, change(head, some), operation)
+        return Done(some, view.now_ms)
+
+    def _first(self, view: View, caller: Caller, path: SecretPath, asked: Asked) -> Done | None:
+        """What this very request came to before."""
+        operations, revision = repository.operations(view, path.text)
+        keys = self._lookup.require_keys()
+        known = asked.first(operations, keys, caller.accessor, view.now_ms)
+        if known is None:
+            return None
+        _note(view, known.versions[0] if known.versions else 0)
+        return Done(tuple(known.versions), known.at_ms, revision_of(known, revision))
+
+    def _operation(self, view: View, caller: Caller, asked: Asked, numbers: Sequence[int]) -> Operation:
+        return asked.operation(self._lookup.require_keys(), caller.accessor, view.now_ms, numbers)
+
+
+def metadata(view: View, path: SecretPath) -> storage.SecretHead:
+    """Everything but the values. Raises `NotFound`."""
+    return _required(repository.head(view, path.text))
+
+
+def _required(head: storage.SecretHead | None) -> storage.SecretHead:
+    if head is None:
+        raise NotFound("there is no secret at this path")
+    return head
+
+
+def _note(view: View, number: int) -> None:
+    """Say in the audit record which version it is about (of several: the first that was named)."""
+    if view.draft is not None:
+        view.draft.version = number

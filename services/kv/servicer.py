@@ -1,0 +1,203 @@
+"""KVService on the wire: each handler validates, decides through the guard, and replies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc.aio
+import structlog
+
+from services.kv import messages, secrets
+from services.kv.datakeys import PURPOSE, DataKeys, Keys, Unwrapping
+from services.kv.idempotency import Asked
+from services.kv.listing import Listing, page_size
+from services.kv.secrets import Done, Found, Secrets
+from strongbox.access.guard import Caller, Guard
+from strongbox.crypto import IntegrityError
+from strongbox.crypto.envelope import open_value
+from strongbox.errors import Internal
+from strongbox.kv.v1 import kv_service_pb2 as pb
+from strongbox.kv.v1 import kv_service_pb2_grpc as rpc
+from strongbox.paths import DirectoryPath, SecretPath
+from strongbox.rpc.inbound import Inbound, inbound_of
+from strongbox.store.journal import Draft
+from strongbox.store.pipeline import Outcome, Pipeline, Work
+from strongbox.store.view import View
+from strongbox.trail.outbox import draft_of
+
+T = TypeVar("T")
+Context = grpc.aio.ServicerContext[Any, Any]
+_log = structlog.get_logger(__name__)
+
+
+class KVServicer(rpc.KVServiceServicer):
+    """Secrets over the pipeline; data keys come from and go to the seal service."""
+
+    def __init__(self, pipeline: Pipeline, guard: Guard, keys: Keys) -> None:
+        self._pipeline, self._guard, self._keys = pipeline, guard, keys
+        self._secrets, self._data_keys = Secrets(guard.lookup), DataKeys(keys)
+
+    async def WriteSecret(self, request: pb.WriteSecretRequest, context: Context) -> pb.WriteSecretResponse:
+        """Make a new version, sealed under a data key of its own."""
+        path, wanted = SecretPath.parse(request.path), messages.wanted_of(request)
+        inbound = inbound_of(context)
+        asked = Asked("WriteSecret", request, inbound)
+        key = await self._data_keys.take(inbound.deadline)
+        try:
+            done = await self._act(
+                inbound, "WriteSecret", "write", path.policy_path,
+                lambda view, caller: self._secrets.write(view, caller, path, wanted, key, asked),
+            )  # fmt: skip
+        finally:
+            self._data_keys.give_back(key)
+        return pb.WriteSecretResponse(
+            path=path.text,
+            version=done.value.versions[0],
+            created_at=messages.moment(done.value.at_ms),
+            revision=_revision(done),
+        )
+
+    async def ReadSecret(self, request: pb.ReadSecretRequest, context: Context) -> pb.ReadSecretResponse:
+        """One version's value; its audit record is durable before the value leaves."""
+        path, number = SecretPath.parse(request.path), messages.version_of(request)
+        inbound = inbound_of(context)
+        with Unwrapping(self._keys) as unwrapping:
+            done = await self._act(
+                inbound, "ReadSecret", "read", path.policy_path,
+                lambda view, caller: self._secrets.read(view, caller, path, number),
+                lambda found: unwrapping.start(found.envelope.wrapped),
+            )  # fmt: skip
+            found = done.value
+            key = await unwrapping.key(found.envelope.wrapped, inbound.deadline)
+        return messages.secret_to_proto(path, found, _open(key, path, found), done.revision)
+
+    async def DeleteSecretVersions(
+        self, request: pb.DeleteSecretVersionsRequest, context: Context
+    ) -> pb.DeleteSecretVersionsResponse:
+        """Soft delete."""
+        path, numbers = SecretPath.parse(request.path), messages.numbers_of(request.versions)
+        inbound = inbound_of(context)
+        asked = Asked("DeleteSecretVersions", request, inbound)
+        done = await self._act(
+            inbound, "DeleteSecretVersions", "delete", path.policy_path,
+            lambda view, caller: self._secrets.delete(view, caller, path, numbers, asked),
+        )  # fmt: skip
+        return pb.DeleteSecretVersionsResponse(
+            path=path.text, versions=done.value.versions, revision=_revision(done)
+        )
+
+    async def UndeleteSecretVersions(
+        self, request: pb.UndeleteSecretVersionsRequest, context: Context
+    ) -> pb.UndeleteSecretVersionsResponse:
+        """Take a soft delete back."""
+        path, numbers = SecretPath.parse(request.path), messages.numbers_of(request.versions, needed=True)
+        inbound = inbound_of(context)
+        asked = Asked("UndeleteSecretVersions", request, inbound)
+        done = await self._act(
+            inbound, "UndeleteSecretVersions", "delete", path.policy_path,
+            lambda view, caller: self._secrets.undelete(view, caller, path, numbers, asked),
+        )  # fmt: skip
+        return pb.UndeleteSecretVersionsResponse(
+            path=path.text, versions=done.value.versions, revision=_revision(done)
+        )
+
+    async def DestroySecretVersions(
+        self, request: pb.DestroySecretVersionsRequest, context: Context
+    ) -> pb.DestroySecretVersionsResponse:
+        """Take the envelopes away for good; the purge duty clears etcd's history of them."""
+        path, numbers = SecretPath.parse(request.path), messages.numbers_of(request.versions, needed=True)
+        inbound = inbound_of(context)
+        asked = Asked("DestroySecretVersions", request, inbound)
+        done = await self._act(
+            inbound, "DestroySecretVersions", "delete", path.policy_path,
+            lambda view, caller: self._secrets.destroy(view, caller, path, numbers, asked),
+        )  # fmt: skip
+        return pb.DestroySecretVersionsResponse(
+            path=path.text, versions=done.value.versions, revision=_revision(done)
+        )
+
+    async def ReadSecretMetadata(
+        self, request: pb.ReadSecretMetadataRequest, context: Context
+    ) -> pb.ReadSecretMetadataResponse:
+        """Everything about a secret but its values."""
+        path = SecretPath.parse(request.path)
+        done = await self._act(
+            inbound_of(context), "ReadSecretMetadata", "metadata", path.policy_path,
+            lambda view, _: secrets.metadata(view, path),
+        )  # fmt: skip
+        return messages.metadata_to_proto(path, done.value, done.revision)
+
+    async def UpdateSecretMetadata(
+        self, request: pb.UpdateSecretMetadataRequest, context: Context
+    ) -> pb.UpdateSecretMetadataResponse:
+        """Change the settings that are present."""
+        path, settings = SecretPath.parse(request.path), messages.settings_of(request)
+        inbound = inbound_of(context)
+        asked = Asked("UpdateSecretMetadata", request, inbound)
+        done = await self._act(
+            inbound, "UpdateSecretMetadata", "metadata", path.policy_path,
+            lambda view, caller: self._secrets.configure(view, caller, path, settings, asked),
+        )  # fmt: skip
+        return pb.UpdateSecretMetadataResponse(path=path.text, revision=_revision(done))
+
+    async def DeleteSecretMetadata(
+        self, request: pb.DeleteSecretMetadataRequest, context: Context
+    ) -> pb.DeleteSecretMetadataResponse:
+        """Remove the secret with all that belongs to it."""
+        path, inbound = SecretPath.parse(request.path), inbound_of(context)
+        asked = Asked("DeleteSecretMetadata", request, inbound)
+        done = await self._act(
+            inbound, "DeleteSecretMetadata", "metadata", path.policy_path,
+            lambda view, caller: self._secrets.remove(view, caller, path, asked),
+        )  # fmt: skip
+        return pb.DeleteSecretMetadataResponse(path=path.text, revision=_revision(done))
+
+    async def ListSecrets(self, request: pb.ListSecretsRequest, context: Context) -> pb.ListSecretsResponse:
+        """Names below a directory; audited once, guarded at every read."""
+        directory, size = DirectoryPath.parse(request.prefix), page_size(request.page_size)
+        page = Listing(directory, size, request.page_token, recursive=request.recursive)
+        inbound = inbound_of(context)
+        draft: Draft | None = draft_of(inbound, "ListSecrets", directory.policy_path)
+
+        def decide(view: View) -> Caller:
+            caller = self._guard.require(view, inbound, "list", directory.policy_path)
+            start, end, limit = page.wanted()
+            view.fetch(start, end, limit, keys_only=True)
+            return caller
+
+        while not page.is_over:
+            done = await self._pipeline.submit(Work(decide, draft, inbound.deadline))
+            page.take((row.key for row in done.rows), done.value.allows)
+            draft = None
+        return pb.ListSecretsResponse(names=page.names, next_page_token=page.token)
+
+    async def _act(
+        self,
+        inbound: Inbound,
+        op: str,
+        capability: str,
+        path: str,
+        decide: Callable[[View, Caller], T],
+        on_decided: Callable[[T], None] | None = None,
+    ) -> Outcome[T]:
+        """Guard, decide, audit and carry out in one transaction."""
+
+        def guarded(view: View) -> T:
+            return decide(view, self._guard.require(view, inbound, capability, path))
+
+        draft = draft_of(inbound, op, path)
+        return await self._pipeline.submit(Work(guarded, draft, inbound.deadline, on_decided))
+
+
+def _open(key: bytes, path: SecretPath, found: Found) -> bytes:
+    try:
+        return open_value(key, found.envelope, PURPOSE, path.text, found.version.version)
+    except IntegrityError:
+        _log.error("a stored value does not authenticate", version=found.version.version)
+        raise Internal from None
+
+
+def _revision(done: Outcome[Done]) -> str:
+    """The change's revision: its first one's, when this was a repetition."""
+    return str(done.value.revision or done.revision)

@@ -1,0 +1,1 @@
+"""Leases that more than one service writes."""

@@ -1,0 +1,165 @@
+"""Read leases: which token holds which secret until when. Written by kv with a read, ended by lease.
+
+Rules:
+* One per (accessor, policy path), its id computed from the two; so a read finds it by one key, and compares
+  it: a lease that is revoked while the secret is read makes the read decide again.
+* It lasts 1 h, never beyond the token. It is written when there is none, when it is revoked, or when writing
+  moves its expiry by a quarter of what is left to the reader: a hot read writes nothing.
+* The record is authenticated; one that does not verify is absent, and is replaced by the next read.
+* Three entries lead to it: in the time-bucketed index of what is due (its expiry, or the end of the 24 h for
+  which a revoked one stays readable), by path and by accessor. They are hints: the record decides.
+* `ACTIVE → EXPIRED → REVOKED`: expired is what an active one is after its expiry, until it is reaped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import NamedTuple
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from strongbox.access.records import Forged, RecordKeys, open_record, seal_record
+from strongbox.crypto.encoding import canonical_aad
+from strongbox.storage.v1 import lease_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.view import View
+
+ACTIVE, EXPIRED, REVOKED = "ACTIVE", "EXPIRED", "REVOKED"
+TTL_MS = 3_600_000
+STEPS = 4  # an expiry moves by at least this part of the time the reader may hold the secret
+KEPT_MS = 86_400_000  # how long a revoked lease stays readable
+BUCKET_MS = 10_000  # of the index of what is due
+_ID = re.compile(r"r[0-9a-f]{40}\Z")
+_log = structlog.get_logger(__name__)
+
+Record = storage.ReadLeaseRecord
+
+
+class Held(NamedTuple):
+    """What the reader is told; moments in milliseconds since the epoch."""
+
+    id: str
+    expires_ms: int
+    now_ms: int
+
+
+def lease_id(accessor: str, path: str) -> str:
+    """`r` and 40 hex digits (160 bits of SHA-256): the id of a token's lease of a policy path. No secret."""
+    return "r" + hashlib.sha256(canonical_aad("read lease id v1", accessor, path)).hexdigest()[:40]
+
+
+def is_lease_id(text: str) -> bool:
+    """Whether `text` has the form of a read lease's id; what has not is never looked up."""
+    return _ID.match(text) is not None
+
+
+def hold(view: View, keys: RecordKeys, accessor: str, path: str, token_expires_ms: int) -> Held:
+    """The token's lease of `path`, written if it must be. `token_expires_ms` 0: the token never expires."""
+    name = lease_id(accessor, path)
+    expires_ms = _wanted_expiry(view.now_ms, token_expires_ms)
+    known = find(view, keys, name)
+    if known is not None and not must_write(known, expires_ms, view.now_ms):
+        return Held(name, known.expires_ms, view.now_ms)
+    lives = known is not None and state_of(known, view.now_ms) == ACTIVE
+    issued_ms = known.issued_ms if known is not None and lives else view.now_ms
+    record = Record(id=name, path=path, accessor=accessor, issued_ms=issued_ms, expires_ms=expires_ms)
+    put(view, keys, record, known)
+    return Held(name, expires_ms, view.now_ms)
+
+
+def must_write(known: Record, expires_ms: int, now_ms: int) -> bool:
+    """Whether a read whose lease would expire at `expires_ms` has to write it anew.
+
+    Once per quarter of the time to live, be that 1 h or what a short token has left.
+    """
+    return bool(known.revoked_ms) or STEPS * (expires_ms - known.expires_ms) >= expires_ms - now_ms
+
+
+def state_of(record: Record, now_ms: int) -> str:
+    """`ACTIVE`, `EXPIRED` or `REVOKED`."""
+    if record.revoked_ms:
+        return REVOKED
+    return EXPIRED if record.expires_ms <= now_ms else ACTIVE
+
+
+def revoke(view: View, keys: RecordKeys, record: Record) -> Record:
+    """Write the lease as revoked, unless it is; it stays readable for 24 h. Returns it as it is then."""
+    if record.revoked_ms:
+        return record
+    revoked = Record()
+    revoked.CopyFrom(record)
+    revoked.revoked_ms = view.now_ms
+    put(view, keys, revoked, record)
+    return revoked
+
+
+def find(view: View, keys: RecordKeys, name: str) -> Record | None:
+    """A lease's record, not to be changed; `None` when absent or forged."""
+
+    def parse(key: bytes, value: bytes) -> Record | None:
+        try:
+            record = Record.FromString(open_record(keys, key, value))
+        except (Forged, DecodeError) as error:
+            _log.error("a forged record grants nothing", key=key.decode("ascii", "replace"), why=str(error))
+            return None
+        return record
+
+    return view.parsed(keyspace.read_lease(name), parse)
+
+
+def put(view: View, keys: RecordKeys, record: Record, known: Record | None) -> None:
+    """Write `record` in place of `known`, and the entries that lead to it."""
+    key = keyspace.read_lease(record.id)
+    if known is None:
+        view.put(by_path_key(record.path, record.id), b"")
+        view.put(by_accessor_key(record.accessor, record.id), b"")
+    elif due_key(known) != due_key(record):
+        view.delete(due_key(known))
+    view.put(key, seal_record(keys, key, record.SerializeToString(deterministic=True)))
+    if known is None or due_key(known) != due_key(record):
+        view.put(due_key(record), b"")
+
+
+def drop(view: View, record: Record) -> None:
+    """Delete the lease and all that leads to it."""
+    view.delete(keyspace.read_lease(record.id))
+    view.delete(due_key(record))
+    view.delete(by_path_key(record.path, record.id))
+    view.delete(by_accessor_key(record.accessor, record.id))
+
+
+def due_ms(record: Record) -> int:
+    """When the reaper looks at it: at its expiry, or when a revoked one has been readable long enough."""
+    return record.revoked_ms + KEPT_MS if record.revoked_ms else record.expires_ms
+
+
+def due_key(record: Record) -> bytes:
+    """Its entry in the index of what is due."""
+    return due_bucket(due_ms(record)) + b"/" + record.id.encode()
+
+
+def due_bucket(at_ms: int) -> bytes:
+    """The bucket (of 10 s) that a moment is in; all earlier ones sort before it."""
+    return keyspace.LEASES_DUE + b"%012d" % (at_ms // BUCKET_MS)
+
+
+def by_path_key(path: str, name: str) -> bytes:
+    """Its entry under the policy path, which a zero byte ends: no path holds one."""
+    return keyspace.LEASES_BY_PATH + path.encode() + b"\0" + name.encode()
+
+
+def by_accessor_key(accessor: str, name: str) -> bytes:
+    """Its entry under the accessor."""
+    return keyspace.LEASES_BY_ACCESSOR + f"{accessor}/{name}".encode()
+
+
+def name_in(key: bytes) -> str:
+    """The id that ends an entry of any of the three indexes."""
+    return key[-41:].decode("ascii", "replace")
+
+
+def _wanted_expiry(now_ms: int, token_expires_ms: int) -> int:
+    expires_ms = now_ms + TTL_MS
+    return min(expires_ms, token_expires_ms) if token_expires_ms else expires_ms
