@@ -12,24 +12,12 @@ Rules:
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Iterable
 
-from strongbox.errors import InvalidInput
-from strongbox.paths import MAX_PATH_BYTES, DirectoryPath
-from strongbox.store import keyspace
+from strongbox.paths import DirectoryPath
+from strongbox.store import keyspace, paging
 
-DEFAULT_SIZE = 100
-MAX_SIZE = 1000
 MAX_FETCHES = 16
-
-
-def page_size(asked: int) -> int:
-    """How many names a page has; 100 unless asked, at most 1000. Raises `InvalidInput`."""
-    if asked < 0:
-        raise InvalidInput("page_size is not negative")
-    return min(asked or DEFAULT_SIZE, MAX_SIZE)
 
 
 class Listing:
@@ -41,7 +29,7 @@ class Listing:
         self._prefix = keyspace.head(directory.prefix)
         self._shown = directory.policy_path
         self._size, self._recursive = size, recursive
-        self._position = _position_of(token)
+        self._position = paging.position_of(token)
         self._ended = False
 
     @property
@@ -52,9 +40,7 @@ class Listing:
     @property
     def token(self) -> str:
         """Where the next page begins; empty when there is none."""
-        if self._ended:
-            return ""
-        return base64.urlsafe_b64encode(self._position).rstrip(b"=").decode()
+        return "" if self._ended else paging.token_of(self._position)
 
     def wanted(self) -> tuple[bytes, bytes, int]:
         """`[start, end)` and limit of the next read: one name more than fits shows whether there is more."""
@@ -85,13 +71,3 @@ class Listing:
             return below.decode()
         self._position = keyspace.prefix_end(name + slash)
         return (name + slash).decode()
-
-
-def _position_of(token: str) -> bytes:
-    try:
-        position = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        raise InvalidInput("page_token is not one of ours") from None
-    if len(position) > MAX_PATH_BYTES + 1:
-        raise InvalidInput("page_token is not one of ours")
-    return position

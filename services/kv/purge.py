@@ -149,7 +149,7 @@ class Purge:
         return len(rows)
 
     async def _defragment(self) -> None:
-        """One member at a time: it serves nothing meanwhile. Whoever is down has it done with the next purge."""
+        """One member at a time: it serves nothing meanwhile. Whoever is down has it done next time."""
         for member in self._members:
             try:
                 await self._etcd.defragment(member, timeout=DEFRAGMENT)

@@ -1,10 +1,10 @@
 r"""Where secrets stand in etcd, and how they get there. All through a view.
 
-    kv/head/<path>                  SecretHead: metadata, the newest version's envelope, the last operations
+    kv/head/<path>                   SecretHead: metadata, the newest version's envelope, the last operations
     kv/old/<path>\0<version>         the Envelope of each older version
     kv/purge/<path>\0<version>       PurgeRecord: destroyed together; named by the lowest of their versions
     kv/purge/<path>\0removed         PurgeRecord: the whole secret was removed; keeps its last operations, so
-                                    that a repeated request finds them, until the duty has purged
+                                     that a repeated request finds them, until the duty has purged
 
 Removing or replacing an envelope is one transaction with the head that says so.
 """

@@ -11,7 +11,7 @@ import structlog
 from services.kv import messages, secrets
 from services.kv.datakeys import PURPOSE, DataKeys, Keys, Unwrapping
 from services.kv.idempotency import Asked
-from services.kv.listing import Listing, page_size
+from services.kv.listing import Listing
 from services.kv.secrets import Done, Found, Secrets
 from strongbox.access.guard import Caller, Guard
 from strongbox.crypto import IntegrityError
@@ -21,6 +21,7 @@ from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.kv.v1 import kv_service_pb2_grpc as rpc
 from strongbox.paths import DirectoryPath, SecretPath
 from strongbox.rpc.inbound import Inbound, inbound_of
+from strongbox.store import paging
 from strongbox.store.journal import Draft
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
@@ -155,7 +156,7 @@ class KVServicer(rpc.KVServiceServicer):
 
     async def ListSecrets(self, request: pb.ListSecretsRequest, context: Context) -> pb.ListSecretsResponse:
         """Names below a directory; audited once, guarded at every read."""
-        directory, size = DirectoryPath.parse(request.prefix), page_size(request.page_size)
+        directory, size = DirectoryPath.parse(request.prefix), paging.page_size(request.page_size)
         page = Listing(directory, size, request.page_token, recursive=request.recursive)
         inbound = inbound_of(context)
         draft: Draft | None = draft_of(inbound, "ListSecrets", directory.policy_path)

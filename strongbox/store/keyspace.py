@@ -36,6 +36,7 @@ READ_LEASES = ROOT + b"lease/reads/"
 LEASES_DUE = ROOT + b"lease/due/"
 LEASES_BY_PATH = ROOT + b"lease/by-path/"
 LEASES_BY_ACCESSOR = ROOT + b"lease/by-accessor/"
+LEASES_FOLLOWED = ROOT + b"lease/followed"
 
 OUTBOX = ROOT + b"audit/outbox/"
 PRODUCERS = ROOT + b"audit/producers/"
