@@ -15,6 +15,7 @@ import structlog
 from services.audit.keys import ChainKey
 from services.audit.replica import Replica
 from services.audit.segments import Broken
+from strongbox.crypto.errors import IntegrityError
 from strongbox.errors import StrongBoxError
 from strongbox.store.errors import EtcdError
 
@@ -51,7 +52,7 @@ class Following:
             await self._seal.wait_unsealed()
             try:
                 self._key.hold(await self._open_key())
-            except (StrongBoxError, EtcdError) as error:
+            except (StrongBoxError, EtcdError, IntegrityError) as error:
                 _log.warning("the audit chain's key is not available", why=type(error).__name__)
                 await asyncio.sleep(_RETRY)
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import grpc.aio
 
-from strongbox.crypto import envelope
+from strongbox.crypto.envelope import open_value
 from strongbox.errors import NotInitialized
 from strongbox.process import Runtime
 from strongbox.rpc.channel import open_channel
@@ -15,6 +15,7 @@ from strongbox.rpc.keys import KeyClient
 from strongbox.storage.v1 import envelope_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.client import Etcd
+from strongbox.store.envelopes import from_record
 
 PURPOSE = "audit"
 PATH = "audit/key"
@@ -22,13 +23,16 @@ VERSION = 1
 
 
 async def open_chain_key(etcd: Etcd, keys: KeyClient) -> bytes:
-    """The chain's HMAC key. Raises NotInitialized, Sealed, DependencyDown, EtcdError."""
+    """The chain's HMAC key.
+
+    Raises NotInitialized, Sealed, DependencyDown, EtcdError; IntegrityError when somebody altered it.
+    """
     row = await etcd.get(keyspace.AUDIT_KEY)
     if row is None:
         raise NotInitialized
-    sealed = storage.Envelope.FromString(row.value)
-    (data_key,) = await keys.unwrap([sealed.key])
-    return envelope.open_value(data_key, sealed, purpose=PURPOSE, path=PATH, version=VERSION)
+    envelope = from_record(storage.Envelope.FromString(row.value))
+    (data_key,) = await keys.unwrap([envelope.wrapped])
+    return open_value(data_key, envelope, PURPOSE, PATH, VERSION)
 
 
 async def live_peers(runtime: Runtime) -> Sequence[grpc.aio.Channel]:

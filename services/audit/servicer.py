@@ -11,7 +11,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from strongbox.rpc.inbound import Inbound, inbound_of
 
 from services.audit.chain import Entry, parse_line
 from services.audit.keys import ChainKey
@@ -21,6 +20,7 @@ from strongbox.access.guard import Guard
 from strongbox.audit.v1 import audit_service_pb2 as pb
 from strongbox.audit.v1 import audit_service_pb2_grpc as pb_grpc
 from strongbox.errors import DependencyDown, InvalidInput
+from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.store.pipeline import Pipeline, Work
 from strongbox.store.view import View
 from strongbox.trail.outbox import draft_of

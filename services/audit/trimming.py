@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
-from strongbox.clock import Clock
 
 from services.audit.replica import BEGINNING, Position, Replica
+from strongbox.clock import Clock
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, Etcd, rows_of
@@ -98,7 +98,7 @@ class Trimming:
         reply = await self._etcd.transact(request, deadline=time.monotonic() + _DEADLINE, idempotent=True)
         found = [rows_of(part.response_range) for part in reply.responses]
         first, mark = next(iter(found[0]), None), next(iter(found[1]), None)
-        return Seen(first, mark, *found[2:5], clocks=clocks_of(found[5]))
+        return Seen(first, mark, found[2], found[3], found[4], clocks=clocks_of(found[5]))
 
     # time -----------------------------------------------------------------------------------------
 

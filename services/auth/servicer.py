@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import grpc.aio
-from strongbox.rpc.inbound import Inbound, inbound_of
 
 from services.auth import messages, paging, policies, tokens
 from services.auth.listing import shown_accessors, shown_policies
@@ -17,6 +16,7 @@ from strongbox.access.durations import parse_duration
 from strongbox.access.guard import Caller, Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.auth.v1 import auth_service_pb2_grpc as rpc
+from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.store import keyspace
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View

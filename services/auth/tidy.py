@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import structlog
-from strongbox.clock import Clock
 
 from services.auth import due
 from services.auth.repository import Repository
+from strongbox.clock import Clock
 from strongbox.errors import StrongBoxError
 from strongbox.store.election import Term
 from strongbox.store.pipeline import Outcome, Pipeline, Work

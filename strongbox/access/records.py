@@ -19,34 +19,19 @@ model; nothing here detects it.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
+from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import DependencyDown
 from strongbox.storage.v1 import auth_records_pb2 as storage
 
-RECORD_KEY_BYTES = 32
+__all__ = ["Forged", "RecordKeys", "open_record", "seal_record"]
 _LABEL = b"strongbox authenticated record v1"
 
 
 class Forged(Exception):
     """A record that nobody with a record key wrote at this etcd key."""
-
-
-@dataclass(frozen=True)
-class RecordKeys:
-    """The record keys (32 bytes each) by key term; `newest` is the term new records are made under."""
-
-    by_term: Mapping[int, bytes] = field(repr=False)
-    newest: int
-
-    def __post_init__(self) -> None:
-        if self.newest not in self.by_term:
-            raise ValueError("the newest term has no record key")
-        if any(len(key) != RECORD_KEY_BYTES for key in self.by_term.values()):
-            raise ValueError(f"a record key has {RECORD_KEY_BYTES} bytes")
 
 
 def seal_record(keys: RecordKeys, etcd_key: bytes, body: bytes) -> bytes:

@@ -1,0 +1,8 @@
+"""How a service process lives: `run(service, assemble)`; what it is made of: `Runtime`."""
+
+from __future__ import annotations
+
+from strongbox.process.life import run
+from strongbox.process.runtime import Runtime
+
+__all__ = ["Runtime", "run"]

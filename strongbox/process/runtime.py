@@ -1,0 +1,149 @@
+"""What every service process has in common, put together once; services add theirs in `assemble`.
+
+`assemble` registers and returns: it must not wait for etcd or for the seal service, because nothing answers
+(not even "sealed") before it has returned. What has to wait is given to `spawn` or `duty`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import grpc.aio
+import structlog
+
+from strongbox.clock import Clock, SystemClock
+from strongbox.config import Settings
+from strongbox.process.metrics import Metrics, observer_of
+from strongbox.process.presence import presence_of
+from strongbox.rpc.interceptors.reporting import Reporter
+from strongbox.rpc.keys import KeyClient
+from strongbox.rpc.server import Health, Server
+from strongbox.store import keyspace
+from strongbox.store.client import Etcd, Tls
+from strongbox.store.election import Duty, Term
+from strongbox.store.memory import Memory
+from strongbox.store.pipeline import Pipeline
+from strongbox.store.session import Session
+from strongbox.trail.outbox import Outbox
+from strongbox.trail.slots import Slots
+
+_log = structlog.get_logger(__name__)
+
+
+class Runtime:
+    """One process's parts. Make it inside the event loop; raises OSError when files or the port fail."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock: Clock = clock or SystemClock()
+        self.stopping = asyncio.Event()
+        self.failed = False
+        self.restarting = False
+        tls = Tls.read(settings.tls_ca, settings.tls_cert, settings.tls_key)
+        self.etcd = Etcd(settings.etcd_endpoints, tls)
+        self.memory = Memory()
+        self.journal = Outbox(settings.service)
+        self.pipeline = Pipeline(self.etcd, self.memory, self.journal, self.clock)
+        self._slots = Slots(self.pipeline)
+        self.metrics: Metrics | None = observer_of(settings)
+        self.server = Server(settings, Reporter(self.metrics, self._slots.count))
+        self.listening = _with_port(settings.listen, self.server.bind(settings.listen))
+        self.address = settings.advertise or self.listening
+        self._keys = None if settings.service == "seal" else KeyClient(settings)
+        if self._keys is not None:
+            self._keys.on_sealed(self.memory.clear)
+        key = keyspace.node(settings.service, settings.node_id)
+        self.session = Session(self.etcd, key, lambda: presence_of(self), settings.session_ttl_s, refresh=1.0)
+        self._wanted: list[tuple[str, Coroutine[Any, Any, Any]]] = []
+        self._running: set[asyncio.Task[Any]] = set()
+        self._started = False
+
+    @property
+    def health(self) -> Health:
+        """What health checks are told; `run` sets it when etcd has been reached."""
+        return self.server.health
+
+    @property
+    def keys(self) -> KeyClient:
+        """The way to the seal service; raises RuntimeError in the seal service itself."""
+        if self._keys is None:
+            raise RuntimeError("the seal service has its keys itself")
+        return self._keys
+
+    def serve(
+        self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: Any, full_name: str
+    ) -> None:
+        """Have `servicer` answer for the service `full_name`. Raises strongbox.rpc.rules.NoRule."""
+        self.server.serve(add_to_server, servicer, full_name)
+
+    def duty(self, name: str, work: Callable[[Term], Coroutine[Any, Any, None]]) -> Duty:
+        """Seek the duty `election/<service>/<name>` and do `work(term)` while this replica holds it."""
+        settings = self.settings
+        duty = Duty(self.etcd, self.session, keyspace.election(settings.service, name), settings.node_id)
+        self.spawn(duty.run(work), f"duty {name}")
+        return duty
+
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str = "") -> None:
+        """Run `work` beside the server until the process stops; if it fails the process stops with 1."""
+        self._wanted.append((name or getattr(work, "__qualname__", "work"), work))
+        if self._started:
+            self._launch()
+
+    def stop(self) -> None:
+        """Begin to stop."""
+        self.stopping.set()
+
+    def restart(self) -> None:
+        """Stop, then run the same program anew on the same port: the only way to wipe memory for certain."""
+        self.restarting = True
+        self.stopping.set()
+
+    async def start(self) -> None:
+        """Listen and begin everything; returns at once, whether or not etcd answers."""
+        await self.pipeline.start()
+        await self.session.start()
+        if self._keys is not None:
+            await self._keys.start()
+        self.spawn(self._slots.run(), "slots")
+        await self.server.start()
+        self._started = True
+        self._launch()
+
+    async def drain(self, grace: float) -> None:
+        """Give up the duties, take no more calls, finish those in flight within `grace` seconds."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(self.server.stop(grace), *self._running, return_exceptions=True)
+
+    async def close(self) -> None:
+        """End what is left; the session is revoked, so that others see it at once."""
+        for _, work in self._wanted:
+            work.close()
+        await self.pipeline.close()
+        if self._keys is not None:
+            await self._keys.close()
+        await self.session.close()
+        await self.etcd.close()
+
+    def _launch(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        for name, work in wanted:
+            task = asyncio.create_task(work, name=name)
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        # A process that goes on without one of its parts is worse than one that starts again.
+        error = task.exception()
+        _log.error("background work failed; the process stops", work=task.get_name(), exc_info=error)
+        self.failed = True
+        self.stopping.set()
+
+
+def _with_port(listen: str, port: int) -> str:
+    return f"{listen.rpartition(':')[0]}:{port}"

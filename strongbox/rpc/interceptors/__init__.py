@@ -1,0 +1,7 @@
+"""What is done once for every call, at the border of a service: see `border`."""
+
+from __future__ import annotations
+
+from strongbox.rpc.interceptors.border import Border
+
+__all__ = ["Border"]

@@ -1,0 +1,156 @@
+"""The border every call crosses, in one interceptor whose wrapped handlers are made once per method.
+
+In: the peer's certificate against the RPC's rule; the deadline; token, request id, client, idempotency key.
+Out: an error of ours becomes a status with its reason; any other exception becomes `INTERNAL` and is logged
+by its type and place, never by its text; one log line, one count.
+
+Rules:
+* A unary call ends by itself `GRACE` after its deadline, should its handler not have noticed; a deadline is
+  never later than the client's own. A stream's deadline bounds its first decision, not its life.
+* `asyncio.timeout`, not `wait_for`: Python 3.11's wait_for can swallow a cancellation.
+* No initial metadata is ever sent early: with it the gateway turns a time-out into a broken stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, cast
+
+import grpc
+import grpc.aio
+import structlog
+
+from strongbox.errors import DeadlineExceeded, Internal, PermissionDenied, StrongBoxError
+from strongbox.rpc.identity import Peer, peer_of
+from strongbox.rpc.inbound import Inbound, bind
+from strongbox.rpc.interceptors.reading import read_inbound
+from strongbox.rpc.interceptors.reporting import Call, Reporter
+from strongbox.rpc.rules import Access
+from strongbox.rpc.statuses import to_answer
+
+GRACE = 0.1  # seconds; the pipeline's own answer at the deadline says more than ours
+Behavior = Callable[[Any, Any], Any]
+Context = grpc.aio.ServicerContext[Any, Any]
+_log = structlog.get_logger(__name__)
+if TYPE_CHECKING:
+    _Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+else:  # generic in the stubs only
+    _Interceptor = grpc.aio.ServerInterceptor
+    Handler = grpc.RpcMethodHandler
+
+
+_KINDS: dict[tuple[bool, bool], tuple[Any, str]] = {
+    (False, False): (grpc.unary_unary_rpc_method_handler, "unary_unary"),
+    (False, True): (grpc.unary_stream_rpc_method_handler, "unary_stream"),
+    (True, False): (grpc.stream_unary_rpc_method_handler, "stream_unary"),
+    (True, True): (grpc.stream_stream_rpc_method_handler, "stream_stream"),
+}
+
+
+class Border(_Interceptor):
+    """`accesses`: every RPC that may be served, by `/service/method`."""
+
+    def __init__(self, accesses: Mapping[str, Access], reporter: Reporter) -> None:
+        self._accesses = accesses
+        self._reporter = reporter
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """The method's handler behind the border; None for a method that nobody serves."""
+        known = self._wrapped.get(handler_call_details.method)
+        if known is not None:
+            return known
+        handler = await continuation(handler_call_details)
+        # gRPC's own convention: None is "unimplemented".
+        access = self._accesses.get(handler_call_details.method)
+        if handler is None or access is None:
+            return cast(Handler, None)
+        wrapped = self._wrapped[access.method] = self._wrap(handler, access)
+        return wrapped
+
+    def _wrap(self, handler: Handler, access: Access) -> Handler:
+        kind = (bool(handler.request_streaming), bool(handler.response_streaming))
+        make, name = _KINDS[kind]
+        behavior: Behavior = getattr(handler, name)
+        wrapped: Handler = make(
+            self._guarded(_streamed(behavior) if handler.response_streaming else behavior, access),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+        return wrapped
+
+    def _guarded(self, behavior: Behavior, access: Access) -> Behavior:
+        reporter = self._reporter
+
+        async def guarded(request: Any, context: Context) -> Any:
+            call = Call(access, time.monotonic())
+            try:
+                call.inbound = _admit(call, access, context)
+                answer = await _within(call.inbound, access, behavior, request, context)
+            except StrongBoxError as error:
+                refusal = error
+            except (grpc.aio.AbortError, asyncio.CancelledError):  # health's own answer; the client left
+                reporter.left(call)
+                raise
+            except Exception:  # noqa: BLE001  whatever a defect raises, its text stays inside
+                _log.exception("a handler failed", method=access.method, request_id=call.request_id)
+                refusal = Internal()
+            else:
+                reporter.answered(call)
+                return answer
+            retry = reporter.refused(call, refusal)
+            return await context.abort(*to_answer(refusal, call.request_id, retry=retry))
+
+        return guarded
+
+
+def _admit(call: Call, access: Access, context: Context) -> Inbound:
+    """Who calls, and with what. Raises PermissionDenied, InvalidInput."""
+    call.peer = _require_listed(peer_of(context), access)
+    inbound = read_inbound(context, call.peer, access, call.started)
+    bind(inbound)
+    structlog.contextvars.bind_contextvars(request_id=inbound.request_id)
+    return inbound
+
+
+def _require_listed(peer: Peer, access: Access) -> Peer:
+    if peer.service not in access.peers:
+        raise PermissionDenied(f"{peer.service} may not call this")
+    return peer
+
+
+async def _within(
+    inbound: Inbound, access: Access, behavior: Behavior, request: Any, context: Context
+) -> Any:
+    if not access.unary:
+        return await behavior(request, context)
+    limit = asyncio.timeout(inbound.deadline - time.monotonic() + GRACE)
+    try:
+        async with limit:
+            return await behavior(request, context)
+    except TimeoutError:
+        if limit.expired():
+            raise DeadlineExceeded from None
+        raise
+
+
+def _streamed(behavior: Behavior) -> Behavior:
+    """A handler that yields its answers, as one that writes them: then both are one coroutine."""
+    if not inspect.isasyncgenfunction(behavior):
+        return behavior
+
+    async def written(request: Any, context: Context) -> None:
+        async with aclosing(behavior(request, context)) as answers:
+            async for answer in answers:
+                await context.write(answer)
+
+    return written

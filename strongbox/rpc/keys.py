@@ -1,0 +1,196 @@
+"""What a service asks of the seal service: wrap and unwrap data keys, hold the record keys while unsealed.
+
+* Own node's replica first; after a failure or a slow answer (0.5 s) the next, and the slow one not for 2 s.
+  Wrapping and unwrapping twice is the same as once, so asking again elsewhere is always safe.
+* What is asked within one tick of the event loop goes as one request.
+* A replica that says SEALED is not the cluster (it may have just restarted): the others are asked too. Sealed
+  is what no replica answers otherwise, or no answer for 2 s. Then the record keys are dropped at once.
+* Nothing here is the proof that the cluster is unsealed: every decision compares the seal state in etcd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
+
+import structlog
+
+from strongbox.crypto.envelope import Dek, WrappedDek
+from strongbox.crypto.errors import IntegrityError
+from strongbox.crypto.record_keys import RecordKeys
+from strongbox.errors import DependencyDown, NotInitialized, Sealed, StrongBoxError
+from strongbox.rpc.batching import Batching
+from strongbox.rpc.channel import TlsFiles, open_channel
+from strongbox.rpc.key_link import Link, LinkDown
+from strongbox.rpc.statuses import from_reason
+from strongbox.seal.v1 import seal_peer_service_pb2 as pb
+
+ATTEMPT = 0.5  # seconds for one replica
+DEADLINE = 1.5  # seconds for one question
+ASK_SEALED = 0.25  # seconds between questions while sealed
+ASK_UNSEALED = 0.5  # seconds between questions while unsealed
+FORGET_AFTER = 2.0  # seconds without any answer
+SEAL = "seal"
+_SEALED = (Sealed, NotInitialized)
+_log = structlog.get_logger(__name__)
+
+
+class KeySettings(TlsFiles, Protocol):
+    """What is needed of strongbox.config.Settings."""
+
+    @property
+    def seal_addresses(self) -> tuple[str, ...]: ...
+
+
+class KeyClient:
+    """One per process, for the purpose that its certificate names."""
+
+    def __init__(self, settings: KeySettings) -> None:
+        self._links = [
+            Link(address, partial(open_channel, address, SEAL, settings))
+            for address in settings.seal_addresses
+        ]
+        self._record_keys: RecordKeys | None = None
+        self._unsealed = asyncio.Event()
+        self._callbacks: list[Callable[[], None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._heard_at = 0.0
+        self._wraps = Batching(self._wrap_all)
+        self._unwraps = Batching(self._unwrap_all)
+
+    @property
+    def record_keys(self) -> RecordKeys | None:
+        """The record keys; None: sealed, or not known yet."""
+        return self._record_keys
+
+    async def start(self) -> None:
+        """Begin to ask; returns at once."""
+        self._task = asyncio.create_task(self._watch(), name="record keys")
+
+    async def close(self) -> None:
+        """Stop asking and forget the keys, without calling anybody back."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._record_keys = None
+        for link in self._links:
+            await link.close()
+
+    async def wait_unsealed(self) -> None:
+        """Return once the record keys are here."""
+        await self._unsealed.wait()
+
+    def on_sealed(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called each time the record keys are dropped."""
+        self._callbacks.append(callback)
+
+    async def wrap(self, deks: Sequence[Dek]) -> list[WrappedDek]:
+        """Each data key wrapped under the newest term. Raises Sealed, DependencyDown."""
+        return await self._wraps.ask(deks)
+
+    async def unwrap(self, wrapped: Sequence[WrappedDek]) -> list[bytes]:
+        """The data keys (32 bytes each).
+
+        Raises Sealed, DependencyDown; IntegrityError when one of them does not open.
+        """
+        keys = await self._unwraps.ask(wrapped)
+        if not all(keys):
+            raise IntegrityError
+        return keys
+
+    async def _wrap_all(self, deks: Sequence[Dek]) -> list[WrappedDek]:
+        request = pb.StreamKeysRequest(wrap=[pb.DataKey(id=dek.id, key=dek.key) for dek in deks])
+        answer = await self._ask(request, time.monotonic() + DEADLINE)
+        found = [WrappedDek(w.id, w.term, w.ciphertext, w.tag, w.nonce) for w in answer.wrapped]
+        _require_same_ids([dek.id for dek in deks], [one.id for one in found])
+        return found
+
+    async def _unwrap_all(self, wrapped: Sequence[WrappedDek]) -> list[bytes]:
+        # Many readers of one hot secret ask for the same key: it goes once.
+        several = list(dict.fromkeys(wrapped))
+        request = pb.StreamKeysRequest(
+            unwrap=[
+                pb.WrappedDataKey(id=w.id, term=w.term, ciphertext=w.ciphertext, tag=w.tag, nonce=w.nonce)
+                for w in several
+            ]
+        )
+        answer = await self._ask(request, time.monotonic() + DEADLINE)
+        _require_same_ids([one.id for one in several], [key.id for key in answer.unwrapped])
+        found = {one: key.key for one, key in zip(several, answer.unwrapped, strict=True)}
+        return [found[one] for one in wrapped]
+
+    async def _ask(self, request: pb.StreamKeysRequest, deadline: float) -> pb.StreamKeysResponse:
+        """The first good answer of any replica. Raises what they refused with, else DependencyDown."""
+        refusal: StrongBoxError | None = None
+        for link in self._in_order():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                answer = await link.ask(request, min(ATTEMPT, left))
+            except LinkDown:
+                continue
+            if not answer.error:
+                return answer
+            refusal = from_reason(answer.error)
+            if not isinstance(refusal, _SEALED):
+                break
+        raise refusal or DependencyDown("no seal replica answers")
+
+    def _in_order(self) -> list[Link]:
+        """Own node's first, those to be avoided last."""
+        now = time.monotonic()
+        return sorted(self._links, key=lambda link: link.bad_until > now)
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self._refresh()
+            except Exception:  # noqa: BLE001  a defect here must not freeze what is believed of the seal
+                _log.exception("asking for the record keys failed")
+                self._forget_late()
+            await asyncio.sleep(ASK_UNSEALED if self._record_keys is not None else ASK_SEALED)
+
+    async def _refresh(self) -> None:
+        try:
+            answer = await self._ask(pb.StreamKeysRequest(record_keys=True), time.monotonic() + DEADLINE)
+        except DependencyDown:
+            self._forget_late()
+            return
+        except StrongBoxError as refusal:
+            if isinstance(refusal, _SEALED):
+                self._drop()
+            else:
+                self._forget_late()
+            return
+        found = {key.term: key.key for key in answer.record_keys}
+        self._hold(RecordKeys(found, max(found)))
+
+    def _hold(self, keys: RecordKeys) -> None:
+        self._heard_at = time.monotonic()
+        if keys != self._record_keys:
+            self._record_keys = keys
+            _log.info("the record keys arrived", newest=keys.newest)
+        self._unsealed.set()
+
+    def _forget_late(self) -> None:
+        if time.monotonic() - self._heard_at > FORGET_AFTER:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._record_keys is None:
+            return
+        self._record_keys = None
+        self._unsealed.clear()
+        _log.warning("the record keys were dropped")
+        for callback in self._callbacks:
+            callback()
+
+
+def _require_same_ids(asked: Sequence[bytes], answered: Sequence[bytes]) -> None:
+    """An answer to something else is no answer."""
+    if list(asked) != list(answered):
+        raise DependencyDown("the seal service answered something else")

@@ -1,0 +1,101 @@
+"""A gRPC server of ours: mutual TLS, one border for every call, health for the gateway, reflection inside.
+
+`runtime` order: make it, `serve` each servicer, `bind`, `start`. It refuses to start with an RPC that has no
+rule. A port that is taken is an error: gRPC would otherwise share it and take part of the connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from strongbox.rpc import rules
+from strongbox.rpc.channel import TlsFiles
+from strongbox.rpc.interceptors.border import Border
+from strongbox.rpc.interceptors.reporting import Reporter
+from strongbox.rpc.rules import Access
+
+MAX_MESSAGE = 4 << 20  # bytes; the gateway lets 1 MiB of REST body in
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE),
+    ("grpc.max_send_message_length", MAX_MESSAGE),
+    # Our channels ping every 2 s (channel.OPTIONS), with and without calls.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 500),
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # A client whose packets vanish does not keep its streams for ever.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
+HealthServicer = cast(Any, health).aio.HealthServicer  # public, but absent from the stubs
+_STATUS = {
+    True: health_pb2.HealthCheckResponse.SERVING,
+    False: health_pb2.HealthCheckResponse.NOT_SERVING,
+}
+
+
+class Health:
+    """What the gateway's health checks are told, for the process and each of its services."""
+
+    def __init__(self) -> None:
+        self.servicer = HealthServicer()
+        self._names = [""]
+        self.serving = False
+
+    def add(self, full_name: str) -> None:
+        """One service more."""
+        self._names.append(full_name)
+
+    async def set_serving(self, serving: bool) -> None:
+        """Tell it from now on. A sealed service is serving: its answer says that it is sealed."""
+        self.serving = serving
+        for name in self._names:
+            await self.servicer.set(name, _STATUS[serving])
+
+
+class Server:
+    """One process's server."""
+
+    def __init__(self, settings: TlsFiles, reporter: Reporter) -> None:
+        self.health = Health()
+        self._settings = settings
+        self._accesses: dict[str, Access] = rules.table(())
+        self._services: list[str] = []
+        self._server = grpc.aio.server(interceptors=[Border(self._accesses, reporter)], options=OPTIONS)
+
+    def serve(
+        self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: Any, full_name: str
+    ) -> None:
+        """Have `servicer` answer for `full_name`. Raises `rules.NoRule`."""
+        self._accesses.update(rules.table((full_name,)))
+        add_to_server(servicer, self._server)
+        self.health.add(full_name)
+        self._services.append(full_name)
+
+    def bind(self, listen: str) -> int:
+        """Take the port of `host:port` (0: a free one) and return it. Raises OSError, RuntimeError."""
+        settings = self._settings
+        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
+        credentials = grpc.ssl_server_credentials(
+            [pair], root_certificates=settings.tls_ca.read_bytes(), require_client_auth=True
+        )
+        return self._server.add_secure_port(listen, credentials)
+
+    async def start(self) -> None:
+        """Begin to answer, health with "not serving"."""
+        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._server)
+        names = (*self._services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+        await self.health.set_serving(False)
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls; what is in flight has `grace` seconds."""
+        await self._server.stop(grace)
