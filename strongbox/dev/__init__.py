@@ -7,7 +7,7 @@ one PostgreSQL beside them. It reaps what dies and starts it again only when ask
     ports.py       free ports            certs.py      certificates, made on the spot
     etcd.py services.py gateway.py postgres.py         how each process is started, and when it is ready
     template.py replies.py routes.py                   what gateway/envoy.yaml is rendered with
-    processes.py   children and pids     runner.py     the process that stays     control.py    how it is asked
+    processes.py   children and pids      runner.py    the process that stays     control.py   how it is asked
     unseal.py      init and unseal over REST           commands.py, cli.py        up, down, status
     cluster.py     for tests: kill, pause, restart     demo.py                    `make run`
 """

@@ -1,7 +1,7 @@
 """Certificates of a local cluster: one authority, and a certificate for each process, made together.
 
-The authority's key lives in memory while they are made and is never written: nothing can be signed later; what
-is missing or about to run out means that all are made anew. P-256; files 0600 in folders 0700.
+The authority's key lives in memory while they are made and is never written: nothing can be signed later. If
+one is missing or about to run out all are made anew. P-256; files 0600 in folders 0700.
 
     CN=<service>, SAN spiffe://strongbox/<service> (seal: …/seal/<ordinal>), <service>.strongbox.internal,
     localhost, 127.0.0.1; good for servers and clients alike. `gateway` and `operator` likewise.
@@ -35,7 +35,7 @@ class Certificate:
 
 
 class Certificates:
-    """The folder of a cluster's certificates: `ca.pem`, `operator.pem`, `node-1/kv.pem` …, keys beside them."""
+    """A cluster's certificates: `ca.pem`, `operator.pem`, `node-1/kv.pem` …, and their keys beside them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

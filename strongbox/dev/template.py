@@ -17,7 +17,10 @@ class TemplateError(Exception):
     """The template and what it is rendered with do not fit."""
 
 
-def render(text: str, values: Values, lists: Mapping[str, Sequence[Values]], words: Mapping[str, bool]) -> str:
+Lists = Mapping[str, Sequence[Values]]
+
+
+def render(text: str, values: Values, lists: Lists, words: Mapping[str, bool]) -> str:
     """`text` with every mark replaced; an element of a list sees its own values first, then `values`."""
     out: list[str] = []
     lines = iter(text.splitlines())
@@ -33,9 +36,7 @@ def render(text: str, values: Values, lists: Mapping[str, Sequence[Values]], wor
     return "\n".join(out) + "\n"
 
 
-def _contexts(
-    kind: str, name: str, lists: Mapping[str, Sequence[Values]], words: Mapping[str, bool]
-) -> Sequence[Values]:
+def _contexts(kind: str, name: str, lists: Lists, words: Mapping[str, bool]) -> Sequence[Values]:
     try:
         return lists[name] if kind == "each" else ([{}] if words[name] else [])
     except KeyError:

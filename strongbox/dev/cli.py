@@ -1,0 +1,86 @@
+"""`strongbox dev up|down|status`. Exit 0, or 1 with the reason on stderr; 2 for a wrong command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from strongbox.dev import commands
+from strongbox.dev.commands import DevError, Up
+from strongbox.dev.layout import Wishes
+
+app = typer.Typer(help="A cluster on this machine, for trying out and for tests.", no_args_is_help=True)
+
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="The cluster's folder.")]
+
+
+@app.command()
+def up(
+    nodes: Annotated[int | None, typer.Option(help="1 or 3 (3 unless DIR holds a cluster).")] = None,
+    data: Data = commands.DEFAULT_FOLDER,
+    base_port: Annotated[int | None, typer.Option(help="Node n's gateway is this + n (8200).")] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when every node answers.")] = False,
+    unseal: Annotated[
+        bool, typer.Option("--unseal", help="Init if need be, and unseal (DIR/init.json).")
+    ] = False,
+    tls: Annotated[
+        bool | None, typer.Option("--tls/--no-tls", help="A TLS listener beside each plain one.")
+    ] = None,
+    postgres: Annotated[
+        bool | None, typer.Option("--postgres/--no-postgres", help="A PostgreSQL beside it.")
+    ] = None,
+    node: Annotated[
+        str | None, typer.Option(metavar="NODE", help="Start what is dead of this node only.")
+    ] = None,
+) -> None:
+    """Start a cluster, new or from DIR, and run it until Ctrl-C."""
+    if nodes not in (None, 1, 3):
+        raise typer.BadParameter("a cluster has 1 or 3 nodes", param_hint="--nodes")
+    asked = Up(data.resolve(), Wishes(nodes, base_port, tls, postgres), unseal=unseal, node=node)
+    try:
+        if node and commands.start_node(asked.folder, node):
+            _tell(f"{node} is up")
+        elif detach:
+            commands.up_detached(asked)
+            _tell(f"up: {asked.folder / 'cluster.json'}")
+        else:
+            commands.up(asked, _tell)
+    except DevError as error:
+        _fail(error)
+
+
+@app.command()
+def down(data: Data = commands.DEFAULT_FOLDER) -> None:
+    """Stop every process of the cluster in DIR; its data stay."""
+    _tell(f"stopped {commands.down(data.resolve())} processes")
+
+
+@app.command()
+def status(
+    data: Data = commands.DEFAULT_FOLDER,
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json")] = "table",
+) -> None:
+    """Which processes of the cluster in DIR run. Exit 1 when one does not."""
+    try:
+        found = commands.status(data.resolve())
+    except DevError as error:
+        _fail(error)
+    if output == "json":
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        for each in found:
+            state = "running" if each["running"] else "dead"
+            typer.echo(f"{each['node']:10} {each['name']:10} {state:8} {each['pid']:>8}  {each['address']}")
+    raise typer.Exit(0 if all(each["running"] for each in found) else 1)
+
+
+def _tell(text: str) -> None:
+    typer.echo(text)
+
+
+def _fail(error: DevError) -> NoReturn:
+    typer.echo(f"strongbox dev: {error}", err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,155 @@
+"""The process that stays: starts every process of a cluster, reaps what dies, starts it again when asked.
+
+Everything is started from its main thread: Envoy (and setpriv, for the others) ties a child's life to the
+thread that started it. So when the runner dies, however it dies, nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any
+
+from strongbox.config import SERVICES
+from strongbox.dev import etcd, postgres, services
+from strongbox.dev.control import Answer, Listener
+from strongbox.dev.layout import POSTGRES, Layout, cluster_json, write_private_json
+from strongbox.dev.processes import Child, Identity, Spec, StartError, stop_all, wait_until_ready
+from strongbox.dev.unseal import wait_until_answering
+
+_ETCD_PATIENCE, _SERVICE_PATIENCE, _GATEWAY_PATIENCE = 30.0, 90.0, 30.0
+_LONE_ETCD_PATIENCE = 5.0
+Say = Callable[[str], None]
+Key = tuple[str, str]
+
+
+class Interrupted(Exception):
+    """Somebody asked for the end while it was starting."""
+
+
+class Runner:
+    """Owns a cluster's processes. Use it in a main thread, with the folder's lock held."""
+
+    def __init__(self, layout: Layout, say: Say) -> None:
+        self._layout, self._say = layout, say
+        self._children: dict[Key, Child] = {}
+        self._stopping = False
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+
+    def start(self, nodes: list[str]) -> None:
+        """Start what is not running of these nodes (and of `postgres`), and wait until it serves.
+
+        Raises StartError (what was started stays: the caller stops it) or Interrupted.
+        """
+        named = [node for node in nodes if node != POSTGRES]
+        if POSTGRES in nodes:
+            self._launch([postgres.server(self._layout)], _ETCD_PATIENCE)
+        self._start_etcd(named)
+        self._launch(
+            [services.service(self._layout, n, s) for s in SERVICES for n in named], _SERVICE_PATIENCE
+        )
+        self._launch([services.gateway(self._layout, node) for node in named], _GATEWAY_PATIENCE)
+        for node in named:
+            wait_until_answering(self._layout.gateway_url(node), _GATEWAY_PATIENCE, self._is_stopping)
+        self._check()
+
+    def watch(self) -> None:
+        """Until a signal: reap what dies, answer what is asked."""
+        listener = Listener(self._layout.folder)
+        try:
+            while not self._stopping:
+                self._reap()
+                listener.serve(self._answer, patience=0.1)
+        finally:
+            listener.close()
+
+    def stop(self) -> None:
+        """Stop everything: gateways, services, etcd and PostgreSQL; leaves none."""
+        names: list[tuple[str, ...]] = [("envoy",), SERVICES, ("etcd", POSTGRES)]
+        living = [child for child in self._children.values() if child.status is None]
+        stop_all(
+            [
+                [(child.identity, child.spec.stop_signal) for child in living if child.spec.name in group]
+                for group in names
+            ]
+        )
+        for child in living:
+            child.wait()
+        self._write_state()
+
+    def _start_etcd(self, nodes: list[str]) -> None:
+        members = [etcd.member(self._layout, node) for node in nodes]
+        if len(nodes) == self._layout.nodes:
+            self._launch(members, _ETCD_PATIENCE)
+            return
+        try:  # without the others there may be no quorum; the services say so themselves
+            self._launch(members, _LONE_ETCD_PATIENCE)
+        except StartError as error:
+            self._say(str(error))
+
+    def _launch(self, specs: Iterable[Spec], patience: float) -> None:
+        self._check()
+        started = []
+        for spec in specs:
+            known = self._children.get((spec.node, spec.name))
+            if known is None or known.status is not None:
+                started.append(Child(spec))
+                self._children[spec.node, spec.name] = started[-1]
+        self._write_state()
+        wait_until_ready(started, patience, self._is_stopping)
+        self._check()
+
+    def _answer(self, request: Answer) -> Answer:
+        """`{"start": [node…]}` starts what is dead there; `{"start_one": [node, name]}` one process."""
+        try:
+            if "start" in request:
+                self.start([str(node) for node in request["start"]])
+            elif "start_one" in request:
+                self._start_one(*request["start_one"])
+            else:
+                return {"error": "the runner does not know this request"}
+        except (StartError, Interrupted, LookupError, TypeError) as error:
+            return {"error": str(error)}
+        return {"ok": True}
+
+    def _start_one(self, node: str, name: str) -> None:
+        if name == POSTGRES:
+            spec = postgres.server(self._layout)
+        elif name == "etcd":
+            spec = etcd.member(self._layout, node)
+        elif name == "envoy":
+            spec = services.gateway(self._layout, node)
+        else:
+            spec = services.service(self._layout, node, name)
+        self._launch([spec], _SERVICE_PATIENCE)
+
+    def _reap(self) -> None:
+        for key, child in self._children.items():
+            if child.status is not None and not child.reported:
+                child.reported = True
+                self._say(f"{' '.join(key)} ended with status {child.status}")
+
+    def _write_state(self) -> None:
+        running: dict[str, list[dict[str, Any]]] = {}
+        for name in (*services.PROCESSES, POSTGRES):
+            for (node, each), child in self._children.items():
+                if each == name:
+                    running.setdefault(node, []).append(_entry(child.spec, child.identity))
+        path = self._layout.folder / "cluster.json"
+        write_private_json(path, cluster_json(self._layout, running))
+
+    def _on_signal(self, _: int, __: FrameType | None) -> None:
+        self._stopping = True
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
+
+    def _check(self) -> None:
+        if self._stopping:
+            raise Interrupted("stopped while starting")
+
+
+def _entry(spec: Spec, identity: Identity) -> dict[str, Any]:
+    return {"name": spec.name, "pid": identity.pid, "address": spec.address, "started": identity.started}
