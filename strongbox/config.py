@@ -37,6 +37,7 @@ class Settings(BaseModel):
     tls_key: Path
     tls_ca: Path
     seal_addresses: tuple[str, ...] = ()
+    peer_unseal: bool = True
     data_dir: Path = Path(".")
     profile: Literal["local", "kubernetes"] = "local"
     metrics_listen: str = ""

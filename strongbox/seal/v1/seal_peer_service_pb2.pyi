@@ -20,6 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RelaySharesRequest(_message.Message):
+    """`nonce` names the attempt; each share is its text."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NONCE_FIELD_NUMBER: _builtins.int
@@ -46,19 +48,84 @@ class RelaySharesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SEALED_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
     sealed: _builtins.bool
+    """Whether the answering replica holds no key."""
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The shares of that attempt which the answering replica has and the caller did not send."""
+
     def __init__(
         self,
         *,
         sealed: _builtins.bool = ...,
+        shares: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sealed", b"sealed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sealed", b"sealed", "shares", b"shares"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RelaySharesResponse: _TypeAlias = RelaySharesResponse  # noqa: Y015
+
+@_typing.final
+class RequestRootKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    """The newcomer's node; its session key and its ordinal must agree with the certificate."""
+    public_key: _builtins.bytes
+    """A fresh X25519 public key, 32 bytes."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        public_key: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node_id", b"node_id", "public_key", b"public_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestRootKeyRequest: _TypeAlias = RequestRootKeyRequest  # noqa: Y015
+
+@_typing.final
+class RequestRootKeyResponse(_message.Message):
+    """The root key under a key agreed by X25519, and the giver's fresh public key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    CIPHERTEXT_FIELD_NUMBER: _builtins.int
+    TAG_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    public_key: _builtins.bytes
+    nonce: _builtins.bytes
+    ciphertext: _builtins.bytes
+    tag: _builtins.bytes
+    generation: _builtins.int
+    """Of the seal state it was given under."""
+    def __init__(
+        self,
+        *,
+        public_key: _builtins.bytes = ...,
+        nonce: _builtins.bytes = ...,
+        ciphertext: _builtins.bytes = ...,
+        tag: _builtins.bytes = ...,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ciphertext", b"ciphertext", "generation", b"generation", "nonce", b"nonce", "public_key", b"public_key", "tag", b"tag"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestRootKeyResponse: _TypeAlias = RequestRootKeyResponse  # noqa: Y015
 
 @_typing.final
 class DataKey(_message.Message):

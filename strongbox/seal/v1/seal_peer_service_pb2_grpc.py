@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SealPeerServiceStub:
-    """Relay of shares between seal replicas, and the key stream of the other services.
+    """Relay of shares and handover of the root key between seal replicas, and the key stream of the other services.
     """
 
     def __init__(self, channel):
@@ -40,6 +40,11 @@ class SealPeerServiceStub:
                 request_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RelaySharesRequest.SerializeToString,
                 response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RelaySharesResponse.FromString,
                 _registered_method=True)
+        self.RequestRootKey = channel.unary_unary(
+                '/strongbox.seal.v1.SealPeerService/RequestRootKey',
+                request_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyRequest.SerializeToString,
+                response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyResponse.FromString,
+                _registered_method=True)
         self.StreamKeys = channel.stream_stream(
                 '/strongbox.seal.v1.SealPeerService/StreamKeys',
                 request_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.StreamKeysRequest.SerializeToString,
@@ -48,11 +53,18 @@ class SealPeerServiceStub:
 
 
 class SealPeerServiceServicer:
-    """Relay of shares between seal replicas, and the key stream of the other services.
+    """Relay of shares and handover of the root key between seal replicas, and the key stream of the other services.
     """
 
     def RelayShares(self, request, context):
         """Hands valid shares of the current attempt to another seal replica.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestRootKey(self, request, context):
+        """Gives the root key to a replica that restarted, encrypted to it; audited and alerted each time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +85,11 @@ def add_SealPeerServiceServicer_to_server(servicer, server):
                     request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RelaySharesRequest.FromString,
                     response_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RelaySharesResponse.SerializeToString,
             ),
+            'RequestRootKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestRootKey,
+                    request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyRequest.FromString,
+                    response_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyResponse.SerializeToString,
+            ),
             'StreamKeys': grpc.stream_stream_rpc_method_handler(
                     servicer.StreamKeys,
                     request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.StreamKeysRequest.FromString,
@@ -87,7 +104,7 @@ def add_SealPeerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SealPeerService:
-    """Relay of shares between seal replicas, and the key stream of the other services.
+    """Relay of shares and handover of the root key between seal replicas, and the key stream of the other services.
     """
 
     @staticmethod
@@ -107,6 +124,33 @@ class SealPeerService:
             '/strongbox.seal.v1.SealPeerService/RelayShares',
             strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RelaySharesRequest.SerializeToString,
             strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RelaySharesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestRootKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.seal.v1.SealPeerService/RequestRootKey',
+            strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyRequest.SerializeToString,
+            strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SealPeerServiceStub:
-    """Relay of shares between seal replicas, and the key stream of the other services."""
+    """Relay of shares and handover of the root key between seal replicas, and the key stream of the other services."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -35,21 +35,25 @@ class SealPeerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SealPeerServiceAsyncStub: ...
     RelayShares: _grpc.UnaryUnaryMultiCallable[_seal_peer_service_pb2.RelaySharesRequest, _seal_peer_service_pb2.RelaySharesResponse]
     """Hands valid shares of the current attempt to another seal replica."""
+    RequestRootKey: _grpc.UnaryUnaryMultiCallable[_seal_peer_service_pb2.RequestRootKeyRequest, _seal_peer_service_pb2.RequestRootKeyResponse]
+    """Gives the root key to a replica that restarted, encrypted to it; audited and alerted each time."""
     StreamKeys: _grpc.StreamStreamMultiCallable[_seal_peer_service_pb2.StreamKeysRequest, _seal_peer_service_pb2.StreamKeysResponse]
     """Wraps and unwraps data keys in batches, for the purpose of the caller's certificate."""
 
 @_typing.type_check_only
 class SealPeerServiceAsyncStub(SealPeerServiceStub):
-    """Relay of shares between seal replicas, and the key stream of the other services."""
+    """Relay of shares and handover of the root key between seal replicas, and the key stream of the other services."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RelayShares: _aio.UnaryUnaryMultiCallable[_seal_peer_service_pb2.RelaySharesRequest, _seal_peer_service_pb2.RelaySharesResponse]  # type: ignore[assignment]
     """Hands valid shares of the current attempt to another seal replica."""
+    RequestRootKey: _aio.UnaryUnaryMultiCallable[_seal_peer_service_pb2.RequestRootKeyRequest, _seal_peer_service_pb2.RequestRootKeyResponse]  # type: ignore[assignment]
+    """Gives the root key to a replica that restarted, encrypted to it; audited and alerted each time."""
     StreamKeys: _aio.StreamStreamMultiCallable[_seal_peer_service_pb2.StreamKeysRequest, _seal_peer_service_pb2.StreamKeysResponse]  # type: ignore[assignment]
     """Wraps and unwraps data keys in batches, for the purpose of the caller's certificate."""
 
 class SealPeerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Relay of shares between seal replicas, and the key stream of the other services."""
+    """Relay of shares and handover of the root key between seal replicas, and the key stream of the other services."""
 
     @_abc_1.abstractmethod
     def RelayShares(
@@ -58,6 +62,14 @@ class SealPeerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_seal_peer_service_pb2.RelaySharesResponse, _abc.Awaitable[_seal_peer_service_pb2.RelaySharesResponse]]:
         """Hands valid shares of the current attempt to another seal replica."""
+
+    @_abc_1.abstractmethod
+    def RequestRootKey(
+        self,
+        request: _seal_peer_service_pb2.RequestRootKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_seal_peer_service_pb2.RequestRootKeyResponse, _abc.Awaitable[_seal_peer_service_pb2.RequestRootKeyResponse]]:
+        """Gives the root key to a replica that restarted, encrypted to it; audited and alerted each time."""
 
     @_abc_1.abstractmethod
     def StreamKeys(

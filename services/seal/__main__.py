@@ -1,0 +1,56 @@
+"""`python -m services.seal`: one replica of the seal service. Only assembles."""
+
+from __future__ import annotations
+
+from services.seal.custody import Custody
+from services.seal.handing import Giver, Newcomer
+from services.seal.health import Health
+from services.seal.opening import Opener
+from services.seal.ordinal import own_ordinal
+from services.seal.peer_servicer import SealPeerServicer
+from services.seal.peers import Peers
+from services.seal.rebirth import Rebirth
+from services.seal.registry import Registry
+from services.seal.sealing import Sealing
+from services.seal.servicer import SealServicer
+from services.seal.unsealing import Unsealing
+from services.seal.vigil import Vigil
+from strongbox.access.guard import Guard
+from strongbox.process import Runtime, run
+from strongbox.seal.v1.seal_peer_service_pb2_grpc import add_SealPeerServiceServicer_to_server
+from strongbox.seal.v1.seal_service_pb2_grpc import add_SealServiceServicer_to_server
+from strongbox.trail.slots import Slots
+
+
+async def assemble(runtime: Runtime) -> None:
+    """Serve SealService and SealPeerService; watch over the seal state; get the key from a peer."""
+    settings, etcd, pipeline = runtime.settings, runtime.etcd, runtime.pipeline
+    session, clock, node = runtime.session, runtime.clock, settings.node_id
+    ordinal = own_ordinal(settings.tls_cert)
+    custody, peers, slots = Custody(clock), Peers(etcd, settings), Slots(pipeline)
+    registry = Registry(pipeline, session, custody, node, ordinal)
+    opener = Opener(pipeline, custody, registry, clock)
+    rebirth = Rebirth(runtime.restart)
+    vigil = Vigil(etcd, pipeline, custody, registry, rebirth.now)
+    unsealing = Unsealing(etcd, pipeline, peers, opener)
+    sealing = Sealing(etcd, pipeline, Guard(custody), vigil)
+    health = Health(etcd, custody, node, clock)
+    giver = Giver(etcd, pipeline, custody, settings.peer_unseal)
+    servicer = SealServicer(pipeline, clock, unsealing, sealing, health, slots, rebirth)
+    runtime.serve(add_SealServiceServicer_to_server, servicer, "strongbox.seal.v1.SealService")
+    runtime.serve(
+        add_SealPeerServiceServicer_to_server,
+        SealPeerServicer(custody, unsealing, giver, rebirth),
+        "strongbox.seal.v1.SealPeerService",
+    )
+    for work in (vigil.run(), health.follow_time(), slots.run()):
+        runtime.spawn(work)
+    if settings.peer_unseal:
+        newcomer = Newcomer(
+            etcd, pipeline, session, settings.session_ttl_s, peers, opener, vigil, node, ordinal
+        )
+        runtime.spawn(newcomer.run())
+
+
+if __name__ == "__main__":
+    run("seal", assemble)

@@ -1,0 +1,48 @@
+"""SealPeerService on the wire: what seal does for its peers, each known by its certificate."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc.aio
+
+from services.seal import key_stream
+from services.seal.custody import Custody
+from services.seal.handing import Giver
+from services.seal.rebirth import Rebirth
+from services.seal.unsealing import Unsealing
+from strongbox.rpc.identity import peer_of
+from strongbox.rpc.inbound import inbound_of
+from strongbox.seal.v1 import seal_peer_service_pb2 as pb
+from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SealPeerServicer(rpc.SealPeerServiceServicer):
+    """Shares and the root key between replicas; keys for the services."""
+
+    def __init__(self, custody: Custody, unsealing: Unsealing, giver: Giver, rebirth: Rebirth) -> None:
+        self._custody, self._unsealing, self._giver = custody, unsealing, giver
+        self._rebirth = rebirth
+
+    async def RelayShares(self, request: pb.RelaySharesRequest, context: Context) -> pb.RelaySharesResponse:
+        """Take a peer's shares, complete if that is enough, answer with those it did not send."""
+        return await self._unsealing.relayed(request.nonce, request.shares, inbound_of(context).deadline)
+
+    async def RequestRootKey(
+        self, request: pb.RequestRootKeyRequest, context: Context
+    ) -> pb.RequestRootKeyResponse:
+        """The root key for a replica that restarted."""
+        ordinal = peer_of(context).ordinal
+        return await self._giver.give(str(ordinal), request, inbound_of(context).deadline)
+
+    async def StreamKeys(
+        self, requests: AsyncIterator[pb.StreamKeysRequest], context: Context
+    ) -> AsyncIterator[pb.StreamKeysResponse]:
+        """Answer each question in order, as long as the stream lasts."""
+        purpose = key_stream.require_purpose(peer_of(context).service)
+        with self._rebirth.streaming():
+            async for request in requests:
+                yield await key_stream.answer(self._custody, purpose, request)

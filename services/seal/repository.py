@@ -1,0 +1,97 @@
+"""Seal's records in etcd: read through a view, or several at once for who only looks.
+
+seal/state      sealed:<generation> | unsealed:<generation>; every change counts the generation up
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from strongbox.errors import NotInitialized
+from strongbox.storage.v1 import seal_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.view import View
+
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class SealState:
+    """Whether the cluster is meant to be sealed, and how often that has changed."""
+
+    is_sealed: bool
+    generation: int
+
+    @classmethod
+    def parse(cls, value: bytes | None) -> SealState | None:
+        """What stands at seal/state; None before init. Raises ValueError for what no version wrote."""
+        if value is None:
+            return None
+        word, colon, number = value.partition(b":")
+        if word not in (b"sealed", b"unsealed") or not colon or not number.isdigit():
+            raise ValueError("seal/state is malformed")
+        return cls(word == b"sealed", int(number))
+
+    def encode(self) -> bytes:
+        """As it is stored."""
+        return b"%s:%d" % (b"sealed" if self.is_sealed else b"unsealed", self.generation)
+
+    def next(self, *, is_sealed: bool) -> SealState:
+        """The state after a change."""
+        return SealState(is_sealed, self.generation + 1)
+
+    @property
+    def late_nonce(self) -> str:
+        """Names the attempt of replicas that are still without a key while the cluster is unsealed."""
+        return f"unsealed-{self.generation}"
+
+
+def require_config(view: View) -> storage.SealConfig:
+    """The shares' digests and the sealed root key; not to be changed. Raises NotInitialized."""
+    config = view.parsed(keyspace.SEAL_CONFIG, _config)
+    if config is None:
+        raise NotInitialized
+    return config
+
+
+def require_state(view: View) -> SealState:
+    """Raises NotInitialized."""
+    state = SealState.parse(view.get(keyspace.SEAL_STATE).value)
+    if state is None:
+        raise NotInitialized
+    return state
+
+
+def read_attempt(view: View) -> storage.UnsealAttempt | None:
+    """The shares given so far; a copy."""
+    return _read(view, keyspace.SEAL_ATTEMPT, storage.UnsealAttempt())
+
+
+def read_replica(view: View, node_id: str) -> storage.SealReplica | None:
+    """What a replica said of itself; a copy."""
+    return _read(view, keyspace.seal_replica(node_id), storage.SealReplica())
+
+
+def put_replica(view: View, replica: storage.SealReplica) -> None:
+    """Say it."""
+    view.put(keyspace.seal_replica(replica.node), replica.SerializeToString(deterministic=True))
+
+
+def prefetch(view: View) -> None:
+    """All that a decision about shares needs, in one round trip."""
+    view.prefetch(keyspace.SEAL_CONFIG, keyspace.SEAL_STATE, keyspace.SEAL_ATTEMPT)
+
+
+def _read(view: View, key: bytes, into: M) -> M | None:
+    value = view.get(key).value
+    if value is None:
+        return None
+    into.ParseFromString(value)
+    return into
+
+
+def _config(_: bytes, value: bytes) -> storage.SealConfig:
+    return storage.SealConfig.FromString(value)

@@ -1,0 +1,182 @@
+"""Unsealing as it happens: shares counted in etcd, exchanged with the peers, put together, the keys opened.
+
+A share given here goes to every live replica, together with all this one holds of the attempt, and each
+answers with what it holds besides: after one exchange everybody has the same. Whoever then has a threshold
+opens the keys by himself, so shares given to different nodes unseal all of them; one that was away gets the
+rest from the next exchange, or the root key from a peer (`handing`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from services.seal import rootkey, snapshot, unseal
+from services.seal.opening import Opener
+from services.seal.peers import Peers, Stub
+from services.seal.unseal import Pool, Standing
+from services.seal.vigil import abandoning
+from strongbox.crypto import IntegrityError, ShareError
+from strongbox.crypto.shamir import Share
+from strongbox.errors import InvalidInput, NoQuorum
+from strongbox.rpc.inbound import Inbound
+from strongbox.seal.v1 import seal_peer_service_pb2 as pb
+from strongbox.store.client import Etcd
+from strongbox.store.errors import EtcdError
+from strongbox.store.journal import Draft
+from strongbox.store.pipeline import Pipeline, Work
+from strongbox.trail.outbox import draft_of
+
+PATH = "sys/unseal"
+_EXCHANGE_WITHIN = 1.5  # seconds
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the giver of a share is told."""
+
+    sealed: bool
+    given: int
+    threshold: int
+    nonce: str
+
+
+def parse_share(text: str) -> Share:
+    """Raises InvalidInput; its words never quote the text."""
+    try:
+        return Share.decode(text)
+    except ShareError as error:
+        raise InvalidInput(str(error)) from None
+
+
+class Unsealing:
+    """One replica's part in it."""
+
+    def __init__(self, etcd: Etcd, pipeline: Pipeline, peers: Peers, opener: Opener) -> None:
+        self._etcd, self._pipeline, self._peers, self._opener = etcd, pipeline, peers, opener
+        self._pool = Pool()
+        self._one_at_a_time = asyncio.Lock()
+
+    async def give(self, share: Share, inbound: Inbound) -> Progress:
+        """Count a share in, tell the others. Raises NotInitialized, WrongShare, NoQuorum, UnknownOutcome."""
+        fresh = secrets.token_hex(8)
+        draft = draft_of(inbound, "Unseal", PATH)
+        work = Work(lambda view: unseal.give(view, share, fresh), draft, inbound.deadline, always=True)
+        standing = (await self._pipeline.submit(work)).value
+        if not standing.state.is_sealed and not await self._is_held():
+            await self._pipeline.submit(abandoning(standing.state.generation))
+            standing = (await self._pipeline.submit(work)).value
+        return await self._advance(standing, share, inbound.deadline)
+
+    async def reset(self, share: Share, inbound: Inbound) -> Progress:
+        """Forget the attempt. Raises as `give`."""
+        draft = draft_of(inbound, "ResetUnseal", PATH)
+        work = Work(lambda view: unseal.reset(view, share), draft, inbound.deadline, always=True)
+        standing = (await self._pipeline.submit(work)).value
+        self._pool.drop()
+        return _progress(standing, standing.given)
+
+    async def relayed(self, nonce: str, texts: Iterable[bytes], deadline: float) -> pb.RelaySharesResponse:
+        """A peer's shares: taken in when valid and of the attempt under way, or enough by themselves."""
+        shares = [parse_share(text.decode("ascii", "replace")) for text in texts]
+        work = Work(unseal.look, None, deadline)
+        standing = (await self._pipeline.submit(work)).value
+        for share in shares:
+            unseal.require_share(standing.config, share)
+        if self._opener.is_open:
+            return pb.RelaySharesResponse(sealed=False)
+        extra: list[Share] = []
+        if nonce == standing.nonce:
+            self._pool.add(nonce, shares)
+            sent = {share.index for share in shares}
+            extra = [share for index, share in self._pool.of(nonce).items() if index not in sent]
+        await self._open(standing, nonce, {share.index: share for share in (*shares, *extra)}, deadline)
+        return pb.RelaySharesResponse(
+            sealed=not self._opener.is_open, shares=[share.encode().encode() for share in extra]
+        )
+
+    async def _advance(self, standing: Standing, share: Share, deadline: float) -> Progress:
+        nonce, held = standing.nonce, {share.index: share}
+        if not self._opener.is_open:
+            self._pool.add(nonce, [share])
+            held = self._pool.of(nonce)
+        await self._open(standing, nonce, held, deadline)
+        held = await self._exchange(standing, held, deadline)
+        if not self._opener.is_open and await self._open(standing, nonce, held, deadline):
+            await self._exchange(standing, held, deadline)
+        return await self._told(standing, held, deadline)
+
+    async def _exchange(
+        self, standing: Standing, held: dict[int, Share], deadline: float
+    ) -> dict[int, Share]:
+        """Tell every peer, learn what they hold besides; all of it together."""
+        texts = [share.encode().encode() for share in held.values()]
+        request = pb.RelaySharesRequest(nonce=standing.nonce, shares=texts)
+
+        async def relay(stub: Stub, seconds: float) -> pb.RelaySharesResponse:
+            return await stub.RelayShares(request, timeout=seconds)
+
+        answers = await self._peers.ask_all(relay, min(deadline, time.monotonic() + _EXCHANGE_WITHIN))
+        together = dict(held)
+        for answer in answers:
+            for text in answer.shares:
+                share = parse_share(text.decode("ascii", "replace"))
+                if rootkey.is_share_of(standing.config, share):
+                    together[share.index] = share
+        if not self._opener.is_open:
+            self._pool.add(standing.nonce, together.values())
+        return together
+
+    async def _open(self, standing: Standing, nonce: str, held: dict[int, Share], deadline: float) -> bool:
+        """Open the keys if there are shares enough; whether this replica holds them now."""
+        async with self._one_at_a_time:
+            if self._opener.is_open or len(held) < standing.config.threshold:
+                return self._opener.is_open
+            chosen = list(held.values())[: standing.config.threshold]
+            try:
+                root = rootkey.open_root(standing.config, chosen)
+            except IntegrityError:
+                _log.error("valid shares do not open the root key: seal/config was altered")
+                return False
+            draft = Draft(op="Unsealed", path=PATH, request_id="", client="")
+            try:
+                await self._opener.open(root, standing.config, nonce, draft, deadline)
+            except InvalidInput:
+                _log.info("the attempt was reset before it was complete")
+                return False
+            self._pool.drop()
+            return True
+
+    async def _told(self, standing: Standing, held: dict[int, Share], deadline: float) -> Progress:
+        """The answer: what etcd says now, corrected where shares died with the replicas that held them."""
+        if self._opener.is_open:
+            return _progress(standing, frozenset(), sealed=False)
+        look = Work(unseal.look, None, deadline)
+        now = (await self._pipeline.submit(look)).value
+        if not now.state.is_sealed:
+            sealed = not await self._is_held()
+            return _progress(now, frozenset(held) if sealed else frozenset(), sealed=sealed)
+        if len(now.given) >= now.config.threshold:
+            known = frozenset(self._pool.of(now.nonce))
+            work = Work(lambda view: unseal.correct(view, now.nonce, known), None, deadline)
+            now = (await self._pipeline.submit(work)).value
+        return _progress(now, now.given)
+
+    async def _is_held(self) -> bool:
+        if self._opener.is_open:
+            return True
+        try:
+            return (await snapshot.take(self._etcd)).is_held
+        except EtcdError:
+            raise NoQuorum from None
+
+
+def _progress(standing: Standing, given: frozenset[int], *, sealed: bool = True) -> Progress:
+    nonce = standing.nonce if sealed else ""
+    return Progress(sealed, len(given), standing.config.threshold, nonce)
