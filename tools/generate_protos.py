@@ -1,6 +1,6 @@
 """Generate strongbox/<service>/v1/*_pb2*.py and gateway/strongbox.binpb from protos/. Run by `make protos`.
 
-    python tools/generate_protos.py [--into DIR]      DIR: the project's root by default
+    python -m tools.generate_protos [--into DIR]      DIR: the project's root by default
 """
 
 from __future__ import annotations

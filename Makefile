@@ -1,0 +1,95 @@
+# StrongBox. `make help` says what there is; everything runs from .venv, which `make install` makes.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/.installed
+T ?= 1h
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint types contracts breaking unit scenarios robustness soak heavy bench \
+        protos protos-check protos-image etcd lock
+.NOTPARALLEL:
+
+# A capability that is not built yet says so; make turns that into exit status 2.
+built = @test -e $(1) || { echo "make $@: not built yet ($(1) does not exist)" >&2; exit 1; }
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | while IFS='	' read -r name text; do \
+		printf '  make %-13s %s\n' "$$name" "$$text"; done
+
+install: $(STAMP) .tools/.etcd-tried ## .venv from requirements.lock, with .venv/bin/{python,strongbox,strongbox-verify}; idempotent
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: PYTHON=…")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing from requirements.lock (every file is checked against its hash)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Once: what cannot be fetched here is not asked for again by every target. `make etcd` tries again.
+.tools/.etcd-tried:
+	@mkdir -p .tools
+	@if [ -x tools/fetch_etcd.sh ] && command -v apt-get >/dev/null 2>&1; then sh tools/fetch_etcd.sh || \
+		echo "notice: no newer etcd could be fetched; the wheel's 3.5.1 is for trying out only" >&2; \
+	else echo "notice: etcd is not fetched here; the wheel's 3.5.1 is for trying out only" >&2; fi
+	@touch $@
+
+etcd: ## fetch an etcd of 3.5.28 or newer into .tools/ (needs apt, not root)
+	$(call built,tools/fetch_etcd.sh)
+	@sh tools/fetch_etcd.sh
+
+run: install ## three nodes, unsealed, a secret written and read; Ctrl-C ends it
+	$(call built,strongbox/dev/demo.py)
+	@exec $(BIN)/python -m strongbox.dev.demo
+
+test: lint types contracts unit ## lint, types, contracts, unit and cluster tests, the scenarios' short form (15 min)
+	$(call built,tests/scenarios/__main__.py)
+	@$(BIN)/python -m tests.scenarios --short
+	@echo "make test: all passed"
+
+lint: install ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: install ## mypy --strict
+	@$(BIN)/mypy --strict strongbox services tools
+
+contracts: install protos-check ## who may import whom; buf lint; no breaking change of the protos
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/buf lint
+	@$(BIN)/buf breaking --against protos/image.binpb
+
+unit: install ## pytest: unit and cluster tests, without the heavy ones
+	@$(BIN)/python -m pytest tests -m "not heavy"
+
+scenarios: install ## the ten scenarios, two checks each, against three real nodes
+	$(call built,tests/scenarios/__main__.py)
+	@$(BIN)/python -m tests.scenarios
+
+robustness: install ## faults under load, histories checked (10 min)
+	$(call built,tests/robustness/__main__.py)
+	@$(BIN)/python -m tests.robustness
+
+soak: install ## robustness for T (default 1h)
+	$(call built,tests/robustness/__main__.py)
+	@$(BIN)/python -m tests.robustness --for $(T)
+
+heavy: install ## long trials and those over a million records
+	@$(BIN)/python -m pytest tests -m heavy --timeout 3600 || \
+		{ status=$$?; [ $$status -ne 5 ] || echo "make heavy: not built yet (no heavy test exists)" >&2; exit $$status; }
+
+bench: install ## measured figures, beside those of OpenBao in the same run
+	$(call built,bench/__main__.py)
+	@$(BIN)/python -m bench
+
+protos: install ## generate strongbox/*/v1 and gateway/strongbox.binpb from protos/
+	@$(BIN)/python -m tools.generate_protos
+
+protos-check: install ## is what is committed what the protos say?
+	@$(BIN)/python -m tools.check_protos
+
+protos-image: install ## take the protos of today as what later ones must not break (at a release, or for a break on purpose)
+	@$(BIN)/buf build --exclude-source-info -o protos/image.binpb
+
+lock: ## resolve pyproject.toml anew into requirements.lock
+	@sh tools/lock.sh
