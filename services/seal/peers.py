@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 import grpc.aio
@@ -20,7 +20,10 @@ from strongbox.store.client import Etcd
 from strongbox.store.errors import EtcdError
 
 T = TypeVar("T")
-Stub = rpc.SealPeerServiceAsyncStub
+if TYPE_CHECKING:
+    Stub = rpc.SealPeerServiceAsyncStub
+else:  # one class for both at run time
+    Stub = rpc.SealPeerServiceStub
 _log = structlog.get_logger(__name__)
 
 
