@@ -44,13 +44,13 @@ class Runner:
         Raises StartError (what was started stays: the caller stops it) or Interrupted.
         """
         named = [node for node in nodes if node != POSTGRES]
-        if POSTGRES in nodes:
-            self._launch([postgres.server(self._layout)], _ETCD_PATIENCE)
-        self._start_etcd(named)
-        self._launch(
-            [services.service(self._layout, n, s) for s in SERVICES for n in named], _SERVICE_PATIENCE
-        )
-        self._launch([services.gateway(self._layout, node) for node in named], _GATEWAY_PATIENCE)
+        early = self._launch([postgres.server(self._layout)] if POSTGRES in nodes else [])
+        members = self._launch(etcd.member(self._layout, node) for node in named)
+        # They do not need etcd to listen, and importing is what takes long: side by side with etcd's election.
+        early += self._launch(services.service(self._layout, n, s) for s in SERVICES for n in named)
+        self._await_etcd(members, named)
+        self._await(early, _SERVICE_PATIENCE)
+        self._await(self._launch(services.gateway(self._layout, n) for n in named), _GATEWAY_PATIENCE)
         for node in named:
             wait_until_answering(self._layout.gateway_url(node), _GATEWAY_PATIENCE, self._is_stopping)
         self._check()
@@ -79,17 +79,17 @@ class Runner:
             child.wait()
         self._write_state()
 
-    def _start_etcd(self, nodes: list[str]) -> None:
-        members = [etcd.member(self._layout, node) for node in nodes]
+    def _await_etcd(self, members: list[Child], nodes: list[str]) -> None:
         if len(nodes) == self._layout.nodes:
-            self._launch(members, _ETCD_PATIENCE)
+            self._await(members, _ETCD_PATIENCE)
             return
         try:  # without the others there may be no quorum; the services say so themselves
-            self._launch(members, _LONE_ETCD_PATIENCE)
+            self._await(members, _LONE_ETCD_PATIENCE)
         except StartError as error:
             self._say(str(error))
 
-    def _launch(self, specs: Iterable[Spec], patience: float) -> None:
+    def _launch(self, specs: Iterable[Spec]) -> list[Child]:
+        """Start those that do not run; returns the new ones."""
         self._check()
         started = []
         for spec in specs:
@@ -98,7 +98,10 @@ class Runner:
                 started.append(Child(spec))
                 self._children[spec.node, spec.name] = started[-1]
         self._write_state()
-        wait_until_ready(started, patience, self._is_stopping)
+        return started
+
+    def _await(self, children: list[Child], patience: float) -> None:
+        wait_until_ready(children, patience, self._is_stopping)
         self._check()
 
     def _answer(self, request: Answer) -> Answer:
@@ -123,7 +126,7 @@ class Runner:
             spec = services.gateway(self._layout, node)
         else:
             spec = services.service(self._layout, node, name)
-        self._launch([spec], _SERVICE_PATIENCE)
+        self._await(self._launch([spec]), _SERVICE_PATIENCE)
 
     def _reap(self) -> None:
         for key, child in self._children.items():
