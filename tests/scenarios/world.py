@@ -1,0 +1,73 @@
+"""The cluster that the checks share: made when first needed, brought to the state that a check asks for."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import Any
+
+from tests.support.clients import GrpcClient, RestClient
+from tests.support.cluster import Cluster
+from tests.support.expect import eventually
+
+SHARES, THRESHOLD = 5, 3
+_fresh = itertools.count(1)
+
+
+class World:
+    """Three nodes, not initialised at first. `short` is what `make test` has time for."""
+
+    def __init__(self, short: bool) -> None:
+        self.short = short
+        self.shares: list[str] = []
+        self.root_token = ""
+        self._cluster: Cluster | None = None
+
+    @property
+    def cluster(self) -> Cluster:
+        """Started, in whatever state it is."""
+        if self._cluster is None:
+            self._cluster = Cluster.start(3, unseal=False)
+        return self._cluster
+
+    def initialized(self) -> Cluster:
+        """With shares and a root token."""
+        if not self.shares:
+            with self.rest(node=0) as rest:
+                made = rest.call("POST", "/v1/sys/init", {"shares": SHARES, "threshold": THRESHOLD})
+            self.shares, self.root_token = list(made["shares"]), str(made["root_token"])
+        return self.cluster
+
+    def unsealed(self) -> Cluster:
+        """Every node serves."""
+        cluster = self.initialized()
+        for number, share in enumerate(self.shares[:THRESHOLD]):
+            with self.rest(node=number % 3) as rest:
+                if not rest.call("GET", "/v1/sys/seal-status")["sealed"]:
+                    break
+                rest.call("POST", "/v1/sys/unseal", {"share": share})
+        self.wait_ready()
+        return cluster
+
+    def wait_ready(self, seconds: float = 20.0) -> None:
+        """Until every node can serve. Raises AssertionError."""
+        for node in range(3):
+            with self.rest(node=node) as rest:
+                eventually(seconds, rest.call, "GET", "/v1/sys/ready")
+
+    def rest(self, token: str = "", node: int = 0) -> RestClient:
+        return self.cluster.rest(token, node)
+
+    def grpc(self, token: str = "", node: int = 0) -> GrpcClient:
+        return self.cluster.grpc(token, node)
+
+    def token(self, rules: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
+        """A new token under a new policy of these rules: the answer of `POST /v1/tokens`."""
+        name = f"scenario-{next(_fresh)}-{time.time_ns():x}"
+        with self.rest(self.root_token) as root:
+            root.call("PUT", f"/v1/policies/{name}", {"rules": rules})
+            return root.call("POST", "/v1/tokens", {"policies": [name], **fields})
+
+    def stop(self) -> None:
+        if self._cluster is not None:
+            self._cluster.stop()
