@@ -7,6 +7,7 @@ by its message or its locals: both can hold what a client sent.
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import traceback
@@ -15,7 +16,11 @@ from typing import Any
 
 import structlog
 
-_FORBIDDEN = ("token", "share", "password", "secret", "value", "authorization", "dek", "root_key", "plaintext")
+_FORBIDDEN = frozenset(
+    ("token", "share", "password", "secret", "value", "authorization", "dek", "root_key", "plaintext")
+)
+# Made once: json.dumps with a `default` makes an encoder for every line.
+_ENCODER = json.JSONEncoder(default=lambda _: "…", check_circular=False)
 
 
 def configure(level: str, **always: str) -> None:
@@ -27,7 +32,7 @@ def configure(level: str, **always: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             where_it_failed,
             redact,
-            structlog.processors.JSONRenderer(default=lambda _: "…"),
+            to_json,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
@@ -59,6 +64,11 @@ def where_it_failed(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutable
         frames = traceback.extract_tb(info[2])[-12:]
         event["stack"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
     return event
+
+
+def to_json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    """The line."""
+    return _ENCODER.encode(event)
 
 
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -46,9 +46,9 @@ class Runtime:
         self.memory = Memory()
         self.journal = Outbox(settings.service)
         self.pipeline = Pipeline(self.etcd, self.memory, self.journal, self.clock)
-        self._slots = Slots(self.pipeline)
+        self.slots = Slots(self.pipeline)
         self.metrics: Metrics | None = observer_of(settings)
-        self.server = Server(settings, Reporter(self.metrics, self._slots.count))
+        self.server = Server(settings, Reporter(self.metrics, self.slots.count))
         self.listening = _with_port(settings.listen, self.server.bind(settings.listen))
         self.address = settings.advertise or self.listening
         self._keys = None if settings.service == "seal" else KeyClient(settings)
@@ -106,7 +106,7 @@ class Runtime:
         await self.session.start()
         if self._keys is not None:
             await self._keys.start()
-        self.spawn(self._slots.run(), "slots")
+        self.spawn(self.slots.run(), "slots")
         await self.server.start()
         self._started = True
         self._launch()

@@ -3,8 +3,9 @@
 * Own node's replica first; after a failure or a slow answer (0.5 s) the next, and the slow one not for 2 s.
   Wrapping and unwrapping twice is the same as once, so asking again elsewhere is always safe.
 * What is asked within one tick of the event loop goes as one request.
-* A replica that says SEALED is not the cluster (it may have just restarted): the others are asked too. Sealed
-  is what no replica answers otherwise, or no answer for 2 s. Then the record keys are dropped at once.
+* A replica that says SEALED is not the cluster (it may have just restarted): the others are asked too. The
+  cluster counts as sealed when all that answer say so, or when nothing good was heard for 2 s. Then the
+  record keys are dropped at once.
 * Nothing here is the proof that the cluster is unsealed: every decision compares the seal state in etcd.
 """
 
@@ -21,7 +22,7 @@ import structlog
 from strongbox.crypto.envelope import Dek, WrappedDek
 from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.record_keys import RecordKeys
-from strongbox.errors import DependencyDown, NotInitialized, Sealed, StrongBoxError
+from strongbox.errors import DependencyDown, NotInitialized, Sealed, StrongBoxError, Unavailable
 from strongbox.rpc.batching import Batching
 from strongbox.rpc.channel import TlsFiles, open_channel
 from strongbox.rpc.key_link import Link, LinkDown
@@ -135,9 +136,12 @@ class KeyClient:
                 continue
             if not answer.error:
                 return answer
-            refusal = from_reason(answer.error)
-            if not isinstance(refusal, _SEALED):
-                break
+            said = from_reason(answer.error)
+            if not isinstance(said, Unavailable):
+                raise said
+            # A replica without quorum knows less than one that is sealed; so the cluster may be unsealed.
+            if refusal is None or isinstance(refusal, _SEALED):
+                refusal = said
         raise refusal or DependencyDown("no seal replica answers")
 
     def _in_order(self) -> list[Link]:
@@ -157,14 +161,11 @@ class KeyClient:
     async def _refresh(self) -> None:
         try:
             answer = await self._ask(pb.StreamKeysRequest(record_keys=True), time.monotonic() + DEADLINE)
-        except DependencyDown:
-            self._forget_late()
+        except _SEALED:
+            self._drop()
             return
-        except StrongBoxError as refusal:
-            if isinstance(refusal, _SEALED):
-                self._drop()
-            else:
-                self._forget_late()
+        except StrongBoxError:
+            self._forget_late()
             return
         found = {key.term: key.key for key in answer.record_keys}
         self._hold(RecordKeys(found, max(found)))

@@ -7,7 +7,6 @@ by its type and place, never by its text; one log line, one count.
 Rules:
 * A unary call ends by itself `GRACE` after its deadline, should its handler not have noticed; a deadline is
   never later than the client's own. A stream's deadline bounds its first decision, not its life.
-* `asyncio.timeout`, not `wait_for`: Python 3.11's wait_for can swallow a cancellation.
 * No initial metadata is ever sent early: with it the gateway turns a time-out into a broken stream.
 """
 
@@ -24,7 +23,8 @@ import grpc
 import grpc.aio
 import structlog
 
-from strongbox.errors import DeadlineExceeded, Internal, PermissionDenied, StrongBoxError
+from strongbox.errors import Internal, PermissionDenied, StrongBoxError
+from strongbox.rpc.deadlines import Deadlines
 from strongbox.rpc.identity import Peer, peer_of
 from strongbox.rpc.inbound import Inbound, bind
 from strongbox.rpc.interceptors.reading import read_inbound
@@ -58,6 +58,7 @@ class Border(_Interceptor):
     def __init__(self, accesses: Mapping[str, Access], reporter: Reporter) -> None:
         self._accesses = accesses
         self._reporter = reporter
+        self._deadlines = Deadlines()
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -89,13 +90,17 @@ class Border(_Interceptor):
         return wrapped
 
     def _guarded(self, behavior: Behavior, access: Access) -> Behavior:
-        reporter = self._reporter
+        reporter, deadlines = self._reporter, self._deadlines
 
         async def guarded(request: Any, context: Context) -> Any:
             call = Call(access, time.monotonic())
             try:
                 call.inbound = _admit(call, access, context)
-                answer = await _within(call.inbound, access, behavior, request, context)
+                answer = await (
+                    deadlines.within(call.inbound.deadline + GRACE, behavior(request, context))
+                    if access.unary
+                    else behavior(request, context)
+                )
             except StrongBoxError as error:
                 refusal = error
             except (grpc.aio.AbortError, asyncio.CancelledError):  # health's own answer; the client left
@@ -126,21 +131,6 @@ def _require_listed(peer: Peer, access: Access) -> Peer:
     if peer.service not in access.peers:
         raise PermissionDenied(f"{peer.service} may not call this")
     return peer
-
-
-async def _within(
-    inbound: Inbound, access: Access, behavior: Behavior, request: Any, context: Context
-) -> Any:
-    if not access.unary:
-        return await behavior(request, context)
-    limit = asyncio.timeout(inbound.deadline - time.monotonic() + GRACE)
-    try:
-        async with limit:
-            return await behavior(request, context)
-    except TimeoutError:
-        if limit.expired():
-            raise DeadlineExceeded from None
-        raise
 
 
 def _streamed(behavior: Behavior) -> Behavior:
