@@ -22,8 +22,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: PYTHON=…")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing from requirements.lock (every file is checked against its hash)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 # Once: what cannot be fetched here is not asked for again by every target. `make etcd` tries again.
@@ -57,7 +57,7 @@ types: install ## mypy --strict
 contracts: install protos-check ## who may import whom; buf lint; no breaking change of the protos
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/buf lint
-	@$(BIN)/buf breaking --against protos/image.binpb
+	@$(BIN)/buf breaking protos --against protos/image.binpb
 
 unit: install ## pytest: unit and cluster tests, without the heavy ones
 	@$(BIN)/python -m pytest tests -m "not heavy"
@@ -89,7 +89,7 @@ protos-check: install ## is what is committed what the protos say?
 	@$(BIN)/python -m tools.check_protos
 
 protos-image: install ## take the protos of today as what later ones must not break (at a release, or for a break on purpose)
-	@$(BIN)/buf build --exclude-source-info -o protos/image.binpb
+	@$(BIN)/buf build protos --exclude-source-info -o protos/image.binpb
 
 lock: ## resolve pyproject.toml anew into requirements.lock
 	@sh tools/lock.sh

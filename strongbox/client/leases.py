@@ -1,0 +1,43 @@
+"""Leases: who holds what until when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from strongbox.client.wire import Wire
+from strongbox.errors import InvalidInput
+from strongbox.lease.v1 import lease_service_pb2 as pb
+from strongbox.lease.v1.lease_service_pb2_grpc import LeaseServiceStub
+
+
+class Leases:
+    """Leases of secrets that were read."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._stub = LeaseServiceStub(wire.channel)
+
+    def get(self, lease_id: str) -> pb.GetLeaseResponse:
+        """One lease."""
+        return self._wire.call(self._stub.GetLease, pb.GetLeaseRequest(id=_named(lease_id)))
+
+    def revoke(self, lease_id: str) -> pb.RevokeLeaseResponse:
+        """End a lease. Revoking the revoked succeeds."""
+        return self._wire.call(self._stub.RevokeLease, pb.RevokeLeaseRequest(id=_named(lease_id)))
+
+    def list(self, *, path: str = "", accessor: str = "", state: str = "") -> Iterator[pb.Lease]:
+        """Leases of a policy path (`secret/app/db`) or of a token, page by page as they are asked for."""
+        token = ""
+        while True:
+            request = pb.ListLeasesRequest(path=path, accessor=accessor, state=state, page_token=token)
+            page = self._wire.call(self._stub.ListLeases, request)
+            yield from page.leases
+            token = page.next_page_token
+            if not token:
+                return
+
+
+def _named(lease_id: str) -> str:
+    if not lease_id or "/" in lease_id:
+        raise InvalidInput("a lease's id is needed; it has no slash")
+    return lease_id

@@ -1,0 +1,68 @@
+"""One channel to one gateway: the token with every call, a deadline on every call, our own errors back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TypeVar
+
+import grpc
+
+from strongbox.client.address import Address
+from strongbox.errors import InvalidInput
+from strongbox.rpc.statuses import to_error
+
+# Longer than the gateway's own limits (2 s, and 5 s for calls that are slow), so that its answer, which says
+# what happened, comes before our giving up, which does not.
+TIMEOUT, SLOW_TIMEOUT = 4.0, 8.0
+_OPTIONS = (
+    ("grpc.enable_retries", 0),  # the gateway retries what may be retried; twice is not safer
+    ("grpc.enable_http_proxy", 0),  # a secret goes where the address says and nowhere else
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.max_receive_message_length", 16 << 20),
+)
+_TOKEN = re.compile(r"[\x21-\x7e]{1,512}\Z")
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+class Wire:
+    """Calls to one gateway. `timeout`: seconds for a call, when not the usual."""
+
+    def __init__(self, address: str, token: str, ca: Path | str | None, timeout: float | None) -> None:
+        self.channel = _open(Address.parse(address), ca)
+        self._timeout = timeout
+        self._metadata: tuple[tuple[str, str], ...] = ()
+        self.use(token)
+
+    def use(self, token: str) -> None:
+        """Send this token from now on; "" for none. Raises InvalidInput without quoting it."""
+        if token and not _TOKEN.match(token):
+            raise InvalidInput("this cannot be a token: it is too long, or has white space in it")
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+
+    def call(
+        self, method: grpc.UnaryUnaryMultiCallable[Request, Response], request: Request, *, slow: bool = False
+    ) -> Response:
+        """The answer. Raises a StrongBoxError: the service's own, or Unavailable, DeadlineExceeded …"""
+        timeout = self._timeout or (SLOW_TIMEOUT if slow else TIMEOUT)
+        try:
+            return method(request, timeout=timeout, metadata=self._metadata)
+        except grpc.RpcError as failure:
+            # Not chained: gRPC's own text repeats what ours says, with addresses and bytes of the answer.
+            raise to_error(failure) from None
+
+    def close(self) -> None:
+        """End the connection."""
+        self.channel.close()
+
+
+def _open(address: Address, ca: Path | str | None) -> grpc.Channel:
+    if not address.tls:
+        return grpc.insecure_channel(address.target, options=_OPTIONS)
+    try:
+        roots = Path(ca).read_bytes() if ca else None
+    except OSError as error:
+        raise InvalidInput(f"the authority's certificate cannot be read: {error.strerror}") from None
+    return grpc.secure_channel(address.target, grpc.ssl_channel_credentials(roots), options=_OPTIONS)
