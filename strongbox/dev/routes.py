@@ -91,8 +91,8 @@ def _methods(known: descriptors.FileDescriptorSet) -> Iterator[Method]:
 def _retry_policy(rule: rule_pb2.Rule) -> dict[str, Any]:
     """What may be sent again: always what never reached a replica; the rest only where it is harmless."""
     conditions = ["connect-failure", "refused-stream"]
-    if rule.retryable:
-        conditions += ["reset", "retriable-headers"]
+    if rule.retryable:  # (cancelled: what a stopping server says of calls still under way)
+        conditions += ["reset", "cancelled", "retriable-headers"]
     policy: dict[str, Any] = {
         "retry_on": ",".join(conditions),
         "num_retries": 3,

@@ -46,7 +46,7 @@ class Runner:
         named = [node for node in nodes if node != POSTGRES]
         early = self._launch([postgres.server(self._layout)] if POSTGRES in nodes else [])
         members = self._launch(etcd.member(self._layout, node) for node in named)
-        # They do not need etcd to listen, and importing is what takes long: side by side with etcd's election.
+        # They listen without etcd, and importing is what takes long: side by side with etcd's election.
         early += self._launch(services.service(self._layout, n, s) for s in SERVICES for n in named)
         self._await_etcd(members, named)
         self._await(early, _SERVICE_PATIENCE)

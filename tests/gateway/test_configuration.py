@@ -1,0 +1,67 @@
+"""What the rendered configuration says, without running it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from strongbox.config import SERVICES
+from strongbox.dev import routes
+from strongbox.dev.gateway import ROOT, Endpoint, GatewaySettings, envoy_configuration
+from strongbox.dev.routes import Method
+from strongbox.dev.template import TemplateError, render
+
+
+@pytest.fixture(scope="module")
+def methods() -> dict[str, Method]:
+    known = routes.load_descriptors((ROOT / "gateway" / "strongbox.binpb").read_bytes())
+    return {method.full_name: method for method in routes.public_methods(known)}
+
+
+@pytest.fixture(scope="module")
+def configuration() -> str:
+    endpoint = Endpoint("127.0.0.1", 1, own=True)
+    files = (Path("gateway.pem"), Path("gateway.key"), Path("ca.pem"))
+    return envoy_configuration(
+        GatewaySettings("node-1", 1, 8201, {service: [endpoint] for service in SERVICES}, *files)
+    )
+
+
+def test_there_is_no_admin_interface_and_no_access_log(configuration: str) -> None:
+    assert not [line for line in configuration.splitlines() if line.startswith("admin")]
+    assert "access_log" not in configuration
+
+
+def test_no_service_for_peers_is_listed_or_routed(methods: dict[str, Method], configuration: str) -> None:
+    listed = routes.public_services(list(methods.values()))
+    assert "strongbox.kv.v1.KVService" in listed
+    assert not [name for name in listed if "Peer" in name]
+    assert "PeerService/" not in configuration
+
+
+def test_the_rule_beside_the_rest_path_decides_timeout_cluster_and_retries(
+    methods: dict[str, Method],
+) -> None:
+    read = methods["strongbox.kv.v1.KVService/ReadSecret"].values()
+    assert (read["CLUSTER"], read["TIMEOUT"]) == ("kv", "2s")
+    policy = json.loads(read["RETRY_POLICY"])
+    assert policy["retry_on"] == "connect-failure,refused-stream,reset,cancelled,retriable-headers"
+    health = methods["strongbox.seal.v1.SealService/GetHealth"].values()
+    assert health["CLUSTER"] == "seal_local"
+    init = methods["strongbox.seal.v1.SealService/Initialize"].values()
+    assert (init["CLUSTER"], init["TIMEOUT"]) == ("seal", "5s")
+    for name in ("strongbox.seal.v1.SealService/Initialize", "strongbox.auth.v1.AuthService/CreateToken"):
+        policy = json.loads(methods[name].values()["RETRY_POLICY"])
+        assert policy["retry_on"] == "connect-failure,refused-stream", f"{name} must not run twice"
+        assert "retriable_headers" not in policy
+
+
+def test_a_template_is_strict() -> None:
+    assert render(
+        "a @X@\n#each L\n- @Y@\n#end L\n#if W\nw\n#end W", {"X": "1"}, {"L": [{"Y": "2"}]}, {"W": False}
+    ) == ("a 1\n- 2\n")
+    for broken in ("@X@", "#each L\n#end L", "#if W\n"):
+        with pytest.raises(TemplateError):
+            render(broken, {}, {}, {})

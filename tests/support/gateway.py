@@ -1,0 +1,263 @@
+"""One gateway of three nodes before fake services: real Envoy, real TLS, replicas that say what they got."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from strongbox.auth.v1 import auth_service_pb2 as auth_pb
+from strongbox.auth.v1 import auth_service_pb2_grpc as auth_grpc
+from strongbox.config import SERVICES
+from strongbox.dev.certs import Certificates
+from strongbox.dev.gateway import Endpoint, GatewaySettings, envoy_command, envoy_configuration
+from strongbox.dev.ports import free_ports
+from strongbox.dev.processes import dying_with_parent
+from strongbox.kv.v1 import kv_service_pb2 as kv_pb
+from strongbox.kv.v1 import kv_service_pb2_grpc as kv_grpc
+from strongbox.seal.v1 import seal_service_pb2 as seal_pb
+from strongbox.seal.v1 import seal_service_pb2_grpc as seal_grpc
+
+NODES = ["node-1", "node-2", "node-3"]
+
+
+@dataclass
+class Seen:
+    """One call as a replica got it."""
+
+    node: str
+    method: str
+    request: Any
+    metadata: dict[str, str]
+
+
+@dataclass
+class World:
+    """What the fakes share: the calls they got, and paths on which they fail, once or always."""
+
+    calls: list[Seen] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)
+
+    def note(self, node: str, method: str, request: Any, context: grpc.ServicerContext) -> None:
+        metadata = {key: str(value) for key, value in context.invocation_metadata()}
+        self.calls.append(Seen(node, method, request, metadata))
+
+    def fail_on(self, path: str, context: grpc.ServicerContext) -> None:
+        """Paths: `fail/retry` (once, says it is safe), `fail/sealed`, `fail/slow`."""
+        if path == "fail/retry" and self.failures.setdefault(path, 1):
+            self.failures[path] = 0
+            context.set_trailing_metadata((("x-strongbox-retry", "1"),))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "try another")
+        if path == "fail/sealed":
+            context.abort_with_status(rpc_status.to_status(sealed()))
+        if path == "fail/slow":
+            time.sleep(3.0)
+
+
+def sealed() -> status_pb2.Status:
+    """As strongbox.rpc renders strongbox.errors.Sealed."""
+    info, request = any_pb2.Any(), any_pb2.Any()
+    info.Pack(error_details_pb2.ErrorInfo(reason="SEALED", domain="strongbox", metadata={"k": "v"}))
+    request.Pack(error_details_pb2.RequestInfo(request_id="r"))
+    return status_pb2.Status(
+        code=code_pb2.UNAVAILABLE, message="the cluster is sealed", details=[info, request]
+    )
+
+
+class FakeKV(kv_grpc.KVServiceServicer):
+    """Answers with the node's name as the value."""
+
+    def __init__(self, node: str, world: World) -> None:
+        self.node, self.world = node, world
+
+    def ReadSecret(self, request: kv_pb.ReadSecretRequest, context: Any) -> kv_pb.ReadSecretResponse:
+        self.world.note(self.node, "ReadSecret", request, context)
+        self.world.fail_on(request.path, context)
+        return kv_pb.ReadSecretResponse(path=request.path, value=self.node, revision="9007199254740993")
+
+    def WriteSecret(self, request: kv_pb.WriteSecretRequest, context: Any) -> kv_pb.WriteSecretResponse:
+        self.world.note(self.node, "WriteSecret", request, context)
+        return kv_pb.WriteSecretResponse(path=request.path)
+
+    def ListSecrets(self, request: kv_pb.ListSecretsRequest, context: Any) -> kv_pb.ListSecretsResponse:
+        self.world.note(self.node, "ListSecrets", request, context)
+        return kv_pb.ListSecretsResponse()
+
+
+class FakeAuth(auth_grpc.AuthServiceServicer):
+    """Token creation, which must not be sent twice."""
+
+    def __init__(self, node: str, world: World) -> None:
+        self.node, self.world = node, world
+
+    def CreateToken(self, request: auth_pb.CreateTokenRequest, context: Any) -> auth_pb.CreateTokenResponse:
+        self.world.note(self.node, "CreateToken", request, context)
+        self.world.fail_on(request.display_name, context)
+        return auth_pb.CreateTokenResponse()
+
+
+class FakeSeal(seal_grpc.SealServiceServicer):
+    """Health names the node; unseal answers."""
+
+    def __init__(self, node: str, world: World) -> None:
+        self.node, self.world = node, world
+
+    def GetHealth(self, request: seal_pb.GetHealthRequest, context: Any) -> seal_pb.GetHealthResponse:
+        return seal_pb.GetHealthResponse(node_id=self.node)
+
+    def Unseal(self, request: seal_pb.UnsealRequest, context: Any) -> seal_pb.UnsealResponse:
+        return seal_pb.UnsealResponse(sealed=True)
+
+
+class Gateway:
+    """node-1's Envoy, and the fakes of three nodes behind it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.world = World()
+        self.certificates = Certificates(folder / "certs")
+        self.certificates.ensure(NODES)
+        ports = iter(free_ports(2 + len(SERVICES) * len(NODES)))
+        self.port, self.tls_port = next(ports), next(ports)
+        self.ports = {(node, service): next(ports) for node in NODES for service in SERVICES}
+        self._servers: dict[tuple[str, str], grpc.Server] = {}
+        self._envoy: subprocess.Popen[bytes] | None = None
+
+    def start_service(self, node: str, service: str, certificate_of: str | None = None) -> None:
+        """Start a fake, with the certificate of another service when told."""
+        server = grpc.server(futures.ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
+        if service == "kv":
+            kv_grpc.add_KVServiceServicer_to_server(FakeKV(node, self.world), server)
+        elif service == "auth":
+            auth_grpc.add_AuthServiceServicer_to_server(FakeAuth(node, self.world), server)
+        elif service == "seal":
+            seal_grpc.add_SealServiceServicer_to_server(FakeSeal(node, self.world), server)
+        healthy = health.HealthServicer()
+        healthy.set("", health_pb2.HealthCheckResponse.SERVING)
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        files = self.certificates.of(node, certificate_of or service)
+        credentials = grpc.ssl_server_credentials(
+            [(files.key.read_bytes(), files.certificate.read_bytes())],
+            self.certificates.authority.read_bytes(),
+            require_client_auth=True,
+        )
+        server.add_secure_port(f"127.0.0.1:{self.ports[node, service]}", credentials)
+        server.start()
+        self._servers[node, service] = server
+
+    def stop_service(self, node: str, service: str) -> None:
+        """Its port refuses from now on; what is under way may end."""
+        self._servers.pop((node, service)).stop(1.0).wait()
+
+    def start(self) -> None:
+        """Start Envoy and wait until it listens."""
+        settings = GatewaySettings(
+            node="node-1",
+            ordinal=1,
+            port=self.port,
+            tls_port=self.tls_port,
+            endpoints={
+                service: [
+                    Endpoint("127.0.0.1", self.ports[node, service], node == "node-1") for node in NODES
+                ]
+                for service in SERVICES
+            },
+            certificate=self.certificates.of("node-1", "gateway").certificate,
+            key=self.certificates.of("node-1", "gateway").key,
+            authority=self.certificates.authority,
+        )
+        (self.folder / "envoy.yaml").write_text(envoy_configuration(settings))
+        with (self.folder / "envoy.log").open("wb") as log:
+            self._envoy = subprocess.Popen(
+                [*dying_with_parent(), *envoy_command(self.folder / "envoy.yaml")],
+                stdout=log,
+                stderr=log,
+                env=dict(os.environ),
+            )
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                if self.rest("GET", "/v1/secrets/up").status == 200:
+                    break
+            except OSError:
+                pass
+            assert self._envoy.poll() is None, (self.folder / "envoy.log").read_text()
+            assert time.monotonic() < deadline, (self.folder / "envoy.log").read_text()
+            time.sleep(0.1)
+        self.world.calls.clear()
+
+    def stop(self) -> None:
+        """Stop Envoy and the fakes."""
+        if self._envoy:
+            self._envoy.kill()
+            self._envoy.wait()
+        for node, service in list(self._servers):
+            self.stop_service(node, service)
+
+    def rest(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        """One call, the path sent exactly as it is."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.putrequest(method, path, skip_accept_encoding=True)
+            for name, value in headers.items():
+                connection.putheader(name.replace("_", "-"), value)
+            if body is not None:
+                connection.putheader("content-type", "application/json")
+                connection.putheader("content-length", str(len(body)))
+            connection.endheaders(body)
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.getheaders()), response.read())
+        finally:
+            connection.close()
+
+    @contextmanager
+    def channel(self) -> Iterator[grpc.Channel]:
+        """A native client's channel."""
+        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            yield channel
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def reason(self) -> str:
+        """Of the ErrorInfo in `details`."""
+        return str(self.json["details"][0]["reason"])
+
+
+@contextmanager
+def running_gateway(folder: Path) -> Iterator[Gateway]:
+    """A gateway with all fakes up."""
+    gateway = Gateway(folder)
+    try:
+        for node in NODES:
+            for service in ("kv", "auth", "seal"):
+                gateway.start_service(node, service)
+        gateway.start()
+        yield gateway
+    finally:
+        gateway.stop()
