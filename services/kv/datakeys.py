@@ -16,9 +16,9 @@ from typing import Protocol
 
 import structlog
 
-from strongbox.access.records import RecordKeys
 from strongbox.crypto import IntegrityError
 from strongbox.crypto.envelope import Dek, Envelope, WrappedDek, seal_value
+from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import DependencyDown, Internal, Sealed
 
 PURPOSE = "kv"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import Message
 
-from strongbox.access.records import RecordKeys
 from strongbox.crypto.aead import is_equal, mac
+from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import IdempotencyMismatch, InvalidInput
 from strongbox.storage.v1 import kv_records_pb2 as storage
 

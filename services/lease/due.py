@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from strongbox.access.records import RecordKeys
+from strongbox.crypto.record_keys import RecordKeys
 from strongbox.leases import read_lease
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace

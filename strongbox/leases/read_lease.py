@@ -20,8 +20,9 @@ from typing import NamedTuple
 import structlog
 from google.protobuf.message import DecodeError
 
-from strongbox.access.records import Forged, RecordKeys, open_record, seal_record
+from strongbox.access.records import Forged, open_record, seal_record
 from strongbox.crypto.encoding import canonical_aad
+from strongbox.crypto.record_keys import RecordKeys
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View

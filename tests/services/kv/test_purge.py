@@ -1,0 +1,181 @@
+"""The purge duty: with fakes for its decisions, with real etcd for what a revision still shows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from typing import Any, cast
+
+import pytest
+
+from services.kv import purge
+from services.kv.purge import History, Purge
+from strongbox.clock import ManualClock
+from strongbox.errors import NotFound
+from strongbox.kv.v1 import kv_service_pb2 as pb
+from strongbox.store import errors, keyspace, txn
+from strongbox.store.client import Etcd
+from strongbox.store.view import View
+from tests.services.kv.support import Kv
+from tests.support.etcd import EtcdCluster
+
+
+class Fence:
+    """A term that lasts, or is over."""
+
+    over = False
+
+    def require(self, view: View, /) -> None:
+        if self.over:
+            raise PermissionError("deposed")
+
+
+class FakeUpkeep:
+    """Remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.compacted: list[int] = []
+        self.defragmented: list[str] = []
+        self.down: set[str] = set()
+
+    async def compact(self, revision: int, *, physical: bool = True) -> None:
+        self.compacted.append(revision)
+
+    async def defragment(self, endpoint: str, *, timeout: float) -> None:
+        if endpoint in self.down:
+            raise errors.Unavailable("down")
+        self.defragmented.append(endpoint)
+
+
+class Duty:
+    """A kv service, its purge duty and the time both go by."""
+
+    def __init__(self, kv: Kv) -> None:
+        self.kv, self.upkeep, self.fence = kv, FakeUpkeep(), Fence()
+        self.clock = ManualClock(kv.store.now_ms)
+        self.purge = Purge(cast("Any", kv.pipeline), self.upkeep, ["m1", "m2", "m3"], self.clock)
+
+    async def after(self, seconds: float) -> int:
+        self.clock.advance(seconds)
+        self.kv.store.now_ms = self.clock.now_ms()
+        return await self.purge.one_pass(self.fence)
+
+
+@pytest.fixture
+def duty(kv: Kv) -> Duty:
+    return Duty(kv)
+
+
+async def test_what_was_destroyed_is_compacted_away_and_then_said_to_be_purged(duty: Duty) -> None:
+    await duty.kv.write()
+    await duty.kv.change("Destroy", 1)
+    revision = duty.kv.store.revision
+    assert await duty.after(9) == 0
+    assert not (await duty.kv.metadata()).versions[0].HasField("purged_at")
+    assert await duty.after(2) == 1
+    assert duty.upkeep.compacted == [revision]
+    assert duty.upkeep.defragmented == ["m1", "m2", "m3"]
+    assert (await duty.kv.metadata()).versions[0].HasField("purged_at")
+    assert duty.kv.store.keys(keyspace.KV_PURGES) == []
+
+
+async def test_destroyed_any_time_it_is_purged_within_a_minute(duty: Duty) -> None:
+    await duty.kv.write()
+    for number in range(1, 30):
+        await duty.kv.write()
+        await duty.kv.change("Destroy", number)
+        for _ in range(2):
+            await duty.after(purge.PAUSE)
+    now = duty.kv.store.now_ms
+    for version in duty.kv.head().versions:
+        if version.destroyed_ms and now - version.destroyed_ms > 40_000:
+            assert 0 < version.purged_ms - version.destroyed_ms <= 40_000
+
+
+async def test_a_member_that_is_down_keeps_nobody_waiting(duty: Duty) -> None:
+    await duty.kv.write()
+    await duty.kv.change("Destroy", 1)
+    duty.upkeep.down = {"m2"}
+    assert await duty.after(11) == 1
+    assert duty.upkeep.defragmented == ["m1", "m3"]
+
+
+async def test_a_deposed_holder_says_nothing_is_purged(duty: Duty) -> None:
+    await duty.kv.write()
+    await duty.kv.change("Destroy", 1)
+    duty.fence.over = True
+    with pytest.raises(PermissionError):
+        await duty.after(11)
+    assert len(duty.kv.store.keys(keyspace.KV_PURGES)) == 1
+
+
+async def test_a_request_renewed_since_it_was_read_waits(duty: Duty) -> None:
+    await duty.kv.write()
+    await duty.kv.change("Destroy", 1)
+    (key,) = duty.kv.store.keys(keyspace.KV_PURGES)
+    old = duty.kv.store.facts[key].mod_revision
+    duty.kv.store.seed(key, duty.kv.store.value(key))
+    duty.kv.store.run(lambda view: purge.settle(view, duty.fence, key, old))
+    assert duty.kv.store.keys(keyspace.KV_PURGES) == [key]
+    assert not (await duty.kv.metadata()).versions[0].HasField("purged_at")
+
+
+async def test_a_removed_secret_is_purged_and_forgotten(duty: Duty) -> None:
+    await duty.kv.write()
+    await duty.kv.call("DeleteSecretMetadata", pb.DeleteSecretMetadataRequest(path="a"))
+    assert await duty.after(11) == 1
+    assert duty.kv.store.keys(keyspace.ROOT + b"kv/") == []
+
+
+async def test_purging_leaves_operations_their_revisions(duty: Duty) -> None:
+    await duty.kv.write()
+    first = await duty.kv.change("Destroy", 1, key="k")
+    await duty.after(11)
+    assert await duty.kv.change("Destroy", 1, key="k") == first
+
+
+def test_history_is_compacted_every_half_minute_and_kept_for_a_minute() -> None:
+    history, targets = History(), {}
+    for second in range(0, 300, 2):
+        history.note(float(second), second * 10)
+        target = history.due(float(second))
+        if target is not None:
+            targets[second] = target
+    assert all(target <= (second - 60) * 10 for second, target in targets.items())
+    moments = list(targets)
+    assert moments[0] == 60
+    assert all(later - earlier >= 30 for earlier, later in pairwise(moments))
+
+
+# with etcd ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def etcd(etcd_member: EtcdCluster) -> AsyncIterator[Etcd]:
+    client = Etcd(etcd_member.endpoints)
+    yield client
+    await client.close()
+
+
+async def test_compacting_to_the_revision_of_the_destroy_leaves_no_revision_that_shows_it(etcd: Etcd) -> None:
+    """The rule the duty rests on, for a value replaced and for one deleted."""
+    replaced, deleted = b"/test/purge/replaced", b"/test/purge/deleted"
+    puts = [txn.put(replaced, b"canary"), txn.put(deleted, b"canary")]
+    first = await etcd.transact(txn.txn([], puts), idempotent=True)
+    destroy = [txn.put(replaced, b"-"), txn.delete(deleted)]
+    revision = (await etcd.transact(txn.txn([], destroy), idempotent=True)).header.revision
+    await etcd.transact(txn.txn([], [txn.put(b"/test/purge/later", b"")]), idempotent=True)
+    await etcd.compact(revision)
+    for past in (first.header.revision, revision - 1):
+        with pytest.raises(errors.Compacted):
+            await etcd.range(replaced, revision=past)
+    rows = (await etcd.range(b"/test/purge/", b"/test/purge0", revision=revision)).rows
+    assert [(row.key, row.value) for row in rows] == [(replaced, b"-")]
+    await etcd.defragment(etcd.ring.members[0].address, timeout=10)
+
+
+async def test_not_found_is_what_a_removed_secret_is(duty: Duty) -> None:
+    await duty.kv.write()
+    await duty.kv.call("DeleteSecretMetadata", pb.DeleteSecretMetadataRequest(path="a"))
+    with pytest.raises(NotFound):
+        await duty.kv.read()

@@ -1,0 +1,16 @@
+"""Fixtures of the lease service's tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.services.lease.support import Lease
+from tests.support.etcd import etcd_member
+
+__all__ = ["etcd_member"]
+
+
+@pytest.fixture
+def lease() -> Lease:
+    """A service without leases."""
+    return Lease()

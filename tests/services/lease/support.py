@@ -1,0 +1,71 @@
+"""A lease service over a fake store, with leases that reads have left."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+from services.lease.servicer import LeaseServicer
+from strongbox.access.guard import Guard
+from strongbox.access.tokens import digest
+from strongbox.lease.v1 import lease_service_pb2 as pb
+from strongbox.leases import read_lease
+from strongbox.rpc.inbound import Inbound, bind
+from strongbox.store import keyspace
+from strongbox.store.view import View
+from tests.support.access import FakeCluster
+from tests.support.pipeline import FakePipeline
+
+
+class Fence:
+    """A term that lasts, or is over."""
+
+    over = False
+
+    def require(self, view: View, /) -> None:
+        if self.over:
+            raise PermissionError("deposed")
+
+
+class Lease(FakeCluster):
+    """The service; every call is by `token`, the root token unless said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pipeline = FakePipeline(self.store)
+        self.guard = Guard(self.source)
+        self.fence = Fence()
+        self.servicer = LeaseServicer(cast("Any", self.pipeline), self.guard)
+
+    async def call(self, name: str, token: str = "", **fields: Any) -> Any:
+        bind(Inbound(token or self.root, "request", "127.0.0.1", "", time.monotonic() + 1))
+        request = getattr(pb, f"{name}Request")(**fields)
+        return await getattr(self.servicer, name)(request, cast("Any", None))
+
+    def hold(self, token: str, path: str, ttl_s: int = 0) -> str:
+        """As a read by `token` leaves it; returns the id."""
+        expires_ms = self.store.now_ms + ttl_s * 1000 if ttl_s else 0
+        accessor = self.accessor_of(token)
+        done = self.store.run(lambda v: read_lease.hold(v, self.keys, accessor, path, expires_ms))
+        return cast("read_lease.Held", done.value).id
+
+    def state(self, name: str) -> str:
+        """`gone` when there is none."""
+        record = read_lease.find(self.store.view(), self.keys, name)
+        return read_lease.state_of(record, self.store.now_ms) if record is not None else "gone"
+
+    def reader(self, **rules: str) -> str:
+        """A token with one policy: path (`__ALL` for `/*`, `__` for `/`) = capabilities."""
+        name = f"p{len(self.store.facts)}"
+        plain = {path.replace("__ALL", "/*").replace("__", "/"): text for path, text in rules.items()}
+        self.put_policy(name, plain)
+        return self.add_token(policies=[name])
+
+    def accessor_of(self, token: str) -> str:
+        record = self.guard.lookup.token(self.store.view(), digest(token))
+        assert record is not None
+        return record.accessor
+
+    def index(self) -> list[bytes]:
+        """Every key of the lease service."""
+        return self.store.keys(keyspace.ROOT + b"lease/")

@@ -1,0 +1,190 @@
+"""The lease duties: the expired are revoked, the long revoked go, revoked tokens lose what they held."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import pytest
+
+from services.lease import due
+from services.lease.reaper import Follower, Reaper
+from strongbox.access.lookup import Lookup
+from strongbox.access.tokens import digest
+from strongbox.clock import ManualClock, SystemClock
+from strongbox.leases import read_lease
+from strongbox.leases.read_lease import BUCKET_MS, KEPT_MS
+from strongbox.storage.v1 import lease_records_pb2 as storage
+from strongbox.store import keyspace, txn
+from strongbox.store.client import Etcd
+from strongbox.store.memory import Memory
+from strongbox.store.pipeline import Pipeline, Work
+from strongbox.trail.outbox import Outbox
+from tests.services.lease.support import Fence, Lease
+from tests.support.etcd import EtcdCluster
+
+
+async def reap(lease: Lease) -> int:
+    reaper = Reaper(cast("Any", lease.pipeline), lease.guard.lookup, ManualClock(lease.store.now_ms))
+    done = 0
+    while found := await reaper.one_pass(lease.fence):
+        done += found
+    return done
+
+
+def follower(lease: Lease) -> Follower:
+    return Follower(cast("Any", lease.pipeline), lease.guard.lookup, cast("Any", None))
+
+
+def mark(lease: Lease, token: str) -> None:
+    """As services.auth leaves it when a token is revoked."""
+    accessor = lease.accessor_of(token)
+    lease.drop(token)
+    lease.store.seed(keyspace.REVOKED + digest(token).encode(), accessor.encode())
+
+
+async def test_what_is_not_due_is_left_alone(lease: Lease) -> None:
+    name = lease.hold(lease.root, "secret/a", ttl_s=60)
+    assert await reap(lease) == 0
+    assert lease.state(name) == "ACTIVE"
+
+
+async def test_the_expired_are_revoked_stay_readable_for_a_day_and_leave_nothing(lease: Lease) -> None:
+    name = lease.hold(lease.root, "secret/a", ttl_s=60)
+    lease.store.now_ms += 60_000
+    assert lease.state(name) == "EXPIRED"
+    lease.store.now_ms += BUCKET_MS
+    assert await reap(lease) == 1
+    assert lease.state(name) == "REVOKED"
+    lease.store.now_ms += KEPT_MS - BUCKET_MS
+    await reap(lease)
+    assert (await lease.call("GetLease", id=name)).state == "REVOKED"
+    lease.store.now_ms += 2 * BUCKET_MS
+    await reap(lease)
+    assert lease.index() == []
+
+
+async def test_more_than_a_slice_is_reaped_to_the_end(lease: Lease) -> None:
+    for number in range(due.SLICE + 7):
+        lease.hold(lease.root, f"secret/{number}", ttl_s=5)
+    lease.store.now_ms += 5000 + BUCKET_MS
+    assert await reap(lease) == due.SLICE + 7
+
+
+async def test_a_lease_read_again_since_its_entry_was_read_is_kept(lease: Lease) -> None:
+    name = lease.hold(lease.root, "secret/a", ttl_s=60)
+    (entry,) = lease.store.keys(keyspace.LEASES_DUE)
+    lease.store.now_ms += 59_000
+    lease.hold(lease.root, "secret/a")
+    lease.store.now_ms += 60_000
+    lease.store.seed(entry, b"")
+    await reap(lease)
+    assert lease.state(name) == "ACTIVE"
+    assert len(lease.store.keys(keyspace.LEASES_DUE)) == 1
+
+
+async def test_an_entry_that_leads_nowhere_or_to_a_forged_lease_is_dropped(lease: Lease) -> None:
+    name = lease.hold(lease.root, "secret/a", ttl_s=5)
+    lease.store.seed(keyspace.read_lease(name), b"forged")
+    lease.store.seed(read_lease.due_bucket(0) + b"/r" + b"0" * 40, b"")
+    lease.store.now_ms += 60_000
+    await reap(lease)
+    assert lease.store.keys(keyspace.LEASES_DUE) == []
+
+
+async def test_a_deposed_holder_changes_nothing(lease: Lease) -> None:
+    name = lease.hold(lease.root, "secret/a", ttl_s=5)
+    lease.store.now_ms += 60_000
+    lease.fence.over = True
+    with pytest.raises(PermissionError):
+        await reap(lease)
+    assert lease.state(name) == "EXPIRED"
+
+
+async def test_a_revoked_token_loses_every_lease_and_nobody_else_does(lease: Lease) -> None:
+    token, other = lease.reader(secret__ALL="read"), lease.reader(secret__ALL="read")
+    names = [lease.hold(token, f"secret/{number}") for number in range(due.SLICE + 3)]
+    kept = lease.hold(other, "secret/0")
+    mark(lease, token)
+    await follower(lease).catch_up(lease.fence)
+    assert {lease.state(name) for name in names} == {"REVOKED"}
+    assert lease.state(kept) == "ACTIVE"
+
+
+async def test_markers_are_followed_once_with_a_cursor(lease: Lease) -> None:
+    token = lease.reader(secret__a="read")
+    lease.hold(token, "secret/a")
+    mark(lease, token)
+    await follower(lease).catch_up(lease.fence)
+    writes = lease.pipeline.writes
+    await follower(lease).catch_up(lease.fence)
+    assert lease.pipeline.writes <= writes + 1  # the cursor alone
+    value = lease.store.value(keyspace.LEASES_FOLLOWED) or b""
+    assert storage.MarkerCursor.FromString(value).revision > 0
+
+
+async def test_more_markers_than_a_slice_are_all_followed(lease: Lease) -> None:
+    held = []
+    for number in range(due.SLICE + 5):
+        token = lease.reader(secret__ALL="read")
+        held.append(lease.hold(token, f"secret/{number}"))
+        mark(lease, token)
+    await follower(lease).catch_up(lease.fence)
+    assert {lease.state(name) for name in held} == {"REVOKED"}
+
+
+async def test_the_cursor_never_goes_back(lease: Lease) -> None:
+    for revision in (50, 40):
+        lease.store.run(lambda view, at=revision: due.follow_to(view, lease.fence, at))  # type: ignore[misc]
+    assert lease.store.run(lambda view: due.followed(view, lease.fence)).value == 50
+
+
+# with etcd ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def etcd(etcd_member: EtcdCluster) -> AsyncIterator[Etcd]:
+    client = Etcd(etcd_member.endpoints)
+    yield client
+    await client.close()
+
+
+async def test_a_token_revoked_while_the_duty_watches_loses_its_lease(lease: Lease, etcd: Etcd) -> None:
+    pipeline = Pipeline(etcd, Memory(), Outbox("lease"), SystemClock())
+    await pipeline.start()
+    name = read_lease.lease_id("watched", "secret/a")
+    await pipeline.submit(
+        Work(
+            lambda view: read_lease.hold(view, lease.keys, "watched", "secret/a", 0),
+            None,
+            time.monotonic() + 5,
+        )
+    )
+    duty = Follower(pipeline, Lookup(lease.source), etcd)
+    task = asyncio.create_task(duty.work(Fence()))
+    try:
+        await asyncio.sleep(0.3)
+        marker = txn.put(keyspace.REVOKED + b"watched-digest", b"watched")
+        await etcd.transact(txn.txn([], [marker]), idempotent=True)
+        assert await revoked(lease, etcd, name)
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await pipeline.close()
+
+
+async def revoked(lease: Lease, etcd: Etcd, name: str) -> bool:
+    """Whether the lease is revoked within 5 s."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        row = await etcd.get(keyspace.read_lease(name))
+        assert row is not None
+        lease.store.seed(row.key, row.value)
+        if lease.state(name) == "REVOKED":
+            return True
+        await asyncio.sleep(0.05)
+    return False

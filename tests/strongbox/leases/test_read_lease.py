@@ -1,0 +1,154 @@
+"""Read leases: when one is written, what leads to it, and that a forged one is none."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from strongbox.leases import read_lease
+from strongbox.leases.read_lease import ACTIVE, EXPIRED, KEPT_MS, REVOKED, TTL_MS, Held, Record
+from strongbox.store import keyspace
+from tests.support.access import FakeCluster
+
+MINUTE_MS = 60_000
+
+
+class Leases(FakeCluster):
+    """Reads by one token of one path."""
+
+    def hold(self, token_expires_ms: int = 0, accessor: str = "me", path: str = "secret/a") -> Held:
+        done = self.store.run(lambda view: read_lease.hold(view, self.keys, accessor, path, token_expires_ms))
+        return cast("Held", done.value)
+
+    def record(self, name: str) -> Record:
+        found = read_lease.find(self.store.view(), self.keys, name)
+        assert found is not None
+        return found
+
+    def revoke(self, name: str) -> None:
+        self.store.run(lambda view: read_lease.revoke(view, self.keys, self.record(name)))
+
+    def index(self) -> list[bytes]:
+        return self.store.keys(keyspace.ROOT + b"lease/")
+
+
+@pytest.fixture
+def leases() -> Leases:
+    return Leases()
+
+
+def test_an_id_is_that_of_the_accessor_and_path_and_of_nothing_else() -> None:
+    assert read_lease.lease_id("me", "secret/a") == read_lease.lease_id("me", "secret/a")
+    others = {
+        read_lease.lease_id(*pair) for pair in (("me", "secret/b"), ("you", "secret/a"), ("mes", "ecret/a"))
+    }
+    assert len(others | {read_lease.lease_id("me", "secret/a")}) == 4
+    assert read_lease.is_lease_id(read_lease.lease_id("me", "secret/a"))
+
+
+@pytest.mark.parametrize("text", ["", "r", "r" + "0" * 39, "r" + "0" * 41, "r" + "G" * 40, "../" + "0" * 38])
+def test_what_is_no_id_is_known_by_its_form(text: str) -> None:
+    assert not read_lease.is_lease_id(text)
+
+
+def test_a_lease_stands_with_three_entries_that_lead_to_it(leases: Leases) -> None:
+    held = leases.hold()
+    assert held.expires_ms == leases.store.now_ms + TTL_MS
+    kinds = [key.split(b"/")[3] for key in leases.index()]
+    assert kinds == [b"by-accessor", b"by-path", b"due", b"reads"]
+    assert {read_lease.name_in(key) for key in leases.index()} == {held.id}
+
+
+def test_an_hour_of_reads_writes_four_times_and_the_lease_never_runs_out(leases: Leases) -> None:
+    writes, revision = 0, leases.store.revision
+    for _ in range(60):
+        held = leases.hold()
+        assert held.expires_ms > leases.store.now_ms
+        writes, revision = writes + (leases.store.revision != revision), leases.store.revision
+        leases.store.now_ms += MINUTE_MS
+    assert writes == 4
+    assert len(leases.index()) == 4
+
+
+@given(st.lists(st.integers(1, 400), max_size=30), st.integers(2, 400))
+def test_a_short_token_that_is_renewed_never_gets_a_lease_that_is_over(gaps: list[int], ttl: int) -> None:
+    leases = Leases()
+    expires_ms = leases.store.now_ms + ttl * 1000
+    for gap in gaps:
+        held = leases.hold(expires_ms)
+        assert leases.store.now_ms < held.expires_ms <= expires_ms
+        leases.store.now_ms += gap * 1000
+        expires_ms = max(expires_ms, leases.store.now_ms + ttl * 1000)
+
+
+def test_a_lease_extended_is_the_same_and_one_that_ran_out_begins_anew(leases: Leases) -> None:
+    start = leases.store.now_ms
+    name = leases.hold().id
+    leases.store.now_ms += TTL_MS // 2
+    leases.hold()
+    assert leases.record(name).issued_ms == start
+    leases.store.now_ms += 2 * TTL_MS
+    leases.hold()
+    assert leases.record(name).issued_ms == leases.store.now_ms
+
+
+def test_a_revoked_lease_is_kept_readable_and_due_in_a_day(leases: Leases) -> None:
+    name = leases.hold().id
+    leases.revoke(name)
+    record = leases.record(name)
+    assert read_lease.state_of(record, leases.store.now_ms) == REVOKED
+    assert read_lease.due_ms(record) == leases.store.now_ms + KEPT_MS
+    assert len(leases.index()) == 4
+    leases.hold()
+    assert read_lease.state_of(leases.record(name), leases.store.now_ms) == ACTIVE
+    assert len(leases.index()) == 4
+
+
+def test_revoking_the_revoked_keeps_the_first_moment(leases: Leases) -> None:
+    name = leases.hold().id
+    leases.revoke(name)
+    first = leases.record(name).revoked_ms
+    leases.store.now_ms += MINUTE_MS
+    leases.revoke(name)
+    assert leases.record(name).revoked_ms == first
+
+
+def test_an_active_lease_is_expired_from_the_moment_it_names(leases: Leases) -> None:
+    record = leases.record(leases.hold().id)
+    assert read_lease.state_of(record, record.expires_ms - 1) == ACTIVE
+    assert read_lease.state_of(record, record.expires_ms) == EXPIRED
+
+
+def test_a_dropped_lease_leaves_nothing(leases: Leases) -> None:
+    name = leases.hold().id
+    leases.store.run(lambda view: read_lease.drop(view, leases.record(name)))
+    assert leases.index() == []
+
+
+def test_a_lease_copied_or_edited_in_etcd_is_absent_and_replaced(leases: Leases) -> None:
+    held = leases.hold()
+    key = keyspace.read_lease(held.id)
+    copied = keyspace.read_lease(read_lease.lease_id("you", "secret/a"))
+    value = leases.store.value(key) or b""
+    leases.store.seed(copied, value)
+    leases.store.seed(key, value[:-1] + bytes([value[-1] ^ 1]))
+    for forged in (held.id, read_lease.lease_id("you", "secret/a")):
+        assert read_lease.find(leases.store.view(), leases.keys, forged) is None
+    leases.hold()
+    assert leases.record(held.id).accessor == "me"
+
+
+def test_leases_of_a_path_are_not_those_of_a_longer_one(leases: Leases) -> None:
+    leases.hold(path="secret/a")
+    leases.hold(path="secret/a/b")
+    assert len(leases.store.keys(read_lease.by_path_key("secret/a", ""))) == 1
+
+
+@given(st.integers(0, 2**44), st.integers(0, 2**44))
+def test_earlier_buckets_sort_before_later_ones(one: int, other: int) -> None:
+    assert (read_lease.due_bucket(one) < read_lease.due_bucket(other)) == (
+        one // read_lease.BUCKET_MS < other // read_lease.BUCKET_MS
+    )

@@ -1,0 +1,54 @@
+"""The seal service as kv sees it: wraps and unwraps under a real key, counts, waits and fails when told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from strongbox.crypto.aead import Aead
+from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
+from strongbox.crypto.record_keys import RecordKeys
+from strongbox.errors import Sealed, StrongBoxError
+
+
+class FakeKeyClient:
+    """As strongbox.rpc.keys.KeyClient. `gate` holds unwraps back; `error` is what calls raise."""
+
+    def __init__(self, record_keys: RecordKeys | None) -> None:
+        self.record_keys = record_keys
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.error: StrongBoxError | None = None
+        self.wraps = self.unwraps = self.cancelled = 0
+        self._kek = Aead(b"K" * 32)
+        self._callbacks: list[Callable[[], None]] = []
+
+    async def wrap(self, deks: Sequence[Dek]) -> list[WrappedDek]:
+        self._check()
+        self.wraps += len(deks)
+        return [wrap_dek(self._kek, "kv", 1, dek) for dek in deks]
+
+    async def unwrap(self, wrapped: Sequence[WrappedDek]) -> list[bytes]:
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        self._check()
+        self.unwraps += len(wrapped)
+        return [unwrap_dek(self._kek, "kv", one) for one in wrapped]
+
+    def on_sealed(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+
+    def seal(self) -> None:
+        """The cluster is sealed."""
+        self.record_keys = None
+        for callback in self._callbacks:
+            callback()
+
+    def _check(self) -> None:
+        if self.record_keys is None:
+            raise Sealed
+        if self.error is not None:
+            raise self.error

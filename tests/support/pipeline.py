@@ -1,0 +1,66 @@
+"""The pipeline over a `FakeStore`: decides once, carries out at once, keeps the audit records.
+
+`before` is called between the decision and the transaction, as if another replica were faster: when it
+changed what the decision read, the request is decided again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+from strongbox.errors import StrongBoxError
+from strongbox.store.batch import Row
+from strongbox.store.deciding import Outcome, Work
+from strongbox.store.journal import Draft
+from strongbox.store.view import View
+from tests.support.fakes import FakeStore
+
+T = TypeVar("T")
+
+
+class FakePipeline:
+    """As strongbox.store.pipeline.Pipeline."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self.store = store
+        self.audited: list[Draft] = []
+        self.writes = 0
+        self.before: Callable[[], None] | None = None
+
+    async def submit(self, work: Work[T]) -> Outcome[T]:
+        while True:
+            draft = replace(work.draft) if work.draft is not None else None
+            view = self.store.view(draft)
+            try:
+                value = work.decide(view)
+            except StrongBoxError as refusal:
+                if draft is not None and draft.accessor:
+                    self._audit(draft, "refused", refusal.reason)
+                raise
+            if work.on_decided is not None:
+                work.on_decided(value)
+            if self._holds(view):
+                return self._carry_out(view, value, draft)
+
+    def _holds(self, view: View) -> bool:
+        hurry, self.before = self.before, None
+        if hurry is not None:
+            hurry()
+        reads = view.footprint.reads.items()
+        return all(self.store.view().get(key).mod_revision == revision for key, revision in reads)
+
+    def _carry_out(self, view: View, value: T, draft: Draft | None) -> Outcome[T]:
+        def apply(fresh: View) -> None:
+            fresh.footprint = view.footprint
+
+        done = self.store.run(cast("Callable[[View], Any]", apply))
+        self.writes += bool(view.footprint.puts or view.footprint.deletes)
+        if draft is not None:
+            self._audit(draft, "ok", "")
+        return Outcome(value, done.revision, tuple(Row(*row) for row in done.rows))
+
+    def _audit(self, draft: Draft, outcome: str, reason: str) -> None:
+        draft.outcome, draft.reason, draft.ts_ms = outcome, reason, self.store.now_ms
+        self.audited.append(draft)
