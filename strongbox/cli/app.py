@@ -1,0 +1,49 @@
+"""The command's tree. gRPC and the local cluster's runner are imported only by commands that need them."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from strongbox.cli import audit, kv, lease, operator, policy, token
+
+DEV_HELP = "A cluster on this machine, for trying out and for tests."
+
+
+def build(*, with_dev: bool) -> typer.Typer:
+    """The whole command; `with_dev`: with the local cluster's commands, not only their name."""
+    root = typer.Typer(
+        name="strongbox",
+        no_args_is_help=True,
+        add_completion=False,
+        # A traceback with locals would print secrets.
+        pretty_exceptions_enable=False,
+        help="StrongBox, a distributed secrets manager.\n\n"
+        "Settings: STRONGBOX_ADDR (http://127.0.0.1:8201), STRONGBOX_TOKEN, STRONGBOX_CACERT (a PEM file). "
+        "Exit status: 0; 1 refused or failed; 2 a wrong command line, or sealed.",
+    )
+    for room in (operator, kv, token, policy, lease, audit):
+        root.add_typer(room.app)
+    root.add_typer(_dev() if with_dev else _name_only(), name="dev", help=DEV_HELP)
+    return root
+
+
+def _dev() -> typer.Typer:
+    try:
+        from strongbox.dev.cli import app
+    except ImportError as missing:
+        sys.exit(f"strongbox dev: not installed here ({missing.name} is missing)")
+    return app
+
+
+def _name_only() -> typer.Typer:
+    """Stand for `dev` in the list of commands."""
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    return app
+
+
+def main() -> None:
+    """Run the command line; exits."""
+    build(with_dev=sys.argv[1:2] == ["dev"])()

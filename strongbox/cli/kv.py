@@ -1,0 +1,177 @@
+"""`strongbox kv`: secrets and their versions."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from strongbox.cli.intake import read_json, read_secret, to_text
+from strongbox.cli.output import Format, Output, show, show_names, to_dict
+from strongbox.cli.session import complain, connected
+
+if TYPE_CHECKING:
+    from strongbox.client import Secret
+
+app = typer.Typer(name="kv", help="Write, read, list and remove secrets.", no_args_is_help=True)
+metadata_app = typer.Typer(name="metadata", help="All about a secret but its values.", no_args_is_help=True)
+app.add_typer(metadata_app)
+
+SecretPath = Annotated[str, typer.Argument(metavar="PATH", help="Such as app/db_password.")]
+Versions = Annotated[list[int], typer.Option("--version", "-n", help="Which version; may be repeated.")]
+
+ARGV = (
+    "a value never goes on the command line, where others can read it: pipe it, or use --file or --data-file"
+)
+
+
+@app.command("put")
+def put(
+    path: SecretPath,
+    extra: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="< VALUE")] = None,
+    file: Annotated[Path | None, typer.Option("--file", help="The value, as it is; - is stdin.")] = None,
+    data_file: Annotated[
+        Path | None, typer.Option("--data-file", help="A JSON object, stored as data; - is stdin.")
+    ] = None,
+    binary: Annotated[bool, typer.Option("--binary", help="The value is bytes, not text.")] = False,
+    cas: Annotated[int | None, typer.Option(help="The version that must be current; 0: none.")] = None,
+    ttl: Annotated[str | None, typer.Option(help="How long this version lives, such as 90s or 1h.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a new version. The value comes from a pipe (less one line end), a file, or a prompt."""
+    if extra:
+        complain(ARGV)
+    value = _value(file, data_file, binary)
+    with connected() as box:
+        show(to_dict(box.kv.put(path, value, cas=cas, ttl=ttl)), output)
+
+
+def _value(file: Path | None, data_file: Path | None, binary: bool) -> str | bytes | dict[str, Any]:
+    if data_file is not None:
+        if file is not None or binary:
+            complain("--data-file goes with neither --file nor --binary")
+        data = read_json(data_file, "the data")
+        return data if isinstance(data, dict) else complain("the data is not a JSON object")
+    raw = read_secret(file, "Value", confirm=True)
+    return raw if binary else to_text(raw, "the value", "give --binary")
+
+
+@app.command("get")
+def get(
+    path: SecretPath,
+    version: Annotated[int | None, typer.Option("--version", "-n", help="The newest unless given.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="The value alone, byte for byte.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Read one version's value."""
+    with connected() as box:
+        secret = box.kv.get(path, version)
+    if raw:
+        sys.stdout.buffer.write(_bytes_of(secret.value))
+        sys.stdout.buffer.flush()
+    else:
+        show(_facts(secret), output)
+
+
+def _bytes_of(value: str | bytes | dict[str, Any]) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
+
+
+def _facts(secret: Secret) -> dict[str, Any]:
+    """The answer with REST's names."""
+    value: dict[str, Any]
+    match secret.value:
+        case bytes(content):
+            value = {"binary": base64.b64encode(content).decode()}
+        case str(text):
+            value = {"value": text}
+        case data:
+            value = {"data": data}
+    return {
+        "path": secret.path,
+        **value,
+        "version": secret.version,
+        "created_at": secret.created_at.isoformat().replace("+00:00", "Z"),
+        "lease": {"id": secret.lease_id, "ttl": secret.lease_ttl},
+        "revision": secret.revision,
+    }
+
+
+@app.command("list")
+def list_names(
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="A directory; all when absent.")] = "",
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="All secrets below.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Names below a directory; a name that ends in a slash is a directory."""
+    with connected() as box:
+        show_names(box.kv.list(prefix, recursive=recursive), output)
+
+
+@app.command("delete")
+def delete(path: SecretPath, version: Versions = [], output: Output = Format.TABLE) -> None:  # noqa: B006
+    """Soft delete versions, the newest unless named; undelete takes it back."""
+    with connected() as box:
+        show(to_dict(box.kv.delete(path, version)), output)
+
+
+@app.command("undelete")
+def undelete(path: SecretPath, version: Versions, output: Output = Format.TABLE) -> None:
+    """Take a soft delete back."""
+    with connected() as box:
+        show(to_dict(box.kv.undelete(path, version)), output)
+
+
+@app.command("destroy")
+def destroy(path: SecretPath, version: Versions, output: Output = Format.TABLE) -> None:
+    """Remove versions for good."""
+    with connected() as box:
+        show(to_dict(box.kv.destroy(path, version)), output)
+
+
+@metadata_app.command("get")
+def metadata_get(path: SecretPath, output: Output = Format.TABLE) -> None:
+    """Settings, custom metadata, and every version's life."""
+    with connected() as box:
+        show(to_dict(box.kv.metadata(path)), output)
+
+
+@metadata_app.command("set")
+def metadata_set(
+    path: SecretPath,
+    max_versions: Annotated[int | None, typer.Option(help="How many versions are kept.")] = None,
+    cas_required: Annotated[
+        bool | None, typer.Option("--cas-required/--no-cas-required", help="Refuse writes without cas.")
+    ] = None,
+    custom_file: Annotated[
+        Path | None,
+        typer.Option("--custom-file", help="A JSON object of text; replaces the custom metadata."),
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Change the settings that are given."""
+    custom = read_json(custom_file, "the custom metadata") if custom_file else None
+    if custom is not None and not _is_text(custom):
+        complain("the custom metadata is not a JSON object of text")
+    with connected() as box:
+        answer = box.kv.update_metadata(
+            path, max_versions=max_versions, cas_required=cas_required, custom=custom
+        )
+        show(to_dict(answer), output)
+
+
+def _is_text(custom: Any) -> bool:
+    return isinstance(custom, dict) and all(isinstance(value, str) for value in custom.values())
+
+
+@metadata_app.command("delete")
+def metadata_delete(path: SecretPath, output: Output = Format.TABLE) -> None:
+    """Remove the secret, all versions and its metadata, for good."""
+    with connected() as box:
+        show(to_dict(box.kv.delete_metadata(path)), output)

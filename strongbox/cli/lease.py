@@ -1,0 +1,43 @@
+"""`strongbox lease`: who holds what until when."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from strongbox.cli.output import Format, Output, show, show_rows, to_dict
+from strongbox.cli.session import complain, connected
+
+app = typer.Typer(name="lease", help="Look at leases and end them.", no_args_is_help=True)
+
+LeaseId = Annotated[str, typer.Argument(metavar="ID", help="The lease's id.")]
+
+
+@app.command("get")
+def get(lease_id: LeaseId, output: Output = Format.TABLE) -> None:
+    """One lease."""
+    with connected() as box:
+        show(to_dict(box.leases.get(lease_id)), output)
+
+
+@app.command("list")
+def list_leases(
+    path: Annotated[str, typer.Option(help="Of this policy path, such as secret/app/db.")] = "",
+    accessor: Annotated[str, typer.Option(help="Of this token.")] = "",
+    state: Annotated[str, typer.Option(help="Only those in this state, such as ACTIVE.")] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Leases of a path or of a token; one of the two is needed."""
+    if bool(path) == bool(accessor):
+        complain("give --path or --accessor")
+    with connected() as box:
+        found = map(to_dict, box.leases.list(path=path, accessor=accessor, state=state))
+        show_rows(found, ("id", "state", "path", "accessor", "expires_at"), output)
+
+
+@app.command("revoke")
+def revoke(lease_id: LeaseId, output: Output = Format.TABLE) -> None:
+    """End a lease."""
+    with connected() as box:
+        show(to_dict(box.leases.revoke(lease_id)), output)

@@ -1,0 +1,59 @@
+"""`strongbox policy`: what tokens may do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from strongbox.cli.intake import read_json
+from strongbox.cli.output import Format, Output, show, show_names, to_dict
+from strongbox.cli.session import complain, connected
+
+app = typer.Typer(name="policy", help="Write, read, list and delete policies.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The policy's name.")]
+
+
+@app.command("write")
+def write(
+    name: Name,
+    file: Annotated[Path | None, typer.Option("--file", help="The policy; stdin when absent.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make or replace a policy from JSON: {"rules": [{"path": "secret/app/*", "capabilities": ["read"]}]}."""
+    rules = _rules(read_json(file, "the policy"), name)
+    with connected() as box:
+        show(to_dict(box.policies.write(name, rules)), output)
+
+
+def _rules(document: Any, name: str) -> list[Any]:
+    """The rules, when the document has them, perhaps this name, and nothing else: misspelt is refused."""
+    if not isinstance(document, dict) or not isinstance(document.get("rules"), list):
+        complain('the policy is not {"rules": […]}')
+    if document.keys() - {"rules", "name"} or document.get("name", name) != name:
+        complain('the policy has fields other than "rules", or another name')
+    rules: list[Any] = document["rules"]
+    return rules
+
+
+@app.command("read")
+def read(name: Name, output: Output = Format.TABLE) -> None:
+    """A policy's rules."""
+    with connected() as box:
+        show(to_dict(box.policies.read(name)), output)
+
+
+@app.command("list")
+def list_names(output: Output = Format.TABLE) -> None:
+    """Names of all policies."""
+    with connected() as box:
+        show_names(box.policies.list(), output)
+
+
+@app.command("delete")
+def delete(name: Name, output: Output = Format.TABLE) -> None:
+    """Remove a policy."""
+    with connected() as box:
+        show(to_dict(box.policies.delete(name)), output)
