@@ -38,7 +38,7 @@ RIPE_MS = 10_000
 SPACING = 15.0  # seconds between purges: compaction and defragmentation are work for every member
 COMPACT_EVERY = 30.0  # seconds
 KEEP_HISTORY = 60.0  # seconds
-SLICE = 64  # requests to purge of one pass
+SLICE = 64  # requests to purge that are read, or settled, in one go
 DEADLINE = 5.0  # seconds for one transaction
 DEFRAGMENT = 10.0  # seconds to wait for one member: one that is cut off must not keep the others waiting
 
@@ -60,10 +60,11 @@ class Upkeep(Protocol):
         """Give one member's free pages back; `timeout` in seconds."""
 
 
-def read_requests(view: View, fence: Fence) -> None:
-    """Fetch a slice of what is to be purged."""
+def read_requests(view: View, fence: Fence, after: bytes = b"") -> None:
+    """Fetch a slice of what is to be purged, behind the key `after`."""
     fence.require(view)
-    view.fetch(keyspace.KV_PURGES, keyspace.prefix_end(keyspace.KV_PURGES), limit=SLICE)
+    start = after + b"\0" if after else keyspace.KV_PURGES
+    view.fetch(start, keyspace.prefix_end(keyspace.KV_PURGES), limit=SLICE)
 
 
 def ripe(rows: Sequence[Row], now_ms: int) -> list[Row]:
@@ -138,15 +139,28 @@ class Purge:
         old = self._history.due(now)
         if old is not None:
             await self._etcd.compact(old, physical=False)
-        rows = ripe(told.rows, self._clock.now_ms())
-        if not rows or now - self._purged_at < SPACING:
+        if not told.rows or now - self._purged_at < SPACING:
             return 0
-        self._purged_at = now
+        rows = ripe(await self._all(term, told.rows), self._clock.now_ms())
+        if rows:
+            self._purged_at = now
+            await self._purge(term, rows)
+        return len(rows)
+
+    async def _all(self, term: Fence, first: Sequence[Row]) -> list[Row]:
+        """Every request there is: one compaction serves them all."""
+        rows, page = list(first), first
+        while len(page) == SLICE:
+            last = rows[-1].key
+            page = (await self._submit(_reading(term, last))).rows
+            rows += page
+        return rows
+
+    async def _purge(self, term: Fence, rows: Sequence[Row]) -> None:
         await self._etcd.compact(max(row.mod_revision for row in rows))
         await self._defragment()
-        for row in rows:
-            await self._settle(term, row)
-        return len(rows)
+        for start in range(0, len(rows), SLICE):
+            await asyncio.gather(*(self._settle(term, row) for row in rows[start : start + SLICE]))
 
     async def _defragment(self) -> None:
         """One member at a time: it serves nothing meanwhile. Whoever is down has it done next time."""
@@ -161,3 +175,7 @@ class Purge:
 
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
         return await self._pipeline.submit(Work(decide, None, time.monotonic() + DEADLINE))
+
+
+def _reading(term: Fence, after: bytes) -> Callable[[View], None]:
+    return lambda view: read_requests(view, term, after)

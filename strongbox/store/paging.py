@@ -30,6 +30,6 @@ def position_of(token: str) -> bytes:
         position = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise InvalidInput("page_token is not one of ours") from None
-    if len(position) > MAX_POSITION:
+    if len(position) > MAX_POSITION or token_of(position) != token:
         raise InvalidInput("page_token is not one of ours")
     return position

@@ -92,6 +92,15 @@ async def test_destroyed_any_time_it_is_purged_within_a_minute(duty: Duty) -> No
             assert 0 < version.purged_ms - version.destroyed_ms <= 40_000
 
 
+async def test_however_many_were_destroyed_one_compaction_serves_them_all(duty: Duty) -> None:
+    for number in range(2 * purge.SLICE + 3):
+        await duty.kv.write(f"s/{number}")
+        await duty.kv.change("Destroy", 1, path=f"s/{number}")
+    assert await duty.after(11) == 2 * purge.SLICE + 3
+    assert len(duty.upkeep.compacted) == 1
+    assert duty.kv.store.keys(keyspace.KV_PURGES) == []
+
+
 async def test_a_member_that_is_down_keeps_nobody_waiting(duty: Duty) -> None:
     await duty.kv.write()
     await duty.kv.change("Destroy", 1)
