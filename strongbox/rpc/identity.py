@@ -48,5 +48,5 @@ def parse_peer(spiffe_id: str) -> Peer:
 
 
 def _spiffe_id(properties: Mapping[str, Iterable[bytes]]) -> str:
-    value, *more = properties.get("peer_spiffe_id", (b"",))
-    return "" if more else value.decode("ascii", "replace")
+    values = tuple(properties.get("peer_spiffe_id", ()))
+    return values[0].decode("ascii", "replace") if len(values) == 1 else ""

@@ -33,6 +33,7 @@ class Access:
     limit: float
     unary: bool
     token_required: bool = False
+    retryable: bool = False
     quiet: bool = False
 
 
@@ -75,4 +76,5 @@ def _access(service: str, method: MethodDescriptor) -> Access:
         limit=SLOW_LIMIT if rule.slow else LIMIT,
         unary=not (method.client_streaming or method.server_streaming),
         token_required=rule.token_required,
+        retryable=rule.retryable,
     )

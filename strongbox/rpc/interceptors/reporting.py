@@ -1,9 +1,9 @@
 """What is told about each call when it is over: one log line, one count, and whether it may be repeated.
 
-A line names nobody but the peer, the client's address and the request id; the token's accessor is in the audit
-trail. Refusals are told at level info, successes at debug: a line costs 12 µs by itself, but 50 µs of a loaded
-process, because writing gives the interpreter away. Refusals without a valid token are counted for the trail (`on_stranger`),
-which records them in a bounded way.
+A line names nobody but the peer, the client's address and the request id; the token's accessor is in the
+audit trail. Refusals are told at level info, successes at debug: a line costs 12 µs by itself, but 50 µs of a
+loaded process, because writing gives the interpreter away. Refusals without a valid token are counted for the
+trail (`on_stranger`), which records them in a bounded way.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Reporter:
             self._on_stranger(call.inbound.client if call.inbound is not None else "")
         # `NoQuorum` promises that nothing happened. A late one leaves no time for another try.
         early = time.monotonic() - call.started < call.access.limit / 2
-        return early and isinstance(error, NoQuorum)
+        return call.access.retryable and early and isinstance(error, NoQuorum)
 
     def _tell(self, call: Call, outcome: str) -> None:
         seconds = time.monotonic() - call.started

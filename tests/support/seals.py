@@ -1,0 +1,76 @@
+"""Seal replicas of three lines, over real mutual TLS: they answer the key stream as they are told to."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+from strongbox.crypto.aead import Aead
+from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
+from strongbox.crypto.errors import IntegrityError
+from strongbox.rpc.identity import peer_of
+from strongbox.rpc.interceptors.reporting import Reporter
+from strongbox.rpc.server import Server
+from strongbox.seal.v1 import seal_peer_service_pb2 as pb
+from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
+from tests.support.certs import Identities
+
+KEK = os.urandom(32)
+RECORD_KEYS = {1: b"1" * 32}
+
+
+class FakeSeal(rpc.SealPeerServiceServicer):
+    """One replica. `error`: the reason it refuses with; `delay` in seconds; `asked`: all requests."""
+
+    def __init__(self, identities: Identities) -> None:
+        self.identities = identities
+        self.error = ""
+        self.delay = 0.0
+        self.record_keys = dict(RECORD_KEYS)
+        self.asked: list[pb.StreamKeysRequest] = []
+        self.address = ""
+        self._server: Server | None = None
+
+    async def start(self, port: int = 0) -> None:
+        self._server = Server(self.identities.of("seal"), Reporter())
+        self._server.serve(
+            rpc.add_SealPeerServiceServicer_to_server, self, "strongbox.seal.v1.SealPeerService"
+        )
+        self.address = f"127.0.0.1:{self._server.bind(f'127.0.0.1:{port}')}"
+        await self._server.start()
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(0)
+            self._server = None
+
+    async def start_again(self) -> None:
+        await self.start(int(self.address.rpartition(":")[2]))
+
+    async def StreamKeys(self, requests: Any, context: Any) -> AsyncIterator[pb.StreamKeysResponse]:
+        purpose = peer_of(context).service
+        async for request in requests:
+            self.asked.append(request)
+            await asyncio.sleep(self.delay)
+            yield self._answer(purpose, request)
+
+    def _answer(self, purpose: str, request: pb.StreamKeysRequest) -> pb.StreamKeysResponse:
+        reply = pb.StreamKeysResponse(id=request.id, error=self.error)
+        if self.error:
+            return reply
+        for dek in request.wrap:
+            w = wrap_dek(Aead(KEK), purpose, 1, Dek(dek.id, dek.key))
+            reply.wrapped.add(id=w.id, term=w.term, ciphertext=w.ciphertext, tag=w.tag, nonce=w.nonce)
+        for one in request.unwrap:
+            found = WrappedDek(one.id, one.term, one.ciphertext, one.tag, one.nonce)
+            try:
+                key = unwrap_dek(Aead(KEK), purpose, found)
+            except IntegrityError:
+                key = b""
+            reply.unwrapped.add(id=one.id, key=key)
+        if request.record_keys:
+            for term in sorted(self.record_keys, reverse=True):
+                reply.record_keys.add(term=term, key=self.record_keys[term])
+        return reply
