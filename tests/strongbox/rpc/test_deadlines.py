@@ -34,17 +34,17 @@ async def test_a_deadline_that_has_passed_ends_it_too() -> None:
 
 
 async def test_a_cancellation_stays_a_cancellation_even_beside_the_deadline() -> None:
-    deadlines = Deadlines()
+    deadlines, overdue = Deadlines(), asyncio.Event()
 
     async def stubborn() -> None:
         try:
             await asyncio.sleep(5)
         except asyncio.CancelledError:
-            await asyncio.sleep(TICK)  # until the other cancellation has come as well
-            raise
+            overdue.set()
+            await asyncio.sleep(5)  # until the other cancellation has come as well
 
-    task = asyncio.create_task(deadlines.within(time.monotonic() + 2 * TICK, stubborn()))
-    await asyncio.sleep(3.2 * TICK)
+    task = asyncio.create_task(deadlines.within(time.monotonic(), stubborn()))
+    await overdue.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
