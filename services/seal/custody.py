@@ -57,8 +57,11 @@ class Custody:
         return self._held.keyring.record_keys if self._held else None
 
     def hold(self, root: LockedBytes, keyring: Keyring, generation: int, asked: float) -> None:
-        """Take the keys in; `asked`: when the proof of that generation was asked for. Not a second time."""
-        if self._held is not None:
+        """Take the keys in; `asked`: when the proof of that generation was asked for.
+
+        Not a second time, and not by a process that has wiped keys before: it is about to be replaced.
+        """
+        if self._held is not None or self.wiped.is_set():
             root.wipe()
             keyring.wipe()
             return

@@ -149,6 +149,7 @@ class Newcomer:
 
     async def _try(self, state: SealState) -> None:
         try:
+            self._opener.require_lasting()
             await self._have_session_of_own()
             deadline = time.monotonic() + _ASK_WITHIN
             for stub in await self._peers.stubs(deadline):

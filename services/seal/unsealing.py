@@ -65,6 +65,7 @@ class Unsealing:
 
     async def give(self, share: Share, inbound: Inbound) -> Progress:
         """Count a share in, tell the others. Raises NotInitialized, WrongShare, NoQuorum, UnknownOutcome."""
+        self._opener.require_lasting()
         fresh = secrets.token_hex(8)
         draft = draft_of(inbound, "Unseal", PATH)
         work = Work(lambda view: unseal.give(view, share, fresh), draft, inbound.deadline, always=True)
@@ -84,6 +85,7 @@ class Unsealing:
 
     async def relayed(self, nonce: str, texts: Iterable[bytes], deadline: float) -> pb.RelaySharesResponse:
         """A peer's shares: taken in when valid and of the attempt under way, or enough by themselves."""
+        self._opener.require_lasting()
         shares = [parse_share(text.decode("ascii", "replace")) for text in texts]
         work = Work(unseal.look, None, deadline)
         standing = (await self._pipeline.submit(work)).value

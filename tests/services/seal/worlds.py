@@ -1,0 +1,63 @@
+"""A cluster that was initialized, in memory, and the hands to decide on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from services.seal import initialise, unseal
+from services.seal.initialise import Origin
+from services.seal.repository import SealState
+from services.seal.unseal import Standing
+from strongbox.crypto.shamir import Share
+from strongbox.storage.v1 import seal_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.journal import Draft
+from tests.support.fakes import FakeStore
+
+
+def draft() -> Draft:
+    return Draft(op="Unseal", path="sys/unseal", request_id="r", client="127.0.0.1")
+
+
+@dataclass
+class World:
+    """Made by init; every method decides and carries out."""
+
+    shares: int = 3
+    threshold: int = 2
+    origin: Origin = field(init=False)
+    store: FakeStore = field(default_factory=FakeStore)
+    audited: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.origin = initialise.conceive(self.shares, self.threshold, self.store.now_ms)
+        self.store.run(lambda view: initialise.found(view, self.origin), draft())
+
+    @property
+    def config(self) -> storage.SealConfig:
+        return storage.SealConfig.FromString(self.origin.puts[keyspace.SEAL_CONFIG])
+
+    @property
+    def state(self) -> SealState:
+        state = SealState.parse(self.store.value(keyspace.SEAL_STATE))
+        assert state is not None
+        return state
+
+    def share(self, index: int) -> Share:
+        return self.origin.shares[index - 1]
+
+    def give(self, index: int, nonce: str = "fresh") -> Standing:
+        outcome = self.store.run(lambda view: unseal.give(view, self.share(index), nonce), draft())
+        if outcome.view.draft is not None:
+            self.audited.append("Unseal")
+        assert isinstance(outcome.value, Standing)
+        return outcome.value
+
+    def complete(self, nonce: str, node: str = "node-1") -> SealState:
+        replica = storage.SealReplica(node=node, ordinal="1", lease=7)
+        outcome = self.store.run(lambda view: unseal.complete(view, nonce, replica), draft())
+        assert isinstance(outcome.value, SealState)
+        return outcome.value
+
+    def replica(self, node: str) -> storage.SealReplica:
+        return storage.SealReplica.FromString(self.store.value(keyspace.seal_replica(node)) or b"")
