@@ -30,6 +30,8 @@ def main() -> int:
                 results.append(_run(check, world, options.verbose))
     finally:
         world.stop()
+    if world.patience.spent:
+        print(f"the machine was too busy {world.patience.spent} times: asked again after a 503")
     print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
     return 0 if all(results) else 1
 
@@ -38,21 +40,21 @@ def _run(check: Check, world: World, verbose: bool) -> bool:
     assert check.run is not None
     started = time.monotonic()
     try:
-        check.run(world)
+        remark = check.run(world)
     except Exception as error:
         _row(check, "FAILED", time.monotonic() - started)
         print(textwrap.indent(str(error).strip() or type(error).__name__, "       "), flush=True)
         if verbose:
             traceback.print_exc()
         return False
-    _row(check, "passed", time.monotonic() - started)
+    _row(check, "passed", time.monotonic() - started, remark or "")
     return True
 
 
-def _row(check: Check, outcome: str, seconds: float) -> None:
+def _row(check: Check, outcome: str, seconds: float, remark: str = "") -> None:
     label = f"{check.scenario}.{check.number}"
     took = f"{seconds:6.1f} s" if seconds else " " * 8
-    first, *rest = textwrap.wrap(f"{check.title}: {check.text}", 78)
+    first, *rest = textwrap.wrap(f"{check.title}: {check.text}" + (f" [{remark}]" if remark else ""), 78)
     print(f"{label:<5} {outcome:<13} {took}  {first}")
     for line in rest:
         print(" " * 31 + line)

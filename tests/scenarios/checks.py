@@ -11,13 +11,13 @@ from tests.scenarios.world import World
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One row. `run` raises when it does not hold; None: what it is about is not built yet."""
+    """One row. `run` raises when it does not hold, and may return a remark; None: not built yet."""
 
     scenario: str
     number: int
     title: str
     text: str
-    run: Callable[[World], None] | None = None
+    run: Callable[[World], str | None] | None = None
 
 
 CHECKS = (

@@ -6,6 +6,9 @@ They share no code with the service, so that both sides cannot be wrong together
 from __future__ import annotations
 
 import json
+import secrets
+import time
+from collections.abc import Callable
 from typing import Any, Self
 
 import grpc
@@ -30,24 +33,62 @@ class Refused(Exception):
         super().__init__(f"{http or ''} {code} {self.reason}: {message}".strip())
 
 
+class Patience:
+    """Asks again what a machine too busy for etcd's heartbeats refused with 503 or 504, and counts how often.
+
+    For tests of what an answer is, not of whether there is one. What is asked again carries the same
+    idempotency key, so nothing is done twice.
+    """
+
+    REASONS = frozenset(
+        {"NO_QUORUM", "UNKNOWN_OUTCOME", "DEPENDENCY_DOWN", "DEADLINE_EXCEEDED", "UNAVAILABLE"}
+    )
+
+    def __init__(self, seconds: float = 15.0) -> None:
+        self.seconds, self.spent = seconds, 0
+
+    def ask(self, attempt: Callable[[], Any]) -> Any:
+        """What `attempt` gives or raises in the end."""
+        deadline = time.monotonic() + self.seconds
+        while True:
+            try:
+                return attempt()
+            except Refused as refusal:
+                if refusal.reason not in self.REASONS or time.monotonic() > deadline:
+                    raise
+            self.spent += 1
+            time.sleep(0.1)
+
+
+NONE = Patience(0)
+
+
 class RestClient:
     """JSON over HTTP/1.1 through one gateway, on one kept connection."""
 
-    def __init__(self, gateway: str, token: str = "") -> None:
-        self.gateway = gateway
+    def __init__(self, gateway: str, token: str = "", patience: Patience = NONE) -> None:
+        self.gateway, self._patience = gateway, patience
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(base_url=gateway, headers=headers, timeout=TIMEOUT)
 
     def call(self, method: str, path: str, body: Any = None, **params: Any) -> dict[str, Any]:
         """The answer's JSON. Raises Refused; httpx errors when there is no answer."""
-        answer = self.raw(method, path, None if body is None else json.dumps(body).encode(), **params)
-        if answer.status_code != 200:
-            raise refusal_of(answer)
-        return dict(answer.json())
+        content, key = None if body is None else json.dumps(body).encode(), secrets.token_hex(8)
 
-    def raw(self, method: str, path: str, content: bytes | None = None, **params: Any) -> httpx.Response:
-        """The answer as it is; `path` goes out exactly as written."""
+        def attempt() -> dict[str, Any]:
+            answer = self.raw(method, path, content, key, **params)
+            if answer.status_code != 200:
+                raise refusal_of(answer)
+            return dict(answer.json())
+
+        return dict(self._patience.ask(attempt))
+
+    def raw(
+        self, method: str, path: str, content: bytes | None = None, key: str = "", /, **params: Any
+    ) -> httpx.Response:
+        """The answer as it is; `path` goes out exactly as written, `key` as the idempotency key."""
         headers = {"content-type": "application/json"} if content is not None else {}
+        headers |= {"idempotency-key": key} if key else {}
         # A raw target: httpx would otherwise tidy dots and escapes, which are what some tests are about.
         request = self._client.build_request(
             method, "/", content=content, params=params or None, headers=headers
@@ -82,7 +123,7 @@ def refusal_of(answer: httpx.Response) -> Refused:
     details = {str(detail.get("@type")): detail for detail in body.get("details", [])}
     return Refused(
         _code_name(int(body.get("code", 2))), answer.status_code, str(body.get("message", "")),
-        details.get(_ERROR_INFO, {}), str(details.get(_REQUEST_INFO, {}).get("request_id", "")),
+        details.get(_ERROR_INFO, {}), str(details.get(_REQUEST_INFO, {}).get("request_id") or ""),
     )  # fmt: skip
 
 
@@ -93,7 +134,8 @@ def _code_name(number: int) -> str:
 class GrpcClient:
     """Native gRPC through one gateway; calls go by the RPC's name."""
 
-    def __init__(self, address: str, token: str = "") -> None:
+    def __init__(self, address: str, token: str = "", patience: Patience = NONE) -> None:
+        self._patience = patience
         self._channel = grpc.insecure_channel(
             address, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
         )
@@ -111,11 +153,17 @@ class GrpcClient:
             request_serializer=lambda it: it if isinstance(it, bytes) else it.SerializeToString(),
             response_deserializer=rpc.response.FromString,
         )
-        metadata = (("authorization", f"Bearer {self._token}"),) if self._token else ()
-        try:
-            return call(request, timeout=timeout, metadata=metadata)
-        except grpc.RpcError as error:
-            raise _refusal_of_call(error) from None
+        metadata: tuple[tuple[str, str], ...] = (("idempotency-key", secrets.token_hex(8)),)
+        if self._token:
+            metadata = (*metadata, ("authorization", f"Bearer {self._token}"))
+
+        def attempt() -> Any:
+            try:
+                return call(request, timeout=timeout, metadata=metadata)
+            except grpc.RpcError as error:
+                raise _refusal_of_call(error) from None
+
+        return self._patience.ask(attempt)
 
     def close(self) -> None:
         self._channel.close()

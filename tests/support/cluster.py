@@ -26,7 +26,7 @@ from typing import Any, Self
 
 import pytest
 
-from tests.support.clients import GrpcClient, RestClient
+from tests.support.clients import NONE, GrpcClient, Patience, RestClient
 
 ROOT = Path(__file__).resolve().parents[2]
 _UP_SECONDS = 180.0
@@ -143,13 +143,13 @@ class Cluster:
     def shares(self) -> list[str]:
         return [str(share) for share in self._read("init.json")["shares"]]
 
-    def rest(self, token: str = "", node: int = 0) -> RestClient:
+    def rest(self, token: str = "", node: int = 0, patience: Patience = NONE) -> RestClient:
         """A REST client of that node's gateway."""
-        return RestClient(self.gateways[node], token)
+        return RestClient(self.gateways[node], token, patience)
 
-    def grpc(self, token: str = "", node: int = 0) -> GrpcClient:
+    def grpc(self, token: str = "", node: int = 0, patience: Patience = NONE) -> GrpcClient:
         """A native gRPC client of that node's gateway."""
-        return GrpcClient(self.gateways[node].removeprefix("http://"), token)
+        return GrpcClient(self.gateways[node].removeprefix("http://"), token, patience)
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 
 from tests.support.surface import Rpc
 
-_ACCESSOR = "acc_0000000000000000000000"
+_ACCESSOR = "A" * 24
 _VARIABLE = re.compile(r"\{(\w+)(=\*\*)?\}")
 
 FIELDS: dict[str, dict[str, Any]] = {

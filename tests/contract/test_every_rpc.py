@@ -1,0 +1,216 @@
+"""Every public RPC over native gRPC, through the gateway: what the contract promises when all is well.
+
+`covers` names the RPCs that a test is about; an RPC that no test names fails `test_no_rpc_is_untested`, and
+so does a name that is no RPC.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+
+from tests.support.clients import GrpcClient
+from tests.support.cluster import Cluster
+from tests.support.expect import eventually, refused
+from tests.support.samples import FIELDS
+from tests.support.surface import all_rpcs, public_rpcs
+
+pytestmark = pytest.mark.cluster
+Test = TypeVar("Test", bound=Callable[..., None])
+Fresh = Callable[[str], str]
+COVERED: set[str] = set()
+
+
+def covers(*names: str) -> Callable[[Test], Test]:
+    """Says that a test exercises these RPCs."""
+    COVERED.update(names)
+    return lambda test: test
+
+
+def test_no_rpc_is_untested() -> None:
+    names = {rpc.name for rpc in public_rpcs()}
+    assert names == COVERED, f"untested: {names - COVERED}; no RPCs: {COVERED - names}"
+    assert names == set(FIELDS), "tests/support/samples.py lists other RPCs"
+
+
+def test_names_are_told_apart_and_every_public_rpc_has_a_rest_path() -> None:
+    names = [rpc.name for rpc in all_rpcs()]
+    assert len(names) == len(set(names))
+    assert all(rpc.bindings for rpc in public_rpcs())
+
+
+@covers("WriteSecret", "ReadSecret")
+def test_a_secret_is_written_and_read_in_each_of_its_three_forms(native: GrpcClient, fresh: Fresh) -> None:
+    path = fresh("forms")
+    forms: list[dict[str, Any]] = [{"value": ""}, {"data": {"a": [1, None, "x"]}}, {"binary": b"\0\xff"}]
+    for number, form in enumerate(forms, 1):
+        written = native.call("WriteSecret", path=path, cas=number - 1, **form)
+        assert (written.path, written.version) == (path, number)
+        assert int(written.revision) > 0
+        read = native.call("ReadSecret", path=path)
+        (name,) = form
+        assert read.HasField(name)
+        assert sum(read.HasField(other) for other in ("value", "data", "binary")) == 1
+        assert (read.version, read.path) == (number, path)
+        assert read.created_at == written.created_at
+        assert 0 < read.lease.ttl <= 3600
+    assert native.call("ReadSecret", path=path, version=1).value == ""
+
+
+@covers("DeleteSecretVersions", "UndeleteSecretVersions", "DestroySecretVersions")
+def test_versions_are_deleted_undeleted_and_destroyed(native: GrpcClient, fresh: Fresh) -> None:
+    path = fresh("versions")
+    for value in "abc":
+        native.call("WriteSecret", path=path, value=value)
+    assert list(native.call("DeleteSecretVersions", path=path).versions) == [3]
+    refused("NOT_FOUND/DELETED", native.call, "ReadSecret", path=path)
+    assert list(native.call("DeleteSecretVersions", path=path, versions=[1, 2]).versions) == [1, 2]
+    assert list(native.call("UndeleteSecretVersions", path=path, versions=[3, 1]).versions) in (
+        [1, 3],
+        [3, 1],
+    )
+    assert native.call("ReadSecret", path=path).value == "c"
+    assert list(native.call("DestroySecretVersions", path=path, versions=[1]).versions) == [1]
+    refused("NOT_FOUND/DESTROYED", native.call, "ReadSecret", path=path, version=1)
+
+
+@covers("ReadSecretMetadata", "UpdateSecretMetadata", "DeleteSecretMetadata")
+def test_metadata_are_read_changed_and_removed_with_the_secret(native: GrpcClient, fresh: Fresh) -> None:
+    path = fresh("metadata")
+    native.call("WriteSecret", path=path, value="a")
+    before = native.call("ReadSecretMetadata", path=path)
+    assert (before.current_version, before.max_versions, before.cas_required) == (1, 10, False)
+    native.call("UpdateSecretMetadata", path=path, max_versions=2, cas_required=True, custom={"owner": "me"})
+    refused("INVALID_ARGUMENT", native.call, "WriteSecret", path=path, value="no cas")
+    for number in (1, 2):
+        native.call("WriteSecret", path=path, value="b", cas=number)
+    after = native.call("ReadSecretMetadata", path=path)
+    assert (after.max_versions, after.cas_required, dict(after.custom)) == (2, True, {"owner": "me"})
+    assert [one.version for one in after.versions] == [2, 3]
+    native.call("DeleteSecretMetadata", path=path)
+    for name in ("ReadSecret", "ReadSecretMetadata"):
+        refused("NOT_FOUND", native.call, name, path=path)
+
+
+@covers("ListSecrets")
+def test_secrets_are_listed_in_pages_by_level_or_in_depth(native: GrpcClient, fresh: Fresh) -> None:
+    folder = fresh("list")
+    for name in ("a", "b/c", "b/d/e", "f"):
+        native.call("WriteSecret", path=f"{folder}/{name}", value="x")
+    assert list(native.call("ListSecrets", prefix=folder).names) == ["a", "b/", "f"]
+    assert len(_all_pages(native, "ListSecrets", "names", prefix=folder, page_size=1)) == 3
+    deep = _all_pages(native, "ListSecrets", "names", prefix=f"{folder}/", recursive=True, page_size=2)
+    assert [name.removeprefix(f"{folder}/") for name in deep] == ["a", "b/c", "b/d/e", "f"]
+
+
+def _all_pages(native: GrpcClient, name: str, field: str, **fields: Any) -> list[str]:
+    found, token = [], ""
+    for _ in range(200):
+        page = native.call(name, page_token=token, **fields)
+        found += list(getattr(page, field))
+        token = page.next_page_token
+        if not token:
+            return found
+    raise AssertionError("the pages have no end")
+
+
+@covers("CreateToken", "LookupSelf", "RenewSelf", "RevokeSelf")
+def test_a_token_knows_renews_and_ends_itself(native: GrpcClient, cluster: Cluster) -> None:
+    made = native.call("CreateToken", policies=["default"], ttl={"string_value": "60s"}, display_name="me")
+    assert (made.ttl, made.renewable, list(made.policies)) == (60, True, ["default"])
+    with cluster.grpc(made.token, 2) as own:
+        told = own.call("LookupSelf")
+        assert (told.accessor, told.display_name) == (made.accessor, "me")
+        assert 0 < told.ttl <= 60
+        assert own.call("RenewSelf", increment={"number_value": 120}).ttl in (119, 120)
+        assert own.call("RevokeSelf").accessor == made.accessor
+        refused("UNAUTHENTICATED/UNAUTHENTICATED", own.call, "LookupSelf")
+
+
+@covers("LookupToken", "RenewToken", "RevokeToken", "ListTokens")
+def test_tokens_are_managed_by_their_accessors(native: GrpcClient, cluster: Cluster) -> None:
+    made = native.call("CreateToken", policies=["default"])
+    assert native.call("LookupToken", accessor=made.accessor).accessor == made.accessor
+    assert made.accessor in _all_pages(native, "ListTokens", "accessors", page_size=2)
+    assert native.call("RenewToken", accessor=made.accessor, increment={"string_value": "2h"}).ttl > 3600
+    for _ in range(2):  # revoking the revoked succeeds
+        assert native.call("RevokeToken", accessor=made.accessor).accessor == made.accessor
+    refused("NOT_FOUND", native.call, "LookupToken", accessor=made.accessor)
+    with cluster.grpc(made.token) as dead:
+        refused("UNAUTHENTICATED", dead.call, "LookupSelf")
+
+
+@covers("WritePolicy", "ReadPolicy", "DeletePolicy", "ListPolicies")
+def test_policies_are_written_read_listed_and_deleted(native: GrpcClient, fresh: Fresh) -> None:
+    name = fresh("Policy")
+    rules = [{"path": "secret/x/*", "capabilities": ["read", "list"]}]
+    assert native.call("WritePolicy", name=name, rules=rules).name == name
+    read = native.call("ReadPolicy", name=name)
+    assert [(rule.path, sorted(rule.capabilities)) for rule in read.rules] == [
+        ("secret/x/*", ["list", "read"])
+    ]
+    assert name in _all_pages(native, "ListPolicies", "names", page_size=1)
+    refused("INVALID_ARGUMENT", native.call, "WritePolicy", name=name.upper(), rules=rules)
+    native.call("DeletePolicy", name=name)
+    refused("NOT_FOUND", native.call, "ReadPolicy", name=name)
+
+
+@covers("GetLease", "ListLeases", "RevokeLease")
+def test_reading_gives_a_lease_that_is_seen_and_revoked(native: GrpcClient, fresh: Fresh) -> None:
+    path = fresh("leased")
+    native.call("WriteSecret", path=path, value="x")
+    lease = native.call("ReadSecret", path=path).lease.id
+    assert "/" not in lease
+    seen = native.call("GetLease", id=lease)
+    assert (seen.id, seen.state, seen.path) == (lease, "ACTIVE", f"secret/{path}")
+    for query in ({"path": f"secret/{path}"}, {"accessor": seen.accessor, "page_size": 1000}):
+        assert lease in [one.id for one in native.call("ListLeases", **query).leases]
+    for _ in range(2):
+        assert native.call("RevokeLease", id=lease).state == "REVOKED"
+    assert native.call("GetLease", id=lease).state == "REVOKED"
+
+
+@covers("ListEntries", "ExportKey")
+def test_what_was_acknowledged_is_in_the_audit_chain(native: GrpcClient, fresh: Fresh) -> None:
+    path = fresh("audited")
+    native.call("WriteSecret", path=path, value="x")
+    refused("NOT_FOUND", native.call, "ReadSecret", path=path, version=9)
+    listed = native.call("ListEntries", path=f"secret/{path}")
+    assert (listed.entries[0].op, listed.entries[0].outcome) == ("WriteSecret", "ok")
+    assert {one.op for one in listed.entries} == {"WriteSecret", "ReadSecret"}
+    assert all(re.fullmatch("[0-9a-f]{64}", one.hmac) for one in listed.entries)
+    assert listed.head.index >= listed.entries[-1].index
+    assert native.call("ExportKey").key
+
+
+@covers("GetHealth", "GetReady", "GetSealStatus")
+def test_health_readiness_and_seal_status_need_no_token(cluster: Cluster) -> None:
+    for node, name in enumerate(cluster.node_ids):
+        with cluster.grpc("a token that is ignored", node) as anybody:
+            health = anybody.call("GetHealth")
+            assert (health.node_id, health.initialized, health.sealed) == (name, True, False)
+            assert sorted(one.id for one in health.nodes) == cluster.node_ids
+            assert health.leader in cluster.node_ids
+            assert health.term >= 1
+            eventually(10, anybody.call, "GetReady")
+            status = anybody.call("GetSealStatus")
+            assert (status.shares, status.threshold, status.sealed) == (3, 2, False)
+
+
+@covers("Initialize", "Unseal")
+def test_an_initialised_cluster_refuses_init_and_takes_shares_as_unsealed(cluster: Cluster) -> None:
+    with cluster.grpc() as anybody:
+        refused("INVALID_ARGUMENT/ALREADY_INITIALIZED", anybody.call, "Initialize")
+        answer = anybody.call("Unseal", share=cluster.shares[0])
+        assert (answer.sealed, answer.threshold) == (False, 2)
+
+
+@covers("Seal")
+def test_seal_is_for_sudo_only(cluster: Cluster, native: GrpcClient) -> None:
+    """That it seals is scenario S1; here the cluster must go on."""
+    made = native.call("CreateToken", policies=["default"])
+    with cluster.grpc(made.token) as small:
+        refused("PERMISSION_DENIED/PERMISSION_DENIED", small.call, "Seal")
