@@ -86,10 +86,11 @@ async def _serve_when_ready(runtime: Runtime) -> None:
 
 
 async def stop(runtime: Runtime) -> None:
-    """Leave without anybody noticing but by name."""
-    _log.info("stopping")
-    await runtime.health.set_serving(False)
-    await asyncio.sleep(NOTICE)
+    """Leave without a client noticing. A process that comes back at once gives no notice of it."""
+    _log.info("stopping", comes_back=runtime.restarting)
+    if not runtime.restarting:
+        await runtime.health.set_serving(False)
+        await asyncio.sleep(NOTICE)
     await runtime.drain(GRACE)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LAST):

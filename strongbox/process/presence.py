@@ -1,4 +1,4 @@
-"""What a process says of itself in its session key, about once a second."""
+"""What a process says of itself in its session key, renewed about every other second."""
 
 from __future__ import annotations
 

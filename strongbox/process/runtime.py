@@ -55,7 +55,7 @@ class Runtime:
         if self._keys is not None:
             self._keys.on_sealed(self.memory.clear)
         key = keyspace.node(settings.service, settings.node_id)
-        self.session = Session(self.etcd, key, lambda: presence_of(self), settings.session_ttl_s, refresh=1.0)
+        self.session = Session(self.etcd, key, lambda: presence_of(self), settings.session_ttl_s, refresh=2.0)
         self._wanted: list[tuple[str, Coroutine[Any, Any, Any]]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._started = False

@@ -7,6 +7,8 @@ by its type and place, never by its text; one log line, one count.
 Rules:
 * A unary call ends by itself `GRACE` after its deadline, should its handler not have noticed; a deadline is
   never later than the client's own. A stream's deadline bounds its first decision, not its life.
+* Bytes that are no message are refused like any other bad input: gRPC itself would answer UNKNOWN and quote
+  its own insides.
 * No initial metadata is ever sent early: with it the gateway turns a time-out into a broken stream.
 """
 
@@ -17,13 +19,15 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError
 
-from strongbox.errors import Internal, PermissionDenied, StrongBoxError
+from strongbox.errors import Internal, InvalidInput, PermissionDenied, StrongBoxError
 from strongbox.rpc.deadlines import Deadlines
 from strongbox.rpc.identity import Peer, peer_of
 from strongbox.rpc.inbound import Inbound, bind
@@ -84,7 +88,7 @@ class Border(_Interceptor):
         behavior: Behavior = getattr(handler, name)
         wrapped: Handler = make(
             self._guarded(_streamed(behavior) if handler.response_streaming else behavior, access),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_forgiving(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
         return wrapped
@@ -96,6 +100,7 @@ class Border(_Interceptor):
             call = Call(access, time.monotonic())
             try:
                 call.inbound = _admit(call, access, context)
+                _require_message(request)
                 answer = await (
                     deadlines.within(call.inbound.deadline + GRACE, behavior(request, context))
                     if access.unary
@@ -116,6 +121,26 @@ class Border(_Interceptor):
             return await context.abort(*to_answer(refusal, call.request_id, retry=retry))
 
         return guarded
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """In place of a message that could not be read; for streams gRPC's own answer stands (peers only)."""
+
+
+def _forgiving(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def forgiving(data: bytes) -> Any:
+        try:
+            return read(data)
+        except (DecodeError, UnicodeDecodeError):
+            return _Unreadable()
+
+    return forgiving
+
+
+def _require_message(request: Any) -> None:
+    if isinstance(request, _Unreadable):
+        raise InvalidInput("the message cannot be read")
 
 
 def _admit(call: Call, access: Access, context: Context) -> Inbound:

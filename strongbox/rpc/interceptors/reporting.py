@@ -83,7 +83,9 @@ class Reporter:
     def _tell(self, call: Call, outcome: str) -> None:
         seconds = time.monotonic() - call.started
         self._observer.observe(call.access.method, outcome, seconds)
-        write = _log.debug if call.access.quiet or outcome == OK else _log.info
+        # A stream that is cancelled is how streams end.
+        usual = outcome == OK or (outcome == LEFT and not call.access.unary)
+        write = _log.debug if call.access.quiet or usual else _log.info
         write(
             "a call ended",
             method=call.access.method,
