@@ -50,7 +50,7 @@ def _to_rule(rule: Mapping[str, Any]) -> pb.PolicyRule:
     if not isinstance(rule, Mapping) or set(rule) != _FIELDS:
         raise InvalidInput('a rule has "path" and "capabilities", and nothing else')
     path, capabilities = rule["path"], rule["capabilities"]
-    if not isinstance(path, str) or isinstance(capabilities, str):
+    if not isinstance(path, str) or not isinstance(capabilities, list | tuple):
         raise InvalidInput("a rule's path is text, its capabilities a list of words")
     try:
         return pb.PolicyRule(path=path, capabilities=capabilities)

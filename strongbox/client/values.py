@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,6 +53,8 @@ def _require_exact(value: Any, depth: int) -> None:
         raise InvalidInput("data is nested more than 32 deep")
     if isinstance(value, int) and abs(value) >= LARGEST_EXACT:
         raise InvalidInput("an integer in data is beyond 2^53; write it as text")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput("JSON has no such number")
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
     for each in inner:
         _require_exact(each, depth + 1)
