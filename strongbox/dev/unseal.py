@@ -15,6 +15,7 @@ from strongbox.dev.layout import Layout, write_private_json
 from strongbox.dev.processes import StartError
 
 Answer = dict[str, Any]
+_OK, _UNAUTHORIZED = HTTPStatus.OK, HTTPStatus.UNAUTHORIZED
 # Straight to the loopback address: a proxy from the environment has no business here.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -39,12 +40,21 @@ def call(
 
 def wait_until_answering(gateway: str, timeout: float, give_up: Callable[[], bool] = lambda: False) -> None:
     """Until the gateway's node answers GET /v1/sys/health. Raises StartError."""
-    _wait(gateway, "/v1/sys/health", lambda _: True, timeout, give_up)
+    _wait(gateway + "/v1/sys/health", _OK, timeout, give_up)
 
 
 def wait_until_ready(gateway: str, timeout: float) -> None:
     """Until the gateway's node is ready (unsealed, with its kv and auth). Raises StartError."""
-    _wait(gateway, "/v1/sys/ready", lambda _: True, timeout, lambda: False)
+    _wait(gateway + "/v1/sys/ready", _OK, timeout)
+
+
+def wait_until_serving(gateway: str, timeout: float) -> None:
+    """Until no service says that it is sealed: each hears of unsealing for itself. Raises StartError.
+
+    Asked without a token, each refuses with 401 as soon as it can tell.
+    """
+    for path in ("secrets-list", "tokens/self", "leases?path=secret/none", "audit"):
+        _wait(f"{gateway}/v1/{path}", _UNAUTHORIZED, timeout)
 
 
 def unseal_cluster(layout: Layout, timeout: float = 30.0) -> None:
@@ -62,6 +72,7 @@ def unseal_cluster(layout: Layout, timeout: float = 30.0) -> None:
     deadline = time.monotonic() + timeout
     for gateway in gateways:
         wait_until_ready(gateway, max(1.0, deadline - time.monotonic()))
+        wait_until_serving(gateway, max(1.0, deadline - time.monotonic()))
 
 
 def _give_shares(gateways: list[str], init: Answer) -> None:
@@ -79,21 +90,19 @@ def _answered(method: str, url: str, body: object = None) -> tuple[int, Answer]:
         raise StartError(f"{url} does not answer: {error}") from None
 
 
-def _wait(
-    gateway: str, path: str, is_good: Callable[[Answer], bool], timeout: float, give_up: Callable[[], bool]
-) -> None:
+def _wait(url: str, wanted: int, timeout: float, give_up: Callable[[], bool] = lambda: False) -> None:
     deadline = time.monotonic() + timeout
     said: object = "nothing"
     while not give_up():
         try:
-            status, answer = call("GET", gateway + path, timeout=3.0)
-            if status == HTTPStatus.OK and is_good(answer):
+            status, answer = call("GET", url, timeout=3.0)
+            if status == wanted:
                 return
             said = f"{status} {answer.get('message', '')}"
         except OSError as error:
             said = error
         if time.monotonic() > deadline:
-            raise StartError(f"{gateway}{path} is not as it should be after {timeout:.0f} s: {said}")
+            raise StartError(f"{url} is not as it should be after {timeout:.0f} s: {said}")
         time.sleep(0.1)
 
 
