@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from services.seal.custody import Custody
-from services.seal.handing import Giver, Newcomer
+from services.seal.handing import Giver
 from services.seal.health import Health
+from services.seal.newcomer import Newcomer
 from services.seal.opening import Opener
 from services.seal.ordinal import own_ordinal
 from services.seal.peer_servicer import SealPeerServicer
@@ -27,7 +28,7 @@ async def assemble(runtime: Runtime) -> None:
     settings, etcd, pipeline = runtime.settings, runtime.etcd, runtime.pipeline
     session, clock, node = runtime.session, runtime.clock, settings.node_id
     ordinal = own_ordinal(settings.tls_cert)
-    custody, peers, slots = Custody(clock), Peers(etcd, settings), Slots(pipeline)
+    custody, peers, slots = Custody(clock), Peers(etcd, settings, lambda: runtime.address), Slots(pipeline)
     registry = Registry(pipeline, session, custody, node, ordinal)
     opener = Opener(pipeline, custody, registry, clock)
     rebirth = Rebirth(runtime.restart)

@@ -5,7 +5,7 @@ when, in the very transaction that records the giving,
 * the cluster is unsealed at the generation the giver holds (and his own proof is fresh);
 * the ordinal is the one registered for the node that asks, and that node has a live session;
 * if an earlier process of that node held a key, its session is gone: the session key that is there now was
-  created after that process last spoke. The newcomer sees to it by waiting (`_have_session_of_own`);
+  created after that process last spoke. The newcomer sees to it by waiting;
 * this ordinal was given nothing in the last 5 s.
 It goes encrypted to the newcomer's fresh X25519 key, bound to cluster, ordinal, node and generation, so
 nobody on the way, and nobody else later, opens it. The newcomer checks the key against the key check value
@@ -16,22 +16,12 @@ gets the root key.
 
 from __future__ import annotations
 
-import asyncio
-import time
-
-import grpc.aio
 import structlog
 
-from services.seal import repository, unseal
+from services.seal import repository
 from services.seal.custody import Custody
-from services.seal.opening import Opener
-from services.seal.peers import Peers, Stub
-from services.seal.repository import SealState
-from services.seal.vigil import Vigil
-from strongbox.crypto import IntegrityError
-from strongbox.crypto.aead import Box
-from strongbox.crypto.handover import Gift, Receiver, hand_over
-from strongbox.errors import NoQuorum, PermissionDenied, RateLimited, Sealed, StrongBoxError
+from strongbox.crypto.handover import hand_over
+from strongbox.errors import NoQuorum, PermissionDenied, RateLimited, Sealed
 from strongbox.paths import require_name
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.storage.v1 import seal_records_pb2 as storage
@@ -40,13 +30,9 @@ from strongbox.store.client import KV, Etcd
 from strongbox.store.errors import EtcdError
 from strongbox.store.journal import Draft
 from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.session import Session
 from strongbox.store.view import View
 
 ONCE_PER_MS = 5000
-_ASK_EVERY = 1.0  # seconds between two rounds of asking
-_SHARES_FIRST = 1.5  # seconds after an unsealing in which the shares themselves are on their way
-_ASK_WITHIN = 1.7  # seconds for one peer
 _log = structlog.get_logger(__name__)
 
 
@@ -95,7 +81,7 @@ class Giver:
         _log.warning("the root key was given to a peer", peer=node, ordinal=ordinal)
         # Once more: the commit took its time, and between check and use the proof may have run out.
         root, generation = self._custody.root()
-        context = _context(config.cluster_id, ordinal, node, generation)
+        context = context_of(config.cluster_id, ordinal, node, generation)
         with root.view() as secret:
             gift = hand_over(secret, request.public_key, *context)
         return pb.RequestRootKeyResponse(
@@ -116,86 +102,6 @@ class Giver:
         return found
 
 
-class Newcomer:
-    """The side that asks, as long as the cluster is unsealed and this replica is not."""
-
-    def __init__(
-        self,
-        etcd: Etcd,
-        pipeline: Pipeline,
-        session: Session,
-        session_ttl: int,
-        peers: Peers,
-        opener: Opener,
-        vigil: Vigil,
-        node: str,
-        ordinal: str,
-    ) -> None:
-        self._etcd, self._pipeline, self._session, self._ttl = etcd, pipeline, session, session_ttl
-        self._peers, self._opener, self._vigil = peers, opener, vigil
-        self._node, self._ordinal = node, ordinal
-        self._sealed_at = 0.0
-
-    async def run(self) -> None:
-        """For ever."""
-        await self._vigil.seen.wait()
-        while True:
-            state = self._vigil.state
-            if state is None or state.is_sealed:
-                self._sealed_at = time.monotonic()
-            elif not self._opener.is_open and time.monotonic() - self._sealed_at > _SHARES_FIRST:
-                await self._try(state)
-            await asyncio.sleep(_ASK_EVERY if state is not None and not state.is_sealed else 0.25)
-
-    async def _try(self, state: SealState) -> None:
-        try:
-            self._opener.require_lasting()
-            await self._have_session_of_own()
-            deadline = time.monotonic() + _ASK_WITHIN
-            for stub in await self._peers.stubs(deadline):
-                if await self._ask(stub, state):
-                    return
-        except (EtcdError, StrongBoxError) as error:
-            _log.info("no root key from a peer yet", kind=type(error).__name__)
-
-    async def _ask(self, stub: Stub, state: SealState) -> bool:
-        """Whether this peer gave the key, and it is the right one."""
-        receiver = Receiver()
-        request = pb.RequestRootKeyRequest(node_id=self._node, public_key=receiver.public)
-        deadline = time.monotonic() + _ASK_WITHIN
-        try:
-            answer = await stub.RequestRootKey(request, timeout=_ASK_WITHIN)
-        except grpc.aio.AioRpcError as error:
-            _log.info("a peer gave no root key", code=error.code().name)
-            return False
-        look = Work(unseal.look, None, deadline)
-        config = (await self._pipeline.submit(look)).value.config
-        box = Box(answer.nonce, answer.ciphertext, answer.tag)
-        context = _context(config.cluster_id, self._ordinal, self._node, answer.generation)
-        try:
-            root = receiver.open(Gift(answer.public_key, box), *context)
-            await self._opener.open(root, config, state.late_nonce, None, deadline)
-        except IntegrityError:
-            _log.error("what a peer gave is not the root key")
-            return False
-        _log.info("unsealed by a peer", generation=answer.generation)
-        return True
-
-    async def _have_session_of_own(self) -> None:
-        """Let an earlier process's session end: a key that it created is not proof of its end."""
-        await self._session.current()
-        session = await self._etcd.get(keyspace.node("seal", self._node))
-        record = await self._etcd.get(keyspace.seal_replica(self._node))
-        if session is None or record is None or not storage.SealReplica.FromString(record.value).holds:
-            return
-        if session.create_revision > record.mod_revision:
-            return
-        await self._session.close()
-        # Its etcd lease, if it was killed, ends within its TTL; etcd looks for dead ones twice a second.
-        await asyncio.sleep(self._ttl + 0.5)
-        await self._session.start()
-        await self._session.current()
-
-
-def _context(cluster_id: str, ordinal: str, node: str, generation: int) -> tuple[str | int, ...]:
+def context_of(cluster_id: str, ordinal: str, node: str, generation: int) -> tuple[str | int, ...]:
+    """What a handover is bound to, besides the two public keys."""
     return cluster_id, ordinal, node, generation

@@ -121,7 +121,8 @@ class Health:
             return NoQuorum()
         if seen.config is None:
             return NotInitialized()
-        if seen.is_sealed:
+        # Its own key is enough: records of the others lag behind their sessions for a moment.
+        if seen.is_sealed and (self._is_sealed or seen.state is None or seen.state.is_sealed):
             return Sealed()
         if abs(self._skew_ms) > MAX_SKEW_MS:
             return Unavailable(f"the node's clock is {self._skew_ms} ms off", skew_ms=str(self._skew_ms))

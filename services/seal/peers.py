@@ -1,4 +1,8 @@
-"""The other seal replicas: who they are, and calls to all of them at once."""
+"""The other seal replicas: who they are, and calls to all of them at once.
+
+Those with a live session are known by it; those that are only configured (their session may just be
+lapsing, or beginning) are asked as well, with less patience. Being asked by oneself does no harm.
+"""
 
 from __future__ import annotations
 
@@ -24,47 +28,53 @@ if TYPE_CHECKING:
     Stub = rpc.SealPeerServiceAsyncStub
 else:  # one class for both at run time
     Stub = rpc.SealPeerServiceStub
+_PATIENCE = 0.5  # seconds with a replica that has no session
 _log = structlog.get_logger(__name__)
 
 
 class Peers:
-    """Channels to the live replicas, by the addresses in their session keys."""
+    """Channels to the other replicas. `own()` is the address this one is called at."""
 
-    def __init__(self, etcd: Etcd, settings: Settings) -> None:
-        self._etcd, self._settings = etcd, settings
+    def __init__(self, etcd: Etcd, settings: Settings, own: Callable[[], str]) -> None:
+        self._etcd, self._settings, self._own = etcd, settings, own
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def ask_all(self, call: Callable[[Stub, float], Awaitable[T]], deadline: float) -> list[T]:
-        """`call(stub, seconds left)` on every other live replica at once; the answers that came."""
-        stubs = await self.stubs(deadline)
-        answers = await asyncio.gather(*(self._ask(stub, call, deadline) for stub in stubs))
-        return [answer for answer in answers if answer is not None]
+        """`call(stub, seconds)` on every other replica at once; the answers that came."""
+        live = await self.live(deadline)
+        soon = min(deadline, time.monotonic() + _PATIENCE)
+        configured = {*self._settings.seal_addresses} - live - {self._own()}
+        asked = [self.ask(address, call, deadline) for address in live]
+        asked += [self.ask(address, call, soon) for address in configured]
+        return [answer for answer in await asyncio.gather(*asked) if answer is not None]
 
-    async def stubs(self, deadline: float) -> list[Stub]:
-        """One for every other live replica; none when etcd does not answer."""
+    async def live(self, deadline: float) -> set[str]:
+        """The addresses of the other replicas that have a session; none when etcd does not answer."""
         prefix = keyspace.NODES + b"seal/"
         try:
             found = await self._etcd.range(prefix, keyspace.prefix_end(prefix), deadline=deadline)
         except EtcdError as error:
             _log.warning("peers are not known", kind=type(error).__name__)
-            return []
+            return set()
         own = keyspace.node("seal", self._settings.node_id)
         addresses = {str(json.loads(row.value)["address"]) for row in found.rows if row.key != own}
-        await self._close(self._channels.keys() - addresses)
-        return [rpc.SealPeerServiceStub(self._channel(address)) for address in sorted(addresses)]
+        await self._close(self._channels.keys() - addresses - {*self._settings.seal_addresses})
+        return addresses
+
+    async def ask(
+        self, address: str, call: Callable[[Stub, float], Awaitable[T]], deadline: float
+    ) -> T | None:
+        """One replica's answer; None when it refuses or does not answer."""
+        stub = rpc.SealPeerServiceStub(self._channel(address))
+        try:
+            return await call(stub, max(0.05, deadline - time.monotonic()))
+        except grpc.aio.AioRpcError as error:
+            _log.info("a peer did not do as asked", peer=address, code=error.code().name)
+            return None
 
     async def close(self) -> None:
         """Close every channel."""
         await self._close(set(self._channels))
-
-    async def _ask(
-        self, stub: Stub, call: Callable[[Stub, float], Awaitable[T]], deadline: float
-    ) -> T | None:
-        try:
-            return await call(stub, max(0.05, deadline - time.monotonic()))
-        except grpc.aio.AioRpcError as error:
-            _log.warning("a peer did not answer", code=error.code().name)
-            return None
 
     def _channel(self, address: str) -> grpc.aio.Channel:
         if address not in self._channels:

@@ -34,6 +34,7 @@ from strongbox.trail.outbox import draft_of
 
 PATH = "sys/unseal"
 _EXCHANGE_WITHIN = 1.5  # seconds
+_LOOKS = (0.0, 0.5, 0.5)  # seconds before each look for a holder
 _log = structlog.get_logger(__name__)
 
 
@@ -171,12 +172,15 @@ class Unsealing:
         return _progress(now, now.given)
 
     async def _is_held(self) -> bool:
-        if self._opener.is_open:
-            return True
-        try:
-            return (await snapshot.take(self._etcd)).is_held
-        except EtcdError:
-            raise NoQuorum from None
+        """Whether somebody living holds a key; no only after a second, in which sessions settle."""
+        for pause in _LOOKS:
+            await asyncio.sleep(pause)
+            try:
+                if self._opener.is_open or (await snapshot.take(self._etcd)).is_held:
+                    return True
+            except EtcdError:
+                raise NoQuorum from None
+        return False
 
 
 def _progress(standing: Standing, given: frozenset[int], *, sealed: bool = True) -> Progress:

@@ -17,7 +17,7 @@ from strongbox.crypto.shamir import Share
 from strongbox.errors import StrongBoxError
 from strongbox.rpc.keys import KeyClient
 from strongbox.seal.v1 import seal_service_pb2 as pb
-from strongbox.store import keyspace
+from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
 from tests.services.seal.nodes import SealNode, SealNodes
 from tests.support.etcd import etcd_binary
@@ -244,6 +244,56 @@ def test_a_process_stopped_for_long_wakes_up_without_keys(nodes: SealNodes) -> N
     nodes.wait(lambda: len(nodes.lines("the keys are wiped")) == 1, 5)
     nodes.wait(lambda: nodes[0].is_sealed() is False)
     assert len(nodes.lines("the root key was given to a peer")) == 1
+
+
+def put(nodes: SealNodes, key: bytes, value: bytes) -> None:
+    async def write() -> None:
+        etcd = Etcd(nodes.etcd.endpoints, nodes.tls.client())
+        try:
+            await etcd.transact(txn.txn([], [txn.put(key, value)]), idempotent=True)
+        finally:
+            await etcd.close()
+
+    asyncio.run(write())
+
+
+def test_readiness_says_what_is_missing(nodes: SealNodes) -> None:
+    def why(node: SealNode) -> str:
+        try:
+            node.ask.GetReady(pb.GetReadyRequest(), timeout=2)
+        except grpc.RpcError as refusal:
+            return str(refusal.details())
+        return ""
+
+    assert "not initialized" in why(nodes[0])
+    made = nodes.init()
+    assert "sealed" in why(nodes[0])
+    for node, share in zip(nodes.all, made.shares[:2], strict=False):
+        node.unseal(share)
+    assert why(nodes[0]) == "kv and auth of this node is away"
+    for service in ("kv", "auth"):
+        put(nodes, keyspace.node(service, "node-1"), b"{}")
+    assert why(nodes[0]) == ""
+    assert nodes[0].health().ready
+    assert "kv and auth" in why(nodes[1])
+    # The clock is judged when a new cluster/time arrives.
+    put(nodes, keyspace.CLUSTER_TIME, b"%020d" % (time.time_ns() // 10**6 - 5000))
+    nodes.wait(lambda: "clock" in why(nodes[0]))
+    put(nodes, keyspace.CLUSTER_TIME, b"%020d" % (time.time_ns() // 10**6))
+    nodes.wait(lambda: why(nodes[0]) == "")
+
+
+def test_health_names_who_does_what_and_who_is_alive(nodes: SealNodes) -> None:
+    nodes.unsealed()
+    put(nodes, keyspace.election("audit", "audit"), b"7 node-2")
+    put(nodes, keyspace.election("audit", "audit") + b"/term", b"7")
+    put(nodes, keyspace.election("lease", "reaper") + b"/term", b"3")
+    health = nodes[0].health()
+    assert (health.leader, health.term, dict(health.leaders)) == ("node-2", 7, {"audit": "node-2"})
+    nodes[2].kill()
+    nodes.wait(lambda: not nodes[0].health().nodes[2].live)
+    found = [(one.id, one.live, one.sealed) for one in nodes[0].health().nodes]
+    assert found == [("node-1", True, False), ("node-2", True, False), ("node-3", False, True)]
 
 
 async def _unwrap(nodes: SealNodes) -> str:
