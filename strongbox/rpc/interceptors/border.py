@@ -128,7 +128,10 @@ class _Unreadable:
     """In place of a message that could not be read; for streams gRPC's own answer stands (peers only)."""
 
 
-def _forgiving(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _forgiving(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if read is None:
+        return None
+
     def forgiving(data: bytes) -> Any:
         try:
             return read(data)
