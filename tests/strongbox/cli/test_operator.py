@@ -1,0 +1,84 @@
+"""`strongbox operator`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from strongbox.errors import NoQuorum
+from tests.strongbox.cli.conftest import Run
+from tests.support.fake_strongbox import SHARES, TOKEN, World
+
+
+def test_init_prints_shares_and_the_root_token(run: Run, world: World) -> None:
+    answer = json.loads(run("operator", "init", "--shares", "2", "-o", "json").stdout)
+    assert answer == {"shares": list(SHARES[:2]), "threshold": 2, "root_token": TOKEN}
+    assert SHARES[1] in run("operator", "init").stdout
+
+
+def test_shares_come_from_a_pipe_one_or_more(run: Run, world: World) -> None:
+    world.sealed = True
+    first = run("operator", "unseal", "-o", "json", said=SHARES[0] + "\r\n")
+    assert (first.exit_code, json.loads(first.stdout)["progress"]) == (2, "1/2")
+    assert run("operator", "unseal", said=SHARES[1]).exit_code == 0
+    world.sealed, world.progress = True, set()
+    assert run("operator", "unseal", said="\n".join(SHARES)).exit_code == 0
+
+
+def test_no_share_is_given_that_is_not_needed(run: Run, world: World, tmp_path: Path) -> None:
+    world.sealed = True
+    file = tmp_path / "shares"
+    file.write_text("\n".join(SHARES))
+    assert run("operator", "unseal", "--file", str(file)).exit_code == 0
+    assert [request.share for _, request in world.asked] == list(SHARES[:2])
+
+
+def test_a_reset_goes_with_the_first_share_only(run: Run, world: World) -> None:
+    world.sealed = True
+    run("operator", "unseal", "--reset", said="\n".join(SHARES))
+    assert [request.reset for _, request in world.asked] == [True, False]
+
+
+def test_a_share_on_the_command_line_is_refused_and_not_quoted(run: Run, world: World) -> None:
+    answer = run("operator", "unseal", SHARES[0])
+    assert answer.exit_code == 2
+    assert SHARES[0] not in answer.output
+    assert world.asked == []
+
+
+def test_no_share_at_all_is_a_wrong_command_line(run: Run) -> None:
+    assert run("operator", "unseal", said="\n").exit_code == 2
+
+
+def test_a_wrong_share_is_refused_and_not_quoted(run: Run, world: World) -> None:
+    world.sealed = True
+    answer = run("operator", "unseal", said="bm90LW9uZQ")
+    assert answer.exit_code == 1
+    assert "WRONG_SHARE" in answer.stderr
+    assert "bm90LW9uZQ" not in answer.output
+
+
+def test_seal_says_who_confirmed(run: Run) -> None:
+    assert json.loads(run("operator", "seal", "-o", "json").stdout)["unconfirmed"] == ["node-3"]
+
+
+def test_status_is_two_when_sealed(run: Run, world: World) -> None:
+    assert run("operator", "status").exit_code == 0
+    world.sealed = True
+    answer = run("operator", "status", "-o", "json")
+    assert (answer.exit_code, json.loads(answer.stdout)["sealed"]) == (2, True)
+
+
+def test_any_other_command_is_two_when_sealed(run: Run, world: World) -> None:
+    world.sealed = True
+    answer = run("kv", "get", "a")
+    assert answer.exit_code == 2
+    assert "SEALED" in answer.stderr
+
+
+def test_what_the_service_refuses_is_one_and_says_the_request(run: Run, world: World) -> None:
+    world.failure = NoQuorum()
+    answer = run("operator", "status")
+    assert answer.exit_code == 1
+    assert "NO_QUORUM" in answer.stderr
+    assert "request 7d9f0c1e" in answer.stderr
