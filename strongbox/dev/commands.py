@@ -21,6 +21,8 @@ from strongbox.dev.runner import Interrupted, Runner, Say
 
 DEFAULT_FOLDER = Path(".strongbox")
 _DOWN_PATIENCE = 30.0
+# Runners that this process started: kept, so that one which ends can be reaped.
+_runners: list[subprocess.Popen[bytes]] = []
 
 
 class DevError(Exception):
@@ -104,6 +106,7 @@ def up_detached(asked: Up) -> None:
             process.send_signal(signal.SIGTERM)
             process.wait()
             raise
+    _runners.append(process)
     answer = json.loads(line) if line else {"error": f"the runner ended; {log}:\n{end_of(log)}"}
     if "error" in answer:
         process.wait()
@@ -144,6 +147,7 @@ def down(folder: Path) -> int:
         wait_until_gone([runner], _DOWN_PATIENCE)
     # The runner stops all others; what is left was its orphan, or it was killed just now.
     stop_all([[(each, signal.SIGTERM) for each in everything if each.is_alive()]])
+    _runners[:] = [runner for runner in _runners if runner.poll() is None]
     return len(living)
 
 

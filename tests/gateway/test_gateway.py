@@ -234,7 +234,7 @@ def test_what_is_for_peers_health_and_reflection_are_nobodys_business(gateway: G
         for call in (
             lambda: peer_grpc.SealPeerServiceStub(channel).RelayShares(peer_pb.RelaySharesRequest()),
             lambda: health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()),
-            lambda: channel.unary_unary("/v1/secrets/a")(b""),
+            lambda: channel.unary_unary("/v1/secrets/a", bytes, bytes)(b""),
         ):
             with pytest.raises(grpc.RpcError) as refused:
                 call()

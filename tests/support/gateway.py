@@ -140,12 +140,14 @@ class Gateway:
     def start_service(self, node: str, service: str, certificate_of: str | None = None) -> None:
         """Start a fake, with the certificate of another service when told."""
         server = grpc.server(futures.ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
+        # What a fake leaves out is UNIMPLEMENTED, as the generated base says.
         if service == "kv":
-            kv_grpc.add_KVServiceServicer_to_server(FakeKV(node, self.world), server)
+            kv_grpc.add_KVServiceServicer_to_server(FakeKV(node, self.world), server)  # type: ignore[abstract]
         elif service == "auth":
-            auth_grpc.add_AuthServiceServicer_to_server(FakeAuth(node, self.world), server)
+            fake = FakeAuth(node, self.world)  # type: ignore[abstract]
+            auth_grpc.add_AuthServiceServicer_to_server(fake, server)
         elif service == "seal":
-            seal_grpc.add_SealServiceServicer_to_server(FakeSeal(node, self.world), server)
+            seal_grpc.add_SealServiceServicer_to_server(FakeSeal(node, self.world), server)  # type: ignore[abstract]
         healthy = health.HealthServicer()
         healthy.set("", health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
