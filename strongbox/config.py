@@ -57,7 +57,7 @@ class Settings(BaseModel):
 
     @property
     def session_ttl_s(self) -> int:
-        """Seconds of an etcd session: 1.5 election timeouts, rounded up (500 ms local, 1000 ms Kubernetes)."""
+        """Seconds of an etcd session: 1.5 election timeouts (500 ms, Kubernetes 1000 ms), rounded up."""
         return 1 if self.profile == "local" else 2
 
 
@@ -88,8 +88,8 @@ def _from_file(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {type(error).__name__}") from None
     values: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip()
         if not line or line.startswith("#"):
             continue
         key, equals, value = line.partition("=")

@@ -20,7 +20,9 @@ def main() -> int:
         command = [sys.executable, "-m", "tools.generate_protos", "--into", folder]
         if subprocess.run(command, cwd=ROOT, check=False).returncode:
             return 1
-        wrong = sorted(path for path in {*generated(ROOT), *generated(fresh)} if differs(ROOT / path, fresh / path))
+        wrong = sorted(
+            path for path in {*generated(ROOT), *generated(fresh)} if differs(ROOT / path, fresh / path)
+        )
     for path in wrong:
         print(f"{path}: not what the protos say; run `make protos` and commit", file=sys.stderr)
     return 1 if wrong else 0

@@ -1,6 +1,8 @@
-"""Generate strongbox/<service>/v1/*_pb2*.py and gateway/strongbox.binpb from protos/. Run by `make protos`.
+"""Generate strongbox/<service>/v1/*_pb2*.py and gateway/strongbox.binpb from protos/.
 
     python -m tools.generate_protos [--into DIR]      DIR: the project's root by default
+
+Run by `make protos`; `make protos-check` compares.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The audit chain, as pure functions: an entry, how it is hashed, how its line is written and checked.
+r"""The audit chain, as pure functions: an entry, how it is hashed, how its line is written and checked.
 
 One entry is one line of JSON: the fourteen fields of `Entry` in their order, separators `,` and `:`, text as
 UTF-8 (only what JSON must escape is escaped), a final newline. There is exactly one text for an entry, so the
@@ -6,7 +6,7 @@ files of all replicas are byte-identical, and a line that parses but is written 
 
 What is hashed, byte for byte:
 
-    b"strongbox audit entry v1\\0"
+    b"strongbox audit entry v1\0"
     then for each of the first thirteen fields, in order: 4 bytes big-endian length, then the field
         numbers (index, version) as ASCII decimal; everything else as UTF-8, `prev_hmac` as its 64 hex digits
 

@@ -1,9 +1,11 @@
-"""What crypto refuses. The texts are fixed: they quote no input, since any input here may be a secret.
+"""What crypto refuses.
 
     ValueError
     ├── IntegrityError   it does not authenticate: altered, moved, or under another key
     ├── ShareError       these key shares cannot be split, read or combined
     └── WipedError       the secret was wiped; there is nothing left to use
+
+The texts are fixed: they quote no input, since any input here may be a secret.
 """
 
 from __future__ import annotations

@@ -17,7 +17,6 @@ from tests.support.access import FakeCluster, FakeInbound
 
 if TYPE_CHECKING:
     from strongbox.rpc.inbound import Inbound
-
     from strongbox.store.batch import Row
 
 READ_A = (Rule("secret/a", ("read",)),)

@@ -25,8 +25,8 @@ def test_absent_null_and_empty_are_not_asked() -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    ["1 h", "-1s", "1.5h", "1h30m", "h", "1w", "\u0661s", "99999999999s", "9999999d", "1h\n", " 1h"]
-    + [-1.0, 1.5, float("nan"), float("inf"), 1e30, True],
+    ["1 h", "-1s", "1.5h", "1h30m", "h", "1w", "\u0661s", "99999999999s", "9999999d", "1h\n", " 1h",
+     -1.0, 1.5, float("nan"), float("inf"), 1e30, True],
 )  # fmt: skip
 def test_anything_else_is_refused_and_the_field_is_named(sent: str | float | bool) -> None:
     with pytest.raises(InvalidInput, match="max_ttl"):

@@ -250,12 +250,16 @@ async def test_without_quorum_reads_and_writes_end_at_their_deadline(
     assert row is not None
 
 
+async def fill(etcd: Etcd, prefix: bytes) -> None:
+    for i in range(40):
+        await put(etcd, prefix + str(i % 2).encode(), bytes([i]) * (1 << 20))
+
+
 async def test_a_full_store_is_emptied_by_compacting_defragmenting_and_disarming(prefix: bytes) -> None:
     with EtcdCluster(1, extra=["--quota-backend-bytes=8388608"]) as cluster:
         etcd = Etcd(cluster.endpoints)
         with pytest.raises(OutOfSpace):
-            for i in range(40):
-                await put(etcd, prefix + str(i % 2).encode(), bytes([i]) * (1 << 20))
+            await fill(etcd, prefix)
         with pytest.raises(OutOfSpace):
             await put(etcd, prefix, b"x" * 1000)
         assert await etcd.get(prefix) is None
