@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import structlog
 
 from strongbox.clock import Clock
-from strongbox.errors import Internal, StrongBoxError
+from strongbox.errors import Internal, NoQuorum, StrongBoxError, UnknownOutcome
 from strongbox.store import batch as batches
 from strongbox.store import errors, keyspace, txn
 from strongbox.store.batch import Decided, Row
@@ -88,10 +88,15 @@ class Item:
         if not self.done.done():
             self.done.set_exception(error)
 
+    def expire(self) -> None:
+        """The deadline has come: what was sent may still take effect, what was not never will."""
+        changes = self.sent and self.decided is not None and self.decided.footprint.changes
+        self.fail(UnknownOutcome() if changes else NoQuorum())
+
     def again(self, *, fresh: bool) -> None:
-        """Prepare to be decided once more."""
+        """Prepare to be decided once more: what was sent has surely not taken effect."""
         self.tries += 1
-        self.decided = None
+        self.sent, self.decided = False, None
         if fresh or self.tries > FROM_MEMORY:
             self.fresh_since = time.monotonic()
 
