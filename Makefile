@@ -27,7 +27,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 # Once: what cannot be fetched here is not asked for again by every target. `make etcd` tries again.
-.tools/.etcd-tried:
+.tools/.etcd-tried: $(wildcard tools/fetch_etcd.sh)
 	@mkdir -p .tools
 	@if [ -x tools/fetch_etcd.sh ] && command -v apt-get >/dev/null 2>&1; then sh tools/fetch_etcd.sh || \
 		echo "notice: no newer etcd could be fetched; the wheel's 3.5.1 is for trying out only" >&2; \

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from strongbox.cli.intake import read_json, read_secret, to_text
-from strongbox.cli.output import Format, Output, show, show_names, to_dict
+from strongbox.cli.output import Format, Output, show, show_names, to_dict, to_timestamp
 from strongbox.cli.session import complain, connected
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _facts(secret: Secret) -> dict[str, Any]:
         "path": secret.path,
         **value,
         "version": secret.version,
-        "created_at": secret.created_at.isoformat().replace("+00:00", "Z"),
+        "created_at": to_timestamp(secret.created_at),
         "lease": {"id": secret.lease_id, "ttl": secret.lease_ttl},
         "revision": secret.revision,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,10 +25,22 @@ Output = Annotated[Format, typer.Option("--output", "-o", help="table or json.")
 
 
 def to_dict(message: Message) -> dict[str, Any]:
-    """The message as REST has it: snake_case, zero values printed."""
+    """The message as REST has it: snake_case, zero values printed, in the order of the proto."""
     from google.protobuf.json_format import MessageToDict
 
-    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    facts = MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+    return {field.name: facts[field.name] for field in message.DESCRIPTOR.fields if field.name in facts}
+
+
+def to_timestamp(moment: datetime) -> str:
+    """RFC 3339 as REST has it."""
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp.ToJsonString()
 
 
 def show(facts: Mapping[str, Any], how: Format) -> None:

@@ -54,6 +54,6 @@ def list_names(output: Output = Format.TABLE) -> None:
 
 @app.command("delete")
 def delete(name: Name, output: Output = Format.TABLE) -> None:
-    """Remove a policy."""
+    """Remove a policy; tokens that name it are refused from then on."""
     with connected() as box:
         show(to_dict(box.policies.delete(name)), output)

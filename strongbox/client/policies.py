@@ -31,7 +31,7 @@ class Policies:
         return self._wire.call(self._stub.ReadPolicy, pb.ReadPolicyRequest(name=require_name(name, "policy")))
 
     def delete(self, name: str) -> pb.DeletePolicyResponse:
-        """Remove a policy; tokens that name it lose what it allowed, from the next request on."""
+        """Remove a policy; tokens that name it are refused from the next request on."""
         request = pb.DeletePolicyRequest(name=require_name(name, "policy"))
         return self._wire.call(self._stub.DeletePolicy, request)
 
