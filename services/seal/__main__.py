@@ -31,8 +31,8 @@ async def assemble(runtime: Runtime) -> None:
     custody, peers, slots = Custody(clock), Peers(etcd, settings, lambda: runtime.address), Slots(pipeline)
     registry = Registry(pipeline, session, custody, node, ordinal)
     opener = Opener(pipeline, custody, registry, clock)
-    rebirth = Rebirth(runtime.restart)
-    vigil = Vigil(etcd, pipeline, custody, registry, rebirth.now)
+    rebirth = Rebirth(custody, ordinal, runtime.restart)
+    vigil = Vigil(etcd, pipeline, custody, registry, rebirth.when_its_turn_comes)
     unsealing = Unsealing(etcd, pipeline, peers, opener)
     sealing = Sealing(etcd, pipeline, Guard(custody), vigil)
     health = Health(etcd, custody, node, clock)
@@ -44,7 +44,7 @@ async def assemble(runtime: Runtime) -> None:
         SealPeerServicer(custody, unsealing, giver, rebirth),
         "strongbox.seal.v1.SealPeerService",
     )
-    for work in (vigil.run(), health.follow_time(), slots.run()):
+    for work in (vigil.run(), unsealing.catch_up(), health.follow_time(), slots.run()):
         runtime.spawn(work)
     if settings.peer_unseal:
         newcomer = Newcomer(

@@ -8,7 +8,7 @@
   before anybody looked (a process that slept through the 10 s).
 * Any state but exactly `unsealed:<generation>` wipes: a higher generation means that a seal was missed.
 * Wiping drops every cipher and zeroes the page of the root key. Copies of the interpreter's go with the
-  process: `wiped` tells whoever re-executes it.
+  process: `wiped` tells whoever replaces it, until keys are held again.
 """
 
 from __future__ import annotations
@@ -57,15 +57,13 @@ class Custody:
         return self._held.keyring.record_keys if self._held else None
 
     def hold(self, root: LockedBytes, keyring: Keyring, generation: int, asked: float) -> None:
-        """Take the keys in; `asked`: when the proof of that generation was asked for.
-
-        Not a second time, and not by a process that has wiped keys before: it is about to be replaced.
-        """
-        if self._held is not None or self.wiped.is_set():
+        """Take the keys in; `asked`: when the proof of that generation was asked for. Not a second time."""
+        if self._held is not None:
             root.wipe()
             keyring.wipe()
             return
         self._held = _Held(root, keyring, generation, asked)
+        self.wiped.clear()
         self.proven.set()
 
     def prove(self, state: SealState | None, asked: float) -> None:

@@ -72,7 +72,6 @@ class Newcomer:
 
     async def _try(self, state: SealState) -> None:
         try:
-            self._opener.require_lasting()
             if not (await snapshot.take(self._etcd)).is_held:
                 return
             await self._have_session_of_own()

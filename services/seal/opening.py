@@ -7,6 +7,7 @@ unsealed.
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import structlog
@@ -18,7 +19,7 @@ from services.seal.registry import Registry
 from services.seal.repository import SealState
 from strongbox.clock import Clock
 from strongbox.crypto.hygiene import LockedBytes
-from strongbox.errors import NoQuorum, NotInitialized, Unavailable, UnknownOutcome
+from strongbox.errors import NoQuorum, NotInitialized, UnknownOutcome
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.journal import Draft
@@ -39,11 +40,6 @@ class Opener:
     def is_open(self) -> bool:
         """Whether this replica holds keys."""
         return self._custody.generation is not None
-
-    def require_lasting(self) -> None:
-        """Raise Unavailable when this process has wiped keys: a share given to it would be lost with it."""
-        if self._custody.wiped.is_set():
-            raise Unavailable("this seal replica is just being replaced; give the share again")
 
     async def open(
         self, root: bytes, config: storage.SealConfig, nonce: str, draft: Draft | None, deadline: float
@@ -79,6 +75,7 @@ class Opener:
             except (NoQuorum, UnknownOutcome):
                 if time.monotonic() >= deadline:
                     raise
+                await asyncio.sleep(0.02)
 
 
 def _read(view: View) -> tuple[storage.Keyring, storage.RecordKeyring]:

@@ -23,7 +23,7 @@ from services.seal.unseal import Pool, Standing
 from services.seal.vigil import abandoning
 from strongbox.crypto import IntegrityError, ShareError
 from strongbox.crypto.shamir import Share
-from strongbox.errors import InvalidInput, NoQuorum
+from strongbox.errors import InvalidInput, NoQuorum, StrongBoxError
 from strongbox.rpc.inbound import Inbound
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.store.client import Etcd
@@ -66,7 +66,6 @@ class Unsealing:
 
     async def give(self, share: Share, inbound: Inbound) -> Progress:
         """Count a share in, tell the others. Raises NotInitialized, WrongShare, NoQuorum, UnknownOutcome."""
-        self._opener.require_lasting()
         fresh = secrets.token_hex(8)
         draft = draft_of(inbound, "Unseal", PATH)
         work = Work(lambda view: unseal.give(view, share, fresh), draft, inbound.deadline, always=True)
@@ -84,9 +83,23 @@ class Unsealing:
         self._pool.drop()
         return _progress(standing, standing.given)
 
+    async def catch_up(self) -> None:
+        """Ask the peers, once, for the shares of the attempt under way: a new process has lost its own."""
+        while True:
+            deadline = time.monotonic() + _EXCHANGE_WITHIN
+            try:
+                standing = (await self._pipeline.submit(Work(unseal.look, None, deadline))).value
+            except NoQuorum:
+                await asyncio.sleep(0.2)
+                continue
+            except StrongBoxError:
+                return  # not initialized
+            if standing.given:
+                await self._exchange(standing, {}, deadline)
+            return
+
     async def relayed(self, nonce: str, texts: Iterable[bytes], deadline: float) -> pb.RelaySharesResponse:
         """A peer's shares: taken in when valid and of the attempt under way, or enough by themselves."""
-        self._opener.require_lasting()
         shares = [parse_share(text.decode("ascii", "replace")) for text in texts]
         work = Work(unseal.look, None, deadline)
         standing = (await self._pipeline.submit(work)).value

@@ -3,7 +3,7 @@
 * A linearizable read every 0.5 s is the proof; a watch of `seal/state` makes the next read come at once. A
   read that failed is repeated without a pause: etcd's elections take longer than what is left of a proof.
 * The wipe 10 s after the last proof does not wait for a read to fail: it has a timer of its own.
-* After a wipe the replica says so in etcd (`seal` waits for that) and is born again: the process is
+* After a wipe the replica says so in etcd (`seal` waits for that) and the process is
   replaced.
 * When etcd says unsealed and nobody living has held a key for 3 s (everything was restarted), the cluster
   *is* sealed; then the record is made to say so, and people unseal it as ever.
@@ -99,10 +99,12 @@ class Vigil:
             self._custody.expire()
 
     async def _after_wipe(self) -> None:
-        await self._custody.wiped.wait()
-        _log.warning("the keys are wiped", state=self.state.encode().decode() if self.state else "unknown")
-        await self._registry.settle(self.state)
-        await self._on_wiped()
+        while True:
+            await self._custody.wiped.wait()
+            seen = self.state.encode().decode() if self.state else "unknown"
+            _log.warning("the keys are wiped", state=seen)
+            await self._registry.settle(self.state)
+            await self._on_wiped()
 
     async def _call_it_sealed(self) -> None:
         """Put sealed where nobody holds a key for long enough."""

@@ -121,14 +121,21 @@ def test_a_late_proof_does_not_shorten_a_newer_one() -> None:
     assert held.custody.keyring() is held.keyring
 
 
-def test_who_has_wiped_holds_nothing_again() -> None:
+def test_after_a_wipe_keys_can_be_held_again() -> None:
     held = Held()
     held.custody.wipe()
-    again = LockedBytes(b"r" * 32)
-    held.custody.hold(again, opened(World()), 4, held.clock.monotonic())
-    assert held.custody.generation is None
+    again = opened(World())
+    held.custody.hold(LockedBytes(b"r" * 32), again, 4, held.clock.monotonic())
+    assert held.custody.keyring() is again
+    assert not held.custody.wiped.is_set()
+
+
+def test_keys_are_not_taken_in_twice() -> None:
+    held, other = Held(), LockedBytes(b"x" * 32)
+    held.custody.hold(other, opened(World()), 2, held.clock.monotonic())
+    assert held.custody.keyring() is held.keyring
     with pytest.raises(WipedError):
-        again.view()
+        other.view()
 
 
 def test_the_wall_clock_is_no_matter() -> None:

@@ -130,8 +130,8 @@ def test_sealing_wipes_every_replica_and_replaces_its_process(nodes: SealNodes) 
     assert reason(refusal) == "UNAUTHENTICATED"
     told = seal(nodes[1], made)
     assert (list(told.confirmed), list(told.unconfirmed)) == (["node-1", "node-2", "node-3"], [])
-    assert not any(node.is_sealed() is False for node in nodes.all)
-    nodes.wait(lambda: len(nodes.lines("serving")) == 6)
+    assert [node.is_sealed() for node in nodes.all] == [True] * 3
+    nodes.wait(lambda: len(nodes.lines("serving")) == 6, 25)
     nodes.wait(lambda: all(node.is_sealed() for node in nodes.all))
     assert [node.pid for node in nodes.all] == pids
     with pytest.raises(grpc.RpcError) as refusal:
@@ -142,6 +142,30 @@ def test_sealing_wipes_every_replica_and_replaces_its_process(nodes: SealNodes) 
     nodes[2].unseal(made.shares[1])
     assert not nodes[0].unseal(made.shares[2]).sealed
     assert [node.is_sealed() for node in nodes.all] == [False] * 3
+
+
+def test_unsealed_again_at_once_no_process_is_replaced(nodes: SealNodes) -> None:
+    made = nodes.unsealed()
+    seal(nodes[1], made)
+    nodes[0].unseal(made.shares[0])
+    assert not nodes[2].unseal(made.shares[1]).sealed
+    assert [node.is_sealed() for node in nodes.all] == [False] * 3
+    time.sleep(7.5)
+    assert len(nodes.lines("serving")) == 3
+    assert len(nodes.lines("the keys are wiped")) == 3
+
+
+def test_shares_survive_the_replacement_of_each_process_in_turn(nodes: SealNodes) -> None:
+    made = nodes.init()
+    nodes[0].unseal(made.shares[0])
+    for node in nodes.all:
+        served = len(nodes.lines("serving"))
+        node.kill()
+        node.start()
+        nodes.wait(lambda served=served: len(nodes.lines("serving")) > served)  # type: ignore[misc]
+        nodes.wait(lambda: sum(one.live for one in nodes[0].health().nodes) == 3)
+        time.sleep(0.5)
+    assert not nodes[1].unseal(made.shares[1]).sealed
 
 
 def test_a_killed_replica_is_named_unconfirmed_and_comes_back_sealed(nodes: SealNodes) -> None:
@@ -226,7 +250,7 @@ def test_without_etcd_nothing_is_unwrapped_and_ten_seconds_wipe(nodes: SealNodes
         assert asyncio.run(_unwrap(nodes)) in ("NO_QUORUM", "DEPENDENCY_DOWN")
         nodes.wait(lambda: len(nodes.lines("the keys are wiped")) == 3, 12)
         assert time.monotonic() - began < 11
-        nodes.wait(lambda: all(node.is_sealed() is True for node in nodes.all))
+        assert nodes[0].is_sealed()
     finally:
         member.resume()
     # Nobody is left who could open it: the state says so after a while, and shares open it again.
