@@ -17,7 +17,7 @@ from dataclasses import asdict
 
 from bench import report
 from bench.openbao import OpenBao
-from bench.rounds import Figure, Idle, measure, measure_idle
+from bench.rounds import Figure, Idle, Plan, measure, measure_idle
 from bench.strongbox import StrongBox
 from bench.system import System
 
@@ -30,13 +30,14 @@ def main() -> int:
     figures: list[Figure] = []
     idles: list[Idle] = []
     versions: set[str] = set()
+    plan = Plan(options.rounds, options.seconds, options.spread)
     tell = report.heading(sys.stderr if options.output == "json" else sys.stdout)
     for nodes in options.nodes:
         with contextlib.ExitStack() as running:
             systems = [_started(running, make, nodes) for make in options.systems]
             versions |= {system.version for system in systems}
             idles += [measure_idle(system, nodes, options.seconds) for system in systems]
-            figures += measure(systems, nodes, options.rounds, options.seconds, tell)
+            figures += measure(systems, nodes, plan, tell)
     if options.output == "json":
         print(json.dumps(_as_json(figures, idles, versions), indent=2))
     else:
@@ -56,6 +57,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each system for each figure")
     parser.add_argument("--only", default="1,3", help="cluster sizes, such as 1,3")
     parser.add_argument("--system", choices=sorted(_SYSTEMS), help="one system alone")
+    parser.add_argument("--spread", action="store_true", help="connections over all nodes, not one alone")
     parser.add_argument("--quick", action="store_true", help="one round of two seconds: does it work?")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     options = parser.parse_args()

@@ -118,8 +118,8 @@ class OpenBao:
 
     @property
     def addresses(self) -> list[Address]:
-        """The active node's alone: standbys would only forward (or, for reads, ask it first)."""
-        return [Address.parse(self._nodes[0].url)]
+        """Every node; the first is the active one, at which it is fastest."""
+        return [Address.parse(node.url) for node in self._nodes]
 
     @property
     def pids(self) -> list[int]:

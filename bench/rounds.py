@@ -60,35 +60,45 @@ def measure_idle(system: System, nodes: int, seconds: float) -> Idle:
     return Idle(system.name, nodes, cpu, resident_mib(system.pids), len(system.pids))
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how often; `spread` the connections over all doors, or use the first alone."""
+
+    rounds: int
+    seconds: float
+    spread: bool
+
+
 def measure(
-    systems: Sequence[System], nodes: int, rounds: int, seconds: float, tell: Callable[[Figure], None]
+    systems: Sequence[System], nodes: int, plan: Plan, tell: Callable[[Figure], None]
 ) -> list[Figure]:
     """Every kind and number of connections, each system in turn in every round; `tell` hears each figure."""
     figures = []
     for kind in ("reads", "writes"):
         for connections in CONNECTIONS:
-            for system, done in _interleaved(systems, kind, connections, rounds, seconds):
+            for system, done in _interleaved(systems, kind, connections, plan):
                 figures.append(_figure(system, nodes, kind, connections, done))
                 tell(figures[-1])
     return figures
 
 
 def _interleaved(
-    systems: Sequence[System], kind: str, connections: int, rounds: int, seconds: float
+    systems: Sequence[System], kind: str, connections: int, plan: Plan
 ) -> list[tuple[System, list[_Round]]]:
     done: list[list[_Round]] = [[] for _ in systems]
-    for number in range(rounds):
+    for number in range(plan.rounds):
         # Alternately first: the second inherits a warm machine, and the first one's dirty pages.
         order = range(len(systems)) if number % 2 == 0 else reversed(range(len(systems)))
         for index in order:
-            done[index].append(_one(systems[index], kind, connections, seconds))
+            done[index].append(_one(systems[index], kind, connections, plan))
     return list(zip(systems, done, strict=True))
 
 
-def _one(system: System, kind: str, connections: int, seconds: float) -> _Round:
+def _one(system: System, kind: str, connections: int, plan: Plan) -> _Round:
     requests = system.work.reads if kind == "reads" else system.work.writes
+    doors = system.addresses if plan.spread else system.addresses[:1]
     before = cpu_seconds(system.pids)
-    measured = asyncio.run(load.run(system.addresses, requests, connections, seconds))
+    measured = asyncio.run(load.run(doors, requests, connections, plan.seconds))
     return _Round(measured, cpu_seconds(system.pids) - before)
 
 

@@ -46,7 +46,7 @@ class System(Protocol):
 
     @property
     def addresses(self) -> Sequence[Address]:
-        """Where clients connect; connections are spread over them."""
+        """Every door; clients use the first alone, or are spread over all."""
         ...
 
     @property

@@ -19,7 +19,7 @@ import structlog
 from strongbox.crypto import IntegrityError
 from strongbox.crypto.envelope import Dek, Envelope, WrappedDek, seal_value
 from strongbox.crypto.record_keys import RecordKeys
-from strongbox.errors import DependencyDown, Internal, Sealed
+from strongbox.errors import DependencyDown, Internal, Sealed, StrongBoxError
 
 PURPOSE = "kv"
 MAX_SPARE = 32
@@ -73,25 +73,28 @@ class DataKeys:
         self._spare: list[DataKey] = []
         keys.on_sealed(self._spare.clear)
 
-    async def take(self, deadline: float) -> DataKey | None:
-        """A key; `None` while sealed, which the guard says better. Raises `DependencyDown`."""
+    async def take(self, deadline: float) -> DataKey | StrongBoxError:
+        """A key, or why there is none: raised when the request is decided, if the guard has nothing to say.
+
+        While the seal replicas begin a new life after sealing none answers; yet the answer is "sealed".
+        """
         if self._keys.record_keys is None:
-            return None
+            return Sealed()
         if self._spare:
             return self._spare.pop()
         dek = Dek.fresh()
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 (wrapped,) = await self._keys.wrap([dek])
-        except Sealed:
-            return None
+        except (Sealed, DependencyDown) as error:
+            return error
         except TimeoutError:
             raise DependencyDown("the seal service did not wrap a key in time") from None
         return DataKey(dek, wrapped)
 
-    def give_back(self, key: DataKey | None) -> None:
+    def give_back(self, key: DataKey | StrongBoxError) -> None:
         """Keep a key that was not used, if it can still be."""
-        if key is None or not key.is_unused or self._keys.record_keys is None:
+        if not isinstance(key, DataKey) or not key.is_unused or self._keys.record_keys is None:
             return
         if len(self._spare) < MAX_SPARE:
             self._spare.append(key)

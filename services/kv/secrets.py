@@ -22,7 +22,7 @@ from services.kv.idempotency import Asked, Operation, revision_of
 from strongbox.access.guard import Caller
 from strongbox.access.lookup import Lookup
 from strongbox.crypto.envelope import Envelope
-from strongbox.errors import Internal, NotFound, Sealed
+from strongbox.errors import Internal, NotFound, StrongBoxError
 from strongbox.leases import read_lease
 from strongbox.paths import SecretPath
 from strongbox.storage.v1 import kv_records_pb2 as storage
@@ -73,14 +73,23 @@ class Secrets:
         self._lookup = lookup
 
     def write(
-        self, view: View, caller: Caller, path: SecretPath, wanted: Wanted, key: DataKey | None, asked: Asked
+        self,
+        view: View,
+        caller: Caller,
+        path: SecretPath,
+        wanted: Wanted,
+        key: DataKey | StrongBoxError,
+        asked: Asked,
     ) -> Done:
-        """Make a new version. Raises `VersionMismatch`, `InvalidInput`, `IdempotencyMismatch`."""
+        """Make a new version; without a key, raise why there is none.
+
+        Raises `VersionMismatch`, `InvalidInput`, `IdempotencyMismatch`.
+        """
         first = self._first(view, caller, path, asked)
         if first is not None:
             return first
-        if key is None:
-            raise Sealed
+        if isinstance(key, StrongBoxError):
+            raise key
         head = repository.head(view, path.text)
         change = versions.written(head, wanted.cas, view.now_ms, wanted.ttl_s)
         number = change.head.current_version
