@@ -98,7 +98,11 @@ def _facts(secret: Secret) -> dict[str, Any]:
         **value,
         "version": secret.version,
         "created_at": to_timestamp(secret.created_at),
-        "lease": {"id": secret.lease_id, "ttl": secret.lease_ttl},
+        "lease": {
+            "id": secret.lease_id,
+            "ttl": secret.lease_ttl,
+            "expires_at": to_timestamp(secret.lease_expires_at),
+        },
         "revision": secret.revision,
     }
 

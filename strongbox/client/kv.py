@@ -27,6 +27,7 @@ class Secret:
     created_at: datetime
     lease_id: str
     lease_ttl: int
+    lease_expires_at: datetime
     revision: str
 
 
@@ -127,5 +128,6 @@ def _to_secret(answer: pb.ReadSecretResponse) -> Secret:
         created_at=answer.created_at.ToDatetime(UTC),
         lease_id=answer.lease.id,
         lease_ttl=answer.lease.ttl,
+        lease_expires_at=answer.lease.expires_at.ToDatetime(UTC),
         revision=answer.revision,
     )

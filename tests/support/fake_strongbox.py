@@ -183,7 +183,7 @@ class FakeKV(kv_grpc.KVServiceServicer):
         written = versions[number - 1]
         answer = kv_pb.ReadSecretResponse(
             path=request.path, version=number, created_at=CREATED, revision="5",
-            lease=kv_pb.ReadLease(id="lease-1", ttl=60),
+            lease=kv_pb.ReadLease(id="lease-1", ttl=60, expires_at=CREATED),
         )  # fmt: skip
         for name in ("value", "binary"):
             if written.HasField(name):  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ def test_get_prints_a_table_or_json_with_rests_names(run: Run) -> None:
     answer = json.loads(run("kv", "get", "app/db", "-o", "json").stdout)
     assert answer == {
         "path": "app/db", "value": SECRET, "version": 1, "created_at": "2023-11-14T22:13:20Z",
-        "lease": {"id": "lease-1", "ttl": 60}, "revision": "5",
+        "lease": {"id": "lease-1", "ttl": 60, "expires_at": "2023-11-14T22:13:20Z"}, "revision": "5",
     }  # fmt: skip
 
 
