@@ -31,7 +31,7 @@ def main() -> int:
     finally:
         world.stop()
     if world.patience.spent:
-        print(f"the machine was too busy {world.patience.spent} times: asked again after a 503")
+        print(f"the machine was too busy {world.patience.spent} times: a 503 was asked again")
     print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
     return 0 if all(results) else 1
 

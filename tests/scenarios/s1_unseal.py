@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from strongbox.crypto.shamir import Share
@@ -15,7 +16,7 @@ from tests.support.surface import Rpc, public_rpcs
 _OPEN = {"Initialize", "Unseal", "GetSealStatus", "GetHealth", "GetReady"}
 
 
-def shares_at_different_nodes(world: World) -> None:
+def shares_at_different_nodes(world: World) -> str:
     """One share fewer than the threshold does nothing; junk in between spoils nothing."""
     world.sealed()
     _require_progress(world, f"0/{THRESHOLD}")
@@ -33,8 +34,11 @@ def shares_at_different_nodes(world: World) -> None:
         refused("UNAVAILABLE/SEALED", rest.read, "a")
     with world.grpc(node=2) as native:
         assert native.call("Unseal", share=world.shares[THRESHOLD - 1]).sealed is False
+    started = time.monotonic()
     world.wait_ready()
+    took = time.monotonic() - started
     _require_serving(world, "unsealed")
+    return f"every service at every node served {took:.1f} s later"
 
 
 def _give(rest: RestClient, share: str) -> dict[str, Any]:

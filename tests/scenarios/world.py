@@ -11,6 +11,13 @@ from tests.support.cluster import Cluster
 from tests.support.expect import eventually
 
 SHARES, THRESHOLD = 5, 3
+_OF_EACH_SERVICE = (
+    "/v1/sys/ready",
+    "/v1/secrets-list",
+    "/v1/tokens/self",
+    "/v1/leases?path=secret/none",
+    "/v1/audit?limit=1",
+)
 _fresh = itertools.count(1)
 
 
@@ -65,10 +72,11 @@ class World:
             return bool(eventually(10, rest.call, "GET", "/v1/sys/seal-status")["sealed"])
 
     def wait_ready(self, seconds: float = 20.0) -> None:
-        """Until every node can serve. Raises AssertionError."""
+        """Until every service of every node has heard that the cluster is unsealed. Raises AssertionError."""
         for node in range(3):
-            with self.rest(node=node) as rest:
-                eventually(seconds, rest.call, "GET", "/v1/sys/ready")
+            with self.rest(self.root_token, node) as rest:
+                for path in _OF_EACH_SERVICE:
+                    eventually(seconds, rest.call, "GET", path)
 
     def rest(self, token: str = "", node: int = 0) -> RestClient:
         return self.cluster.rest(token, node, self.patience)
