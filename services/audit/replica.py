@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import NamedTuple
@@ -24,6 +24,7 @@ from typing import NamedTuple
 import structlog
 
 from services.audit.chain import GENESIS, Entry, link, parse_line
+from services.audit.gathering import Hurry, gathered
 from services.audit.outbox_entries import Change, Cursors, entries_of
 from services.audit.segments import Broken, Segments
 from strongbox.storage.v1 import audit_records_pb2 as storage
@@ -78,6 +79,7 @@ class Replica:
         self._copy_history = copy_history
         self._moved = asyncio.Condition()
         self._cursors = Cursors()
+        self._hurry = Hurry()
 
     @property
     def healthy(self) -> bool:
@@ -99,8 +101,10 @@ class Replica:
 
     async def reached(self, revision: int, deadline: float) -> None:
         """Wait until all up to an etcd revision is in. Raises TimeoutError at `deadline` (monotonic s)."""
-        async with self._moved, asyncio.timeout(max(0.0, deadline - time.monotonic())):
-            await self._moved.wait_for(lambda: self.position.revision >= revision)
+        limit = asyncio.timeout(max(0.0, deadline - time.monotonic()))
+        with self._hurry:
+            async with self._moved, limit:
+                await self._moved.wait_for(lambda: self.position.revision >= revision)
 
     # following ------------------------------------------------------------------------------------
 
@@ -142,22 +146,25 @@ class Replica:
     async def _follow(self, key: bytes) -> None:
         """Follow until etcd says that the history is gone; then list what is left."""
         try:
-            async with aclosing(watch(self._etcd, START, END, self.position.revision + 1)) as batches:
-                async for batch in batches:
-                    await self._take(key, batch)
+            async with (
+                aclosing(watch(self._etcd, START, END, self.position.revision + 1)) as batches,
+                aclosing(gathered(batches, self._hurry)) as lots,
+            ):
+                async for lot in lots:
+                    await self._take(key, lot)
         except Compacted:
             await self._list(key)
 
-    async def _take(self, key: bytes, batch: Batch) -> None:
+    async def _take(self, key: bytes, lot: Sequence[Batch]) -> None:
         changes = []
-        for event in batch.events:
+        for event in (event for batch in lot for event in batch.events):
             if event.kind is Kind.PUT:
                 changes.append(Change(event.key, event.value, event.mod_revision))
                 if event.key.startswith(keyspace.PRODUCERS):
                     self._check_cursor(changes[-1])
             elif event.key.startswith(keyspace.PRODUCERS):
                 self._cursors.forget(event.key)
-        await self._chain(key, changes, batch.revision)
+        await self._chain(key, changes, lot[-1].revision)
 
     def _check_cursor(self, change: Change) -> None:
         gap = self._cursors.learn(change)
