@@ -107,6 +107,7 @@ class Runtime:
         if self._keys is not None:
             await self._keys.start()
         self.spawn(self.slots.run(), "slots")
+        self.spawn(self.journal.bound.follow(self.etcd), "outbox bound")
         await self.server.start()
         self._started = True
         self._launch()

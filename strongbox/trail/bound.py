@@ -34,9 +34,14 @@ class Bound:
         self._own = 0
         self._all = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no audited request may be taken."""
+        return self._own >= self._limit_own or self._all >= self._limit_all
+
     def require_room(self) -> None:
         """Raise `Overloaded` when no audited request may be taken."""
-        if self._own >= self._limit_own or self._all >= self._limit_all:
+        if self.is_full:
             raise Overloaded("the audit outbox is full: no audit replica has taken its records over")
 
     def put(self, revision: int, records: int) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from strongbox.errors import Overloaded
+from strongbox.storage.v1 import audit_records_pb2 as storage
+from strongbox.store import keyspace, txn
+from strongbox.store.client import Etcd
 from strongbox.trail.bound import Bound
 
 
@@ -35,3 +40,21 @@ def test_batches_without_records_take_no_room() -> None:
     bound = Bound(own=1)
     bound.put(1, 0)
     bound.require_room()
+
+
+async def test_what_the_duty_publishes_makes_room_again(etcd: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("strongbox.trail.bound.PERIOD", 0.05)
+    bound = Bound(own=1)
+    put = await etcd.transact(txn.txn([], [txn.put(b"/test/bound", b"")]), idempotent=True)
+    bound.put(put.header.revision, 1)
+    following = asyncio.create_task(bound.follow(etcd))
+    try:
+        mark = storage.ChainPosition(size=1, hmac="", revision=put.header.revision).SerializeToString()
+        await etcd.transact(txn.txn([], [txn.put(keyspace.AUDIT_MARK, mark)]), idempotent=True)
+        async with asyncio.timeout(10):
+            while bound.is_full:
+                await asyncio.sleep(0.01)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await etcd.transact(txn.txn([], [txn.delete(keyspace.AUDIT_MARK)]), idempotent=True)
