@@ -227,6 +227,26 @@ run("auth", assemble)
         assert "hunter2" not in process.log
 
 
+def test_a_full_outbox_is_followed_until_there_is_room(place: Place, secure_etcd: EtcdCluster) -> None:
+    program = """
+import asyncio
+from strongbox.process import run
+
+async def until_room(runtime):
+    while runtime.journal.bound.is_full:
+        await asyncio.sleep(0.05)
+    runtime.stop()
+
+async def assemble(runtime):
+    runtime.journal.bound.published(0, 10**9)
+    runtime.spawn(until_room(runtime), "waiting")
+
+run("auth", assemble)
+"""
+    with place.process(secure_etcd.endpoints, "-c", program) as process:
+        assert process.popen.wait(timeout=15) == 0
+
+
 async def test_a_restart_keeps_the_process_and_its_port(place: Place, secure_etcd: EtcdCluster) -> None:
     program = """
 import os, signal, asyncio
