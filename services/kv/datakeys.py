@@ -16,7 +16,6 @@ from typing import Protocol
 
 import structlog
 
-from strongbox.crypto import IntegrityError
 from strongbox.crypto.envelope import Dek, Envelope, WrappedDek, seal_value
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import DependencyDown, Internal, Sealed, StrongBoxError
@@ -36,8 +35,8 @@ class Keys(Protocol):
     async def wrap(self, deks: Sequence[Dek]) -> list[WrappedDek]:
         """Raises `Sealed`, `DependencyDown`."""
 
-    async def unwrap(self, wrapped: Sequence[WrappedDek]) -> list[bytes]:
-        """Raises `Sealed`, `DependencyDown`, `IntegrityError`."""
+    def unwrap_soon(self, wrapped: WrappedDek) -> asyncio.Future[list[bytes]]:
+        """One key, in time; empty when it does not open. Raises `Sealed`, `DependencyDown`."""
 
     def on_sealed(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when the cluster is sealed."""
@@ -106,7 +105,7 @@ class Unwrapping:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._wrapped: WrappedDek | None = None
-        self._task: asyncio.Task[list[bytes]] | None = None
+        self._answer: asyncio.Future[list[bytes]] | None = None
 
     def __enter__(self) -> Unwrapping:
         return self
@@ -116,35 +115,27 @@ class Unwrapping:
 
     def start(self, wrapped: WrappedDek) -> None:
         """Ask for the key, unless it is asked for; another one asked for before is forgotten."""
-        if self._task is not None and wrapped == self._wrapped:
+        if self._answer is not None and wrapped == self._wrapped:
             return
         self._drop()
         self._wrapped = wrapped
-        self._task = asyncio.create_task(self._keys.unwrap([wrapped]))
+        self._answer = self._keys.unwrap_soon(wrapped)
 
-    async def key(self, wrapped: WrappedDek, deadline: float) -> bytes:
+    async def key(self, wrapped: WrappedDek) -> bytes:
         """The data key. Raises `Sealed`, `DependencyDown`, and `Internal` for a wrapping that was altered."""
         self.start(wrapped)
-        assert self._task is not None
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                (key,) = await self._task
-        except TimeoutError:
-            raise DependencyDown("the seal service did not unwrap a key in time") from None
-        except IntegrityError:
+        assert self._answer is not None
+        (key,) = await self._answer
+        if not key:
             _log.error("a wrapped data key does not authenticate", dek_id=wrapped.id.hex())
-            raise Internal from None
+            raise Internal
         return key
 
     def _drop(self) -> None:
-        if self._task is None:
+        if self._answer is None:
             return
-        self._task.cancel()
-        self._task.add_done_callback(_ignore)
-        self._task = None
-
-
-def _ignore(task: asyncio.Task[list[bytes]]) -> None:
-    """Take the error, so that nobody is told that it was not taken."""
-    if not task.cancelled():
-        task.exception()
+        if not self._answer.done():
+            self._answer.cancel()
+        elif not self._answer.cancelled():
+            self._answer.exception()  # taken, so that nobody is told that it was not
+        self._answer = None

@@ -70,7 +70,7 @@ class KVServicer(rpc.KVServiceServicer):
                 lambda found: unwrapping.start(found.envelope.wrapped),
             )  # fmt: skip
             found = done.value
-            key = await unwrapping.key(found.envelope.wrapped, inbound.deadline)
+            key = await unwrapping.key(found.envelope.wrapped)
         return messages.secret_to_proto(path, found, _open(key, path, found), done.revision)
 
     async def DeleteSecretVersions(

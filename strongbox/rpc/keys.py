@@ -102,6 +102,13 @@ class KeyClient:
             raise IntegrityError
         return keys
 
+    def unwrap_soon(self, wrapped: WrappedDek) -> asyncio.Future[list[bytes]]:
+        """`unwrap` of one key, to be awaited later; it is answered within `DEADLINE`.
+
+        The answer's one item is empty when the key does not open.
+        """
+        return self._unwraps.soon((wrapped,))
+
     async def _wrap_all(self, deks: Sequence[Dek]) -> list[WrappedDek]:
         request = pb.StreamKeysRequest(wrap=[pb.DataKey(id=dek.id, key=dek.key) for dek in deks])
         answer = await self._ask(request, time.monotonic() + DEADLINE)

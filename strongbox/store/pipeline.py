@@ -14,7 +14,6 @@ records, read at the cursor's revision, say which parts did; if that revision is
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections import deque
@@ -52,7 +51,8 @@ class Pipeline:
         self._etcd, self._memory, self._journal = etcd, memory, journal
         self._decider = Decider(etcd, memory, clock)
         self._waiting: deque[Item] = deque()
-        self._wake = asyncio.Event()
+        self._alarm: asyncio.Future[None] | None = None
+        self._enough = 1
         self._task: asyncio.Task[None] | None = None
         self._cursor = Cursor(etcd, journal)
         self._company = False
@@ -82,7 +82,7 @@ class Pipeline:
             self._journal.require_room()
         item = Item(work)
         self._waiting.append(item)
-        self._wake.set()
+        self._arrived()
         # A timer and a future: asyncio.timeout costs three times as much, for every request.
         loop = asyncio.get_running_loop()
         timer = loop.call_at(loop.time() + work.deadline - time.monotonic(), item.expire)
@@ -105,14 +105,30 @@ class Pipeline:
 
     async def _gather(self) -> None:
         while not self._waiting:
-            self._wake.clear()
-            await self._wake.wait()
-        end = time.monotonic() + GATHER
-        while self._company and len(self._waiting) < CROWD and (left := end - time.monotonic()) > 0:
-            self._wake.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._wake.wait()
+            await self._sleep(None)
+        if self._company and len(self._waiting) < CROWD:
+            await self._sleep(GATHER)
+
+    async def _sleep(self, seconds: float | None) -> None:
+        """Until woken: by the first request (None), or by a crowd or after so many seconds."""
+        loop = asyncio.get_running_loop()
+        self._alarm, self._enough = loop.create_future(), 1 if seconds is None else CROWD
+        timer = loop.call_later(seconds, self._ring) if seconds is not None else None
+        try:
+            await self._alarm
+        finally:
+            self._alarm = None
+            if timer is not None:
+                timer.cancel()
+
+    def _ring(self) -> None:
+        if self._alarm is not None and not self._alarm.done():
+            self._alarm.set_result(None)
+
+    def _arrived(self) -> None:
+        """Something was put into the queue; a task that sleeps for a crowd is not woken by each of it."""
+        if len(self._waiting) >= self._enough:
+            self._ring()
 
     def _take(self) -> list[Item]:
         """Everything that waits and is still wanted."""
@@ -122,7 +138,6 @@ class Pipeline:
 
     def _requeue(self, items: Sequence[Item]) -> None:
         self._waiting.extendleft(reversed([item for item in items if not item.done.done()]))
-        self._wake.set()
 
     async def _round(self, items: list[Item]) -> None:
         known = self._cursor.certain or await self._cursor.find()

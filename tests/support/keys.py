@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from strongbox.crypto import IntegrityError
 from strongbox.crypto.aead import Aead
 from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
 from strongbox.crypto.record_keys import RecordKeys
@@ -37,6 +38,15 @@ class FakeKeyClient:
         self._check()
         self.unwraps += len(wrapped)
         return [unwrap_dek(self._kek, "kv", one) for one in wrapped]
+
+    def unwrap_soon(self, wrapped: WrappedDek) -> asyncio.Future[list[bytes]]:
+        return asyncio.ensure_future(self._unwrap_one(wrapped))
+
+    async def _unwrap_one(self, wrapped: WrappedDek) -> list[bytes]:
+        try:
+            return await self.unwrap([wrapped])
+        except IntegrityError:
+            return [b""]
 
     def on_sealed(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
