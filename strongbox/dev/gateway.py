@@ -67,6 +67,7 @@ def envoy_configuration(settings: GatewaySettings) -> str:
         },
         {
             "REPLIES": [reply.values() for reply in REPLIES],
+            "REFUSED_QUERIES": routes.refused_queries(known),
             "ROUTES": [method.values() for method in methods],
             "CLUSTERS": _clusters(settings),
         },

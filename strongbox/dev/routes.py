@@ -7,6 +7,7 @@ without a rule raises: unlisted means refused.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,32 @@ def public_methods(known: descriptors.FileDescriptorSet) -> list[Method]:
 def public_services(methods: list[Method]) -> list[str]:
     """The proto services that are transcoded."""
     return sorted({method.full_name.split("/")[0] for method in methods})
+
+
+def refused_queries(known: descriptors.FileDescriptorSet) -> list[dict[str, str]]:
+    """Regular expressions (RE2, of the whole of `:path`) of REST calls that are refused for their query.
+
+    The transcoder lets `?path=` override what the URL's path says, so that a call is not about what every log
+    and proxy on its way believes. It also decodes names, which no honest client ever encodes.
+    """
+    bound = sorted({(rest[:place], field) for rest in _rest_paths(known) for place, field in _fields(rest)})
+    named = [rf"{re.escape(start)}[^?]*\?(.*&)?{field}([.=&].*)?" for start, field in bound]
+    return [{"QUERY": query} for query in (r"/v1/[^?]*\?(.*&)?[^=&]*%[^=&]*([=&].*)?", *named)]
+
+
+def _rest_paths(known: descriptors.FileDescriptorSet) -> Iterator[str]:
+    for file in known.file:
+        for service in file.service:
+            for rpc in service.method:
+                rule = rpc.options.Extensions[annotations_pb2.http]
+                for binding in (rule, *rule.additional_bindings):
+                    yield str(getattr(binding, binding.WhichOneof("pattern") or "get"))
+
+
+def _fields(rest: str) -> Iterator[tuple[int, str]]:
+    """Where each field stands in a path such as `/v1/tokens/{accessor}/renew`, and its name."""
+    for found in re.finditer(r"\{([a-z_]+)(?:=[^}]*)?\}", rest):
+        yield found.start(), found[1]
 
 
 def _methods(known: descriptors.FileDescriptorSet) -> Iterator[Method]:

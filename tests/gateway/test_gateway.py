@@ -84,6 +84,43 @@ def test_an_escaped_slash_and_more_than_one_at_the_end_are_refused(gateway: Gate
     assert not gateway.world.calls
 
 
+@pytest.mark.parametrize(
+    ("method", "url"),
+    [
+        ("GET", "/v1/secrets/a?path=b"),
+        ("GET", "/v1/secrets/a?path"),
+        ("GET", "/v1/secrets/a?version=1&path=b"),
+        ("GET", "/v1/secrets/a?p%61th=b"),
+        ("GET", "/v1/secrets/a?version=1&%70ath=b"),
+        ("PUT", "/v1/secrets/a?path=b"),
+        ("DELETE", "/v1/secrets/a?path=b"),
+        ("GET", "/v1/secrets-list/a?prefix=b"),
+        ("GET", "/v1/secrets-metadata/a?path=b"),
+        ("DELETE", "/v1/policies/a?name=b"),
+        ("DELETE", "/v1/tokens/a?accessor=b"),
+        ("POST", "/v1/tokens/a/renew?accessor=b"),
+        ("GET", "/v1/leases/a?id=b"),
+    ],
+)
+def test_a_query_never_says_otherwise_what_the_path_says(gateway: Gateway, method: str, url: str) -> None:
+    answer = gateway.rest(method, url, b'{"value": "v"}' if method in ("PUT", "POST") else None)
+    assert (answer.status, answer.json["details"][0]["reason"]) == (400, "INVALID_ARGUMENT")
+    assert not gateway.world.calls
+
+
+@pytest.mark.parametrize("query", ["version=2", "version=%32", ""])
+def test_a_query_says_what_the_path_does_not(gateway: Gateway, query: str) -> None:
+    assert gateway.rest("GET", f"/v1/secrets/path/name?{query}").status == 200
+    assert gateway.world.calls[-1].request.path == "path/name"
+
+
+@pytest.mark.parametrize("timeout", ["junk", "1", "S", "123456789S", "-1S", ""])
+def test_a_deadline_that_is_none_is_refused_in_our_words(gateway: Gateway, timeout: str) -> None:
+    answer = gateway.rest("GET", "/v1/secrets/a", grpc_timeout=timeout)
+    assert (answer.status, answer.json["message"]) == (400, "the request is not valid")
+    assert gateway.rest("GET", "/v1/secrets/a", grpc_timeout="900m").status == 200
+
+
 def test_only_rest_loses_a_trailing_slash(gateway: Gateway) -> None:
     with gateway.channel() as channel:
         kv_grpc.KVServiceStub(channel).ReadSecret(kv_pb.ReadSecretRequest(path="a/b/"))
