@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
-from services.auth import messages, paging, policies, tokens
+from services.auth import messages, policies, tokens
 from services.auth.listing import shown_accessors, shown_policies
 from services.auth.policies import Policies
 from services.auth.repository import Repository
@@ -17,13 +17,14 @@ from strongbox.access.guard import Caller, Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.auth.v1 import auth_service_pb2_grpc as rpc
 from strongbox.rpc.inbound import Inbound, inbound_of
-from strongbox.store import keyspace
+from strongbox.store import keyspace, paging
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
 from strongbox.trail.outbox import draft_of
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
+_CHUNK = 50  # tokens looked at by one transaction: each is a compare, and so is each of its ancestors (16)
 
 
 class AuthServicer(rpc.AuthServiceServicer):
@@ -108,8 +109,8 @@ class AuthServicer(rpc.AuthServiceServicer):
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
         """Accessors of living tokens; a page may hold fewer than asked, or none, and not be the last."""
-        size = paging.page_size(request.page_size)
-        start, end = paging.page_range(keyspace.ACCESSORS, request.page_token)
+        keys, size = self._guard.lookup.require_keys(), paging.page_size(request.page_size)
+        start, end = paging.page_range(keys, keyspace.ACCESSORS, request.page_token)
 
         def decide(view: View, caller: Caller) -> Caller:
             view.fetch(start, end, limit=size)
@@ -118,11 +119,17 @@ class AuthServicer(rpc.AuthServiceServicer):
         inbound = inbound_of(context)
         done = await self._act(context, "ListTokens", "list", tokens.PATH, decide)
         shown = shown_accessors(done.value, done.rows)
-        living = await self._pipeline.submit(
-            Work(lambda view: self._tokens.living(view, shown), None, inbound.deadline)
-        )
-        token = paging.next_token(keyspace.ACCESSORS, [row.key for row in done.rows], size)
-        return pb.ListTokensResponse(accessors=living.value, next_page_token=token)
+        living = await self._living(shown, inbound)
+        token = paging.next_token(keys, keyspace.ACCESSORS, [row.key for row in done.rows], size)
+        return pb.ListTokensResponse(accessors=living, next_page_token=token)
+
+    async def _living(self, shown: list[tuple[str, str]], inbound: Inbound) -> list[str]:
+        """Of (accessor, digest) pairs, the accessors of tokens that live."""
+        found: list[str] = []
+        for start in range(0, len(shown), _CHUNK):
+            decide = _telling(self._tokens, shown[start : start + _CHUNK])
+            found += (await self._pipeline.submit(Work(decide, None, inbound.deadline))).value
+        return found
 
     async def WritePolicy(self, request: pb.WritePolicyRequest, context: Context) -> pb.WritePolicyResponse:
         """Make or replace a policy; it decides from the very next request on."""
@@ -157,8 +164,8 @@ class AuthServicer(rpc.AuthServiceServicer):
         self, request: pb.ListPoliciesRequest, context: Context
     ) -> pb.ListPoliciesResponse:
         """Names of policies in the order of their folded names; the built-in ones lead the first page."""
-        size = paging.page_size(request.page_size)
-        start, end = paging.page_range(keyspace.POLICIES, request.page_token)
+        keys, size = self._guard.lookup.require_keys(), paging.page_size(request.page_size)
+        start, end = paging.page_range(keys, keyspace.POLICIES, request.page_token)
 
         def decide(view: View, caller: Caller) -> Caller:
             view.fetch(start, end, limit=size)
@@ -166,7 +173,7 @@ class AuthServicer(rpc.AuthServiceServicer):
 
         done = await self._act(context, "ListPolicies", "list", policies.policy_path(""), decide)
         names = shown_policies(done.value, done.rows, with_built_in=not request.page_token)
-        token = paging.next_token(keyspace.POLICIES, [row.key for row in done.rows], size)
+        token = paging.next_token(keys, keyspace.POLICIES, [row.key for row in done.rows], size)
         return pb.ListPoliciesResponse(names=names, next_page_token=token)
 
     async def _act(
@@ -179,3 +186,7 @@ class AuthServicer(rpc.AuthServiceServicer):
             return decide(view, self._guard.require(view, inbound, capability, path))
 
         return await self._pipeline.submit(Work(guarded, draft_of(inbound, op, path), inbound.deadline))
+
+
+def _telling(domain: Tokens, some: list[tuple[str, str]]) -> Callable[[View], list[str]]:
+    return lambda view: domain.living(view, some)

@@ -7,13 +7,18 @@ Rules:
   that the directory holds.
 * A page takes at most `MAX_FETCHES` reads, so it may hold fewer names than asked, or none, and not be the
   last: only an empty page token ends a listing. Pages are not one snapshot.
-* A page token is where the next page begins, below the directory, in base64url; it grants nothing.
+* A recursive listing shows what a walk from directory to directory would: it needs `list` on each
+  directory on the way to a name as well, so a `deny` of a directory hides all that is below it.
+* A page token is where the next page begins, below the directory; it is sealed (strongbox.store.paging),
+  for a page may end at a name that is not shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 
+from strongbox.crypto.record_keys import RecordKeys
 from strongbox.paths import DirectoryPath
 from strongbox.store import keyspace, paging
 
@@ -23,13 +28,16 @@ MAX_FETCHES = 16
 class Listing:
     """One page under way. Raises `InvalidInput` for a page token that is none."""
 
-    def __init__(self, directory: DirectoryPath, size: int, token: str, *, recursive: bool) -> None:
+    def __init__(
+        self, directory: DirectoryPath, size: int, token: str, keys: RecordKeys, *, recursive: bool
+    ) -> None:
         self.names: list[str] = []
         self.fetches = 0
         self._prefix = keyspace.head(directory.prefix)
         self._shown = directory.policy_path
         self._size, self._recursive = size, recursive
-        self._position = paging.position_of(token)
+        self._keys = keys
+        self._position = paging.position_of(keys, self._prefix, token)
         self._ended = False
 
     @property
@@ -40,7 +48,7 @@ class Listing:
     @property
     def token(self) -> str:
         """Where the next page begins; empty when there is none."""
-        return "" if self._ended else paging.token_of(self._position)
+        return "" if self._ended else paging.token_of(self._keys, self._prefix, self._position)
 
     def wanted(self) -> tuple[bytes, bytes, int]:
         """`[start, end)` and limit of the next read: one name more than fits shows whether there is more."""
@@ -50,6 +58,7 @@ class Listing:
     def take(self, keys: Iterable[bytes], allows: Callable[[str, str], bool]) -> None:
         """Use what that read found; `allows(capability, policy path)` is the caller's."""
         limit, found = self._size - len(self.names) + 1, 0
+        may_list = cache(lambda name: allows("list", self._shown + name))
         self.fetches += 1
         for key in keys:
             found += 1
@@ -59,7 +68,7 @@ class Listing:
             if len(self.names) >= self._size:
                 return
             name = self._step(below)
-            if allows("list", self._shown + name):
+            if all(map(may_list, _way_to(name))):
                 self.names.append(name)
         self._ended = found < limit
 
@@ -71,3 +80,12 @@ class Listing:
             return below.decode()
         self._position = keyspace.prefix_end(name + slash)
         return (name + slash).decode()
+
+
+def _way_to(name: str) -> Iterator[str]:
+    """The directories on the way to a name, and the name: `a/`, `a/b/`, `a/b/c` of `a/b/c`."""
+    place = name.find("/") + 1
+    while 0 < place < len(name):
+        yield name[:place]
+        place = name.find("/", place) + 1
+    yield name

@@ -157,7 +157,8 @@ class KVServicer(rpc.KVServiceServicer):
     async def ListSecrets(self, request: pb.ListSecretsRequest, context: Context) -> pb.ListSecretsResponse:
         """Names below a directory; audited once, guarded at every read."""
         directory, size = DirectoryPath.parse(request.prefix), paging.page_size(request.page_size)
-        page = Listing(directory, size, request.page_token, recursive=request.recursive)
+        keys = self._guard.lookup.require_keys()
+        page = Listing(directory, size, request.page_token, keys, recursive=request.recursive)
         inbound = inbound_of(context)
         draft: Draft | None = draft_of(inbound, "ListSecrets", directory.policy_path)
 

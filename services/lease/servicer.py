@@ -15,7 +15,7 @@ from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.lease.v1 import lease_service_pb2_grpc as rpc
 from strongbox.leases.read_lease import name_in
 from strongbox.rpc.inbound import Inbound, inbound_of
-from strongbox.store import keyspace, paging
+from strongbox.store import paging
 from strongbox.store.batch import Row
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
@@ -52,8 +52,8 @@ class LeaseServicer(rpc.LeaseServiceServicer):
     async def ListLeases(self, request: pb.ListLeasesRequest, context: Context) -> pb.ListLeasesResponse:
         """Leases of a path or of a token; a page may hold fewer than asked, or none, and not be the last."""
         query = Query.parse(request.path, request.accessor, request.state)
-        size, position = paging.page_size(request.page_size), paging.position_of(request.page_token)
-        start, end = query.prefix + position, keyspace.prefix_end(query.prefix)
+        keys, size = self._guard.lookup.require_keys(), paging.page_size(request.page_size)
+        start, end = paging.page_range(keys, query.prefix, request.page_token)
         inbound = inbound_of(context)
 
         def decide(view: View, caller: Caller) -> Caller:
@@ -63,7 +63,7 @@ class LeaseServicer(rpc.LeaseServiceServicer):
 
         done = await self._act(inbound, "ListLeases", query.policy_path, decide)
         found = await self._select(inbound, done.value, query, done.rows)
-        token = "" if len(done.rows) < size else _token(query, done.rows[-1])
+        token = paging.next_token(keys, query.prefix, [row.key for row in done.rows], size)
         return pb.ListLeasesResponse(
             leases=[pb.Lease(**info_to_proto(told)) for told in found], next_page_token=token
         )
@@ -99,7 +99,3 @@ def _selecting(
 def _chunks(names: Iterator[str]) -> Iterator[list[str]]:
     while chunk := list(islice(names, _CHUNK)):
         yield chunk
-
-
-def _token(query: Query, last: Row) -> str:
-    return paging.token_of(last.key.removeprefix(query.prefix) + b"\0")

@@ -31,7 +31,7 @@ def _versions(**rest: Any) -> list[Bad]:
     return _each("versions", lists, INVALID, **rest)
 
 
-_PAGES = [*_each("page_size", [-1], INVALID), *_each("page_token", ["!", "\x00"], INVALID)]
+_PAGES = [*_each("page_size", [-1, 1001], INVALID), *_each("page_token", ["!", "\x00", "A" * 5000], INVALID)]
 
 BAD: dict[str, list[Bad]] = {
     "WriteSecret": [

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from services.auth import listing, paging
+from services.auth import listing
 from services.auth.policies import Found, Policies, policy_path, require_writable
 from services.auth.repository import Repository
 from strongbox.access.guard import Caller, Guard
@@ -115,30 +115,3 @@ def test_a_listing_obeys_a_deny_below_it_and_survives_a_forged_row(auth: Auth) -
     token = auth.add_token(policies=["lister"])
     shown = listing.shown_policies(auth.caller(token), auth.policy_rows(), with_built_in=True)
     assert shown == ["default", "root", "lister"]
-
-
-def test_pages_follow_each_other_without_gap_or_repetition(auth: Auth) -> None:
-    for number in range(7):
-        auth.write(f"p{number}")
-    seen: list[bytes] = []
-    token = ""
-    while True:
-        start, end = paging.page_range(keyspace.POLICIES, token)
-        rows = auth.store.range(start, end, 3)
-        seen += [row.key for row in rows]
-        token = paging.next_token(keyspace.POLICIES, [row.key for row in rows], 3)
-        if not token:
-            break
-    assert seen == auth.store.keys(keyspace.POLICIES)
-
-
-@pytest.mark.parametrize("token", ["!", "a", "\u00e9", "a b"])
-def test_a_page_token_that_is_not_ours_is_refused(token: str) -> None:
-    with pytest.raises(InvalidInput):
-        paging.page_range(keyspace.POLICIES, token)
-
-
-def test_page_sizes_are_bounded() -> None:
-    assert [paging.page_size(size) for size in (0, 1, 10_000)] == [100, 1, 256]
-    with pytest.raises(InvalidInput):
-        paging.page_size(-1)

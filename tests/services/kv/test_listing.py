@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -9,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.kv.listing import MAX_FETCHES, Listing
+from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import InvalidInput, InvalidPath, PermissionDenied
 from strongbox.paths import DirectoryPath
 from strongbox.store import keyspace
 from tests.services.kv.support import Kv
 from tests.support.fakes import FakeStore
 
+KEYS = RecordKeys({1: b"k" * 32}, 1)
 SEGMENTS = st.sampled_from(["a", "b", "a-", "a0", "ä", "c.d", "zz"])
 PATHS = st.sets(st.lists(SEGMENTS, min_size=1, max_size=4).map("/".join), max_size=25)
 
@@ -22,7 +25,7 @@ PATHS = st.sets(st.lists(SEGMENTS, min_size=1, max_size=4).map("/".join), max_si
 def pages(store: FakeStore, prefix: str, size: int, *, recursive: bool) -> list[list[str]]:
     found, token = [], ""
     while True:
-        page = Listing(DirectoryPath.parse(prefix), size, token, recursive=recursive)
+        page = Listing(DirectoryPath.parse(prefix), size, token, KEYS, recursive=recursive)
         while not page.is_over:
             start, end, limit = page.wanted()
             page.take((row.key for row in store.range(start, end, limit)), lambda *_: True)
@@ -54,7 +57,7 @@ async def test_one_level_jumps_over_what_is_below(kv: Kv) -> None:
     for number in range(500):
         kv.store.seed(keyspace.head(f"big/{number}"), b"")
     kv.store.seed(keyspace.head("z"), b"")
-    page = Listing(DirectoryPath.parse(""), 100, "", recursive=False)
+    page = Listing(DirectoryPath.parse(""), 100, "", KEYS, recursive=False)
     read = 0
     while not page.is_over:
         rows = kv.store.range(*page.wanted())
@@ -69,7 +72,7 @@ def test_a_page_takes_a_bounded_number_of_reads_and_goes_on_with_the_next() -> N
     for directory in range(2 * MAX_FETCHES):
         for number in range(4):
             store.seed(keyspace.head(f"{directory:03d}/{number}"), b"")
-    page = Listing(DirectoryPath.parse(""), 1000, "", recursive=False)
+    page = Listing(DirectoryPath.parse(""), 1000, "", KEYS, recursive=False)
     while not page.is_over:
         start, end, _ = page.wanted()
         page.take((row.key for row in store.range(start, end, 1000)), lambda *_: False)
@@ -115,7 +118,9 @@ async def test_a_listing_is_audited_once_however_many_reads_it_takes(kv: Kv) -> 
     assert [draft.path for draft in kv.pipeline.audited] == ["secret/"]
 
 
-@pytest.mark.parametrize("fields", [{"page_size": -1}, {"page_token": "!"}, {"page_token": "x" * 5000}])
+@pytest.mark.parametrize(
+    "fields", [{"page_size": -1}, {"page_token": "!"}, {"page_token": "x" * 5000}, {"page_size": 1001}]
+)
 async def test_bad_sizes_and_tokens_are_refused(kv: Kv, fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         await kv.list(**fields)
@@ -127,9 +132,31 @@ async def test_a_prefix_that_is_not_canonical_is_refused(kv: Kv, prefix: str) ->
         await kv.list(prefix)
 
 
-async def test_a_page_token_leads_nowhere_but_into_the_directory(kv: Kv) -> None:
-    await kv.write("app/a")
-    await kv.write("zoo/secret")
-    for token in ("_w", "AA", "enp6"):
-        answer = await kv.list("app", page_token=token)
-        assert "secret" not in "".join(answer.names)
+async def test_a_page_token_leads_nowhere_but_on_in_its_listing(kv: Kv) -> None:
+    for path in ("app/a", "app/b", "zoo/a", "zoo/b"):
+        await kv.write(path)
+    token = (await kv.list("zoo", page_size=1)).next_page_token
+    for foreign in (token, "_w", "AA", "enp6"):
+        with pytest.raises(InvalidInput):
+            await kv.list("app", page_token=foreign)
+    assert list((await kv.list("zoo", page_token=token)).names) == ["b"]
+
+
+async def test_a_page_token_tells_no_name_that_is_not_shown(kv: Kv) -> None:
+    for number in range(3 * MAX_FETCHES):
+        kv.store.seed(keyspace.head(f"app/hidden-{number:03d}"), b"")
+    kv.put_policy("lister", {"secret/app/": "list", "secret/app/*": "list", "secret/app/hidden*": "deny"})
+    page = await kv.list("app", token=kv.add_token(policies=["lister"]), page_size=1)
+    assert not page.names
+    raw = page.next_page_token
+    assert raw
+    assert b"hidden" not in base64.urlsafe_b64decode(raw + "=" * (-len(raw) % 4))
+
+
+async def test_a_deny_of_a_directory_hides_what_is_below_from_recursive_listings(kv: Kv) -> None:
+    for path in ("app/a", "app/hidden/x", "app/hidden/y/z", "app/open/x"):
+        await kv.write(path)
+    kv.put_policy("lister", {"secret/app/*": "list", "secret/app/hidden/": "deny"})
+    token = kv.add_token(policies=["lister"])
+    assert list((await kv.list("app", token=token)).names) == ["a", "open/"]
+    assert list((await kv.list("app", token=token, recursive=True)).names) == ["a", "open/x"]
