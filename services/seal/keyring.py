@@ -84,6 +84,15 @@ def new_term(root: bytes, cluster_id: str, term: int, now_ms: int) -> tuple[stor
     return storage.KeyTerm(term=term, installed_ms=now_ms, kek=rootkey.to_box(box)), kek
 
 
+def term_kek(root: bytes, cluster_id: str, entry: storage.KeyTerm) -> bytes:
+    """A term's KEK (32 bytes). Raises IntegrityError."""
+    cipher = rootkey.keyring_cipher(root)
+    try:
+        return cipher.open(rootkey.from_box(entry.kek), _term_aad(cluster_id, entry.term))
+    finally:
+        cipher.wipe()
+
+
 def purpose_kek(kek: bytes, purpose: str) -> Aead:
     """The KEK of a purpose, from its term's."""
     return Aead(derive(kek, f"kek {purpose}"))
@@ -102,12 +111,10 @@ def open_keyring(
     root: bytes, cluster_id: str, stored: storage.Keyring, record_keys: storage.RecordKeyring
 ) -> Keyring:
     """Everything below the root key. Raises IntegrityError when any part does not open."""
-    cipher = rootkey.keyring_cipher(root)
     keks: dict[tuple[str, int], Aead] = {}
     for entry in stored.terms:
-        kek = cipher.open(rootkey.from_box(entry.kek), _term_aad(cluster_id, entry.term))
+        kek = term_kek(root, cluster_id, entry)
         keks.update({(purpose, entry.term): purpose_kek(kek, purpose) for purpose in (*CALLERS, RECORDS)})
-    cipher.wipe()
     opened = {key.term: _record_key(keks, key) for key in record_keys.keys}
     if not opened or opened.keys() != {entry.term for entry in stored.terms}:
         raise IntegrityError

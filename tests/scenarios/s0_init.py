@@ -10,6 +10,7 @@ from strongbox.crypto.shamir import Share, combine
 from tests.scenarios.world import SHARES, THRESHOLD, World
 from tests.support.canary import Canaries
 from tests.support.clients import Refused
+from tests.support.cluster_keys import keys_of
 from tests.support.expect import eventually, outcome, refused
 
 
@@ -67,7 +68,9 @@ def nothing_left_behind(world: World) -> str:
     for number, share in enumerate(world.shares):
         secrets[f"share {number}"] = share
         secrets[f"share {number} raw"] = Share.decode(share).data
-    secrets["unseal key"] = combine([Share.decode(share) for share in world.shares[:THRESHOLD]])
+    opening = [Share.decode(share) for share in world.shares[:THRESHOLD]]
+    secrets["unseal key"] = combine(opening)
+    secrets |= keys_of(cluster, opening)
     found = Canaries(secrets).search([cluster.folder], cluster.pids, exempt=[cluster.folder / "init.json"])
     # Three members, their logs and WALs, fifteen services, three gateways.
     found.require_clean(least_files=3 * 7)
