@@ -2,7 +2,8 @@
 
     StrongBoxError
     ├── InvalidInput            400 INVALID_ARGUMENT
-    │   ├── InvalidPath · TooLarge · WrongShare · AlreadyInitialized · IdempotencyMismatch
+    │   ├── InvalidPath · TooLarge · WrongShare · RepeatedShare · AlreadyInitialized
+    │   └── IdempotencyMismatch
     ├── Unauthenticated         401 UNAUTHENTICATED
     ├── PermissionDenied        403 PERMISSION_DENIED
     ├── NotFound                404 NOT_FOUND
@@ -52,6 +53,10 @@ class TooLarge(InvalidInput):
 
 class WrongShare(InvalidInput):
     reason, text = "WRONG_SHARE", "this is not a key share of this cluster"
+
+
+class RepeatedShare(InvalidInput):
+    reason, text = "REPEATED_SHARE", "this key share was given already; it counts once"
 
 
 class AlreadyInitialized(InvalidInput):

@@ -3,8 +3,9 @@
 * A share is valid when its digest is in the configuration. Any other is refused alone and changes nothing.
 * While the cluster is sealed, `seal/attempt` counts which valid shares were given, under a nonce; the
   shares themselves are only in the memory of seal replicas (`Pool`), each under the nonce of its attempt.
-* A share given again is accepted and counts once. A reset needs a valid share; it forgets the attempt, and
-  with its nonce every share that any replica holds for it.
+* A share given again is refused alone, except to the very call that gave it (the gateway repeats calls; the
+  attempt has their ids) and when who held it died: then it is taken in anew and still counts once.
+* A reset needs a valid share; it forgets the attempt, and with its nonce every share that any replica holds.
 * Who holds a threshold of shares opens the root key and completes: sealed:g → unsealed:g+1, the attempt
   deleted, and his own record saying that he holds a key, in one transaction. Whoever completes later finds
   it unsealed and only says that he holds a key too.
@@ -15,14 +16,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from services.seal import repository
 from services.seal.repository import SealState
 from services.seal.rootkey import is_share_of
 from strongbox.crypto.shamir import Share
-from strongbox.errors import InvalidInput, WrongShare
+from strongbox.errors import InvalidInput, RepeatedShare, WrongShare
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
@@ -30,12 +31,20 @@ from strongbox.store.view import View
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where unsealing stands, by etcd: `nonce` names the attempt that shares given now belong to."""
+    """Where unsealing stands, by etcd: `nonce` names the attempt that shares given now belong to.
+
+    `requests`: by the index of each share given, the id of the request that gave it.
+    """
 
     config: storage.SealConfig
     state: SealState
     nonce: str
-    given: frozenset[int]
+    requests: Mapping[int, str]
+
+    @property
+    def given(self) -> frozenset[int]:
+        """The indexes of the shares given."""
+        return frozenset(self.requests)
 
 
 class Pool:
@@ -70,9 +79,9 @@ def look(view: View) -> Standing:
     repository.prefetch(view)
     config, state = repository.require_config(view), repository.require_state(view)
     if not state.is_sealed:
-        return Standing(config, state, state.late_nonce, frozenset())
+        return Standing(config, state, state.late_nonce, {})
     attempt = repository.read_attempt(view) or storage.UnsealAttempt()
-    return Standing(config, state, attempt.nonce, frozenset(attempt.indexes))
+    return Standing(config, state, attempt.nonce, {n: attempt.requests[n] for n in attempt.indexes})
 
 
 def require_share(config: storage.SealConfig, share: Share) -> None:
@@ -81,15 +90,21 @@ def require_share(config: storage.SealConfig, share: Share) -> None:
         raise WrongShare
 
 
-def give(view: View, share: Share, fresh_nonce: str) -> Standing:
-    """Count a share in. Raises NotInitialized, WrongShare."""
+def give(view: View, share: Share, fresh_nonce: str, request_id: str, *, lost: bool = False) -> Standing:
+    """Count a share in for the call `request_id`; `lost`: nobody holds it, though it may be counted.
+
+    Raises NotInitialized, WrongShare, RepeatedShare.
+    """
     standing = look(view)
     require_share(standing.config, share)
-    if not standing.state.is_sealed or share.index in standing.given:
+    giver = standing.requests.get(share.index)
+    if not standing.state.is_sealed or giver == request_id:
         view.draft = None
         return standing
+    if giver is not None and not lost:
+        raise RepeatedShare
     nonce = standing.nonce or fresh_nonce
-    return _count(view, standing, nonce, standing.given | {share.index})
+    return _count(view, standing, nonce, {**standing.requests, share.index: request_id})
 
 
 def reset(view: View, share: Share) -> Standing:
@@ -100,7 +115,7 @@ def reset(view: View, share: Share) -> Standing:
         view.draft = None
         return standing
     view.delete(keyspace.SEAL_ATTEMPT)
-    return Standing(standing.config, standing.state, "", frozenset())
+    return Standing(standing.config, standing.state, "", {})
 
 
 def correct(view: View, nonce: str, held: frozenset[int]) -> Standing:
@@ -108,7 +123,8 @@ def correct(view: View, nonce: str, held: frozenset[int]) -> Standing:
     standing = look(view)
     if not standing.state.is_sealed or standing.nonce != nonce or not standing.given - held:
         return standing
-    return _count(view, standing, nonce, standing.given & held)
+    kept = {index: request for index, request in standing.requests.items() if index in held}
+    return _count(view, standing, nonce, kept)
 
 
 def complete(view: View, nonce: str, replica: storage.SealReplica) -> SealState:
@@ -151,7 +167,7 @@ def seal(view: View) -> SealState:
     return sealed
 
 
-def _count(view: View, standing: Standing, nonce: str, given: frozenset[int]) -> Standing:
-    attempt = storage.UnsealAttempt(nonce=nonce, indexes=sorted(given))
+def _count(view: View, standing: Standing, nonce: str, requests: Mapping[int, str]) -> Standing:
+    attempt = storage.UnsealAttempt(nonce=nonce, indexes=sorted(requests), requests=requests)
     view.put(keyspace.SEAL_ATTEMPT, attempt.SerializeToString(deterministic=True))
-    return Standing(standing.config, standing.state, nonce, given)
+    return Standing(standing.config, standing.state, nonce, requests)

@@ -4,6 +4,9 @@ A share given here goes to every live replica, together with all this one holds 
 answers with what it holds besides: after one exchange everybody has the same. Whoever then has a threshold
 opens the keys by himself, so shares given to different nodes unseal all of them; one that was away gets the
 rest from the next exchange, or the root key from a peer (`handing`).
+
+A share given again is refused when somebody living holds it. If those held are enough (completing failed, or
+a relay got lost), they open the keys first, and then it is no error.
 """
 
 from __future__ import annotations
@@ -23,13 +26,14 @@ from services.seal.unseal import Pool, Standing
 from services.seal.vigil import abandoning
 from strongbox.crypto import IntegrityError, ShareError
 from strongbox.crypto.shamir import Share
-from strongbox.errors import InvalidInput, NoQuorum, StrongBoxError
+from strongbox.errors import InvalidInput, NoQuorum, RepeatedShare, StrongBoxError
 from strongbox.rpc.inbound import Inbound
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.store.client import Etcd
 from strongbox.store.errors import EtcdError
 from strongbox.store.journal import Draft
 from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.view import View
 from strongbox.trail.outbox import draft_of
 
 PATH = "sys/unseal"
@@ -65,14 +69,17 @@ class Unsealing:
         self._one_at_a_time = asyncio.Lock()
 
     async def give(self, share: Share, inbound: Inbound) -> Progress:
-        """Count a share in, tell the others. Raises NotInitialized, WrongShare, NoQuorum, UnknownOutcome."""
-        fresh = secrets.token_hex(8)
-        draft = draft_of(inbound, "Unseal", PATH)
-        work = Work(lambda view: unseal.give(view, share, fresh), draft, inbound.deadline, always=True)
-        standing = (await self._pipeline.submit(work)).value
-        if not standing.state.is_sealed and not await self._is_held():
-            await self._pipeline.submit(abandoning(standing.state.generation))
-            standing = (await self._pipeline.submit(work)).value
+        """Count a share in, tell the others.
+
+        Raises NotInitialized, WrongShare, RepeatedShare, NoQuorum, UnknownOutcome.
+        """
+        try:
+            standing = await self._count(share, inbound)
+        except RepeatedShare:
+            standing = (await self._pipeline.submit(Work(unseal.look, None, inbound.deadline))).value
+            if await self._is_kept(standing, share, inbound.deadline):
+                return await self._require_open(standing, share, inbound.deadline)
+            standing = await self._count(share, inbound, lost=True)
         return await self._advance(standing, share, inbound.deadline)
 
     async def reset(self, share: Share, inbound: Inbound) -> Progress:
@@ -116,6 +123,34 @@ class Unsealing:
         return pb.RelaySharesResponse(
             sealed=not self._opener.is_open, shares=[share.encode().encode() for share in extra]
         )
+
+    async def _count(self, share: Share, inbound: Inbound, *, lost: bool = False) -> Standing:
+        """Record that a share was given. Raises as `unseal.give`."""
+        fresh = secrets.token_hex(8)
+        call = inbound.idempotency_key or inbound.request_id
+
+        def decide(view: View) -> Standing:
+            return unseal.give(view, share, fresh, call, lost=lost)
+
+        work = Work(decide, draft_of(inbound, "Unseal", PATH), inbound.deadline, always=True)
+        standing = (await self._pipeline.submit(work)).value
+        if not standing.state.is_sealed and not await self._is_held():
+            await self._pipeline.submit(abandoning(standing.state.generation))
+            standing = (await self._pipeline.submit(work)).value
+        return standing
+
+    async def _is_kept(self, standing: Standing, share: Share, deadline: float) -> bool:
+        """Whether a living replica holds `share` of this attempt; others are asked only if need be."""
+        held = self._pool.of(standing.nonce)
+        return share.index in held or share.index in await self._exchange(standing, held, deadline)
+
+    async def _require_open(self, standing: Standing, share: Share, deadline: float) -> Progress:
+        """Unseal if what is held is enough. Raises RepeatedShare when it is not."""
+        if len(standing.given) >= standing.config.threshold:
+            told = await self._advance(standing, share, deadline)
+            if not told.sealed:
+                return told
+        raise RepeatedShare
 
     async def _advance(self, standing: Standing, share: Share, deadline: float) -> Progress:
         nonce, held = standing.nonce, {share.index: share}

@@ -24,7 +24,10 @@ class Seal:
         return self._wire.call(self._stub.Initialize, request, slow=True)
 
     def unseal(self, share: str, *, reset: bool = False) -> pb.UnsealResponse:
-        """Give one key share to the whole cluster; `reset` forgets those given before. Raises WrongShare."""
+        """Give one key share to the whole cluster; `reset` forgets those given before.
+
+        Raises WrongShare, RepeatedShare (it was given already): neither changes anything.
+        """
         if not share:
             raise InvalidInput("a key share is needed")
         return self._wire.call(self._stub.Unseal, pb.UnsealRequest(share=share, reset=reset), slow=True)

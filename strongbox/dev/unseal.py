@@ -13,6 +13,7 @@ from typing import Any
 
 from strongbox.dev.layout import Layout, write_private_json
 from strongbox.dev.processes import StartError
+from strongbox.errors import RepeatedShare
 
 Answer = dict[str, Any]
 _OK, _UNAUTHORIZED = HTTPStatus.OK, HTTPStatus.UNAUTHORIZED
@@ -79,8 +80,13 @@ def _give_shares(gateways: list[str], init: Answer) -> None:
     for number, share in enumerate(init["shares"][: init["threshold"]]):
         gateway = gateways[number % len(gateways)]
         status, said = _answered("POST", f"{gateway}/v1/sys/unseal", {"share": share})
-        if status != HTTPStatus.OK:
+        if status != HTTPStatus.OK and not _is_repeated(said):
             raise StartError(f"a share was refused: {said.get('message', status)}")
+
+
+def _is_repeated(said: Answer) -> bool:
+    """Whether the share was given before, by a `dev up` that was ended, or by hand: no matter here."""
+    return any(detail.get("reason") == RepeatedShare.reason for detail in said.get("details", ()))
 
 
 def _answered(method: str, url: str, body: object = None) -> tuple[int, Answer]:

@@ -46,11 +46,11 @@ def _give(rest: RestClient, share: str) -> dict[str, Any]:
 
 
 def _repeat(world: World, node: int, share: str) -> None:
-    """A share given again counts once: its holder may have died, so it cannot be an error for ever."""
-    with world.rest(node=node) as rest:
+    """A share given again is refused alone, over REST and gRPC."""
+    with world.rest(node=node) as rest, world.grpc(node=node) as native:
         before = rest.call("GET", "/v1/sys/seal-status")
-        refusal = outcome(_give, rest, share)
-        assert refusal is None or refusal.code == "INVALID_ARGUMENT", str(refusal)
+        refused("INVALID_ARGUMENT/REPEATED_SHARE", _give, rest, share)
+        refused("INVALID_ARGUMENT/REPEATED_SHARE", native.call, "Unseal", share=share)
         assert rest.call("GET", "/v1/sys/seal-status") == before, "a repeated share counted twice"
 
 

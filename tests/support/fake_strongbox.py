@@ -20,7 +20,15 @@ from strongbox.audit.v1 import audit_service_pb2 as audit_pb
 from strongbox.audit.v1 import audit_service_pb2_grpc as audit_grpc
 from strongbox.auth.v1 import auth_service_pb2 as auth_pb
 from strongbox.auth.v1 import auth_service_pb2_grpc as auth_grpc
-from strongbox.errors import NotFound, Sealed, StrongBoxError, Unauthenticated, VersionMismatch, WrongShare
+from strongbox.errors import (
+    NotFound,
+    RepeatedShare,
+    Sealed,
+    StrongBoxError,
+    Unauthenticated,
+    VersionMismatch,
+    WrongShare,
+)
 from strongbox.kv.v1 import kv_service_pb2 as kv_pb
 from strongbox.kv.v1 import kv_service_pb2_grpc as kv_grpc
 from strongbox.lease.v1 import lease_service_pb2 as lease_pb
@@ -126,6 +134,8 @@ class FakeSeal(seal_grpc.SealServiceServicer):
             refuse(context, WrongShare())
         if request.reset:
             self.world.progress.clear()
+        if self.world.sealed and request.share in self.world.progress:
+            refuse(context, RepeatedShare())
         self.world.progress.add(request.share)
         if len(self.world.progress) == 2:
             self.world.sealed = False

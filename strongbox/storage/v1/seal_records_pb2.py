@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'strongbox/storage/v1/seal_records.proto\x12\x14strongbox.storage.v1\";\n\tSealedBox\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x12\n\nciphertext\x18\x02 \x01(\x0c\x12\x0b\n\x03tag\x18\x03 \x01(\x0c\"\xa9\x01\n\nSealConfig\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x05\x12\x15\n\rshare_digests\x18\x03 \x03(\x0c\x12\x31\n\x08root_key\x18\x04 \x01(\x0b\x32\x1f.strongbox.storage.v1.SealedBox\x12\x16\n\x0eroot_key_check\x18\x05 \x01(\x0c\x12\x12\n\ncreated_ms\x18\x06 \x01(\x03\"7\n\x07Keyring\x12,\n\x05terms\x18\x01 \x03(\x0b\x32\x1d.strongbox.storage.v1.KeyTerm\"[\n\x07KeyTerm\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\x14\n\x0cinstalled_ms\x18\x02 \x01(\x03\x12,\n\x03kek\x18\x03 \x01(\x0b\x32\x1f.strongbox.storage.v1.SealedBox\"E\n\rRecordKeyring\x12\x34\n\x04keys\x18\x01 \x03(\x0b\x32&.strongbox.storage.v1.WrappedRecordKey\"\\\n\x10WrappedRecordKey\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\x12\x0b\n\x03tag\x18\x04 \x01(\x0c\x12\r\n\x05nonce\x18\x05 \x01(\x0c\"/\n\rUnsealAttempt\x12\r\n\x05nonce\x18\x01 \x01(\t\x12\x0f\n\x07indexes\x18\x02 \x03(\x05\"^\n\x0bSealReplica\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07ordinal\x18\x02 \x01(\t\x12\r\n\x05holds\x18\x03 \x01(\x08\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12\r\n\x05lease\x18\x05 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'strongbox/storage/v1/seal_records.proto\x12\x14strongbox.storage.v1\";\n\tSealedBox\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x12\n\nciphertext\x18\x02 \x01(\x0c\x12\x0b\n\x03tag\x18\x03 \x01(\x0c\"\xa9\x01\n\nSealConfig\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x05\x12\x15\n\rshare_digests\x18\x03 \x03(\x0c\x12\x31\n\x08root_key\x18\x04 \x01(\x0b\x32\x1f.strongbox.storage.v1.SealedBox\x12\x16\n\x0eroot_key_check\x18\x05 \x01(\x0c\x12\x12\n\ncreated_ms\x18\x06 \x01(\x03\"7\n\x07Keyring\x12,\n\x05terms\x18\x01 \x03(\x0b\x32\x1d.strongbox.storage.v1.KeyTerm\"[\n\x07KeyTerm\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\x14\n\x0cinstalled_ms\x18\x02 \x01(\x03\x12,\n\x03kek\x18\x03 \x01(\x0b\x32\x1f.strongbox.storage.v1.SealedBox\"E\n\rRecordKeyring\x12\x34\n\x04keys\x18\x01 \x03(\x0b\x32&.strongbox.storage.v1.WrappedRecordKey\"\\\n\x10WrappedRecordKey\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\x12\x0b\n\x03tag\x18\x04 \x01(\x0c\x12\r\n\x05nonce\x18\x05 \x01(\x0c\"\xa5\x01\n\rUnsealAttempt\x12\r\n\x05nonce\x18\x01 \x01(\t\x12\x0f\n\x07indexes\x18\x02 \x03(\x05\x12\x43\n\x08requests\x18\x03 \x03(\x0b\x32\x31.strongbox.storage.v1.UnsealAttempt.RequestsEntry\x1a/\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"^\n\x0bSealReplica\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07ordinal\x18\x02 \x01(\t\x12\r\n\x05holds\x18\x03 \x01(\x08\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12\r\n\x05lease\x18\x05 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'strongbox.storage.v1.seal_records_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_UNSEALATTEMPT_REQUESTSENTRY']._loaded_options = None
+  _globals['_UNSEALATTEMPT_REQUESTSENTRY']._serialized_options = b'8\001'
   _globals['_SEALEDBOX']._serialized_start=65
   _globals['_SEALEDBOX']._serialized_end=124
   _globals['_SEALCONFIG']._serialized_start=127
@@ -43,8 +45,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDKEYRING']._serialized_end=517
   _globals['_WRAPPEDRECORDKEY']._serialized_start=519
   _globals['_WRAPPEDRECORDKEY']._serialized_end=611
-  _globals['_UNSEALATTEMPT']._serialized_start=613
-  _globals['_UNSEALATTEMPT']._serialized_end=660
-  _globals['_SEALREPLICA']._serialized_start=662
-  _globals['_SEALREPLICA']._serialized_end=756
+  _globals['_UNSEALATTEMPT']._serialized_start=614
+  _globals['_UNSEALATTEMPT']._serialized_end=779
+  _globals['_UNSEALATTEMPT_REQUESTSENTRY']._serialized_start=732
+  _globals['_UNSEALATTEMPT_REQUESTSENTRY']._serialized_end=779
+  _globals['_SEALREPLICA']._serialized_start=781
+  _globals['_SEALREPLICA']._serialized_end=875
 # @@protoc_insertion_point(module_scope)

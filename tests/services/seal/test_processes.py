@@ -80,18 +80,18 @@ def test_init_and_unseal_by_shares_to_different_nodes(nodes: SealNodes) -> None:
 
     first = nodes[0].unseal(made.shares[0])
     assert (first.sealed, first.progress) == (True, "1/2")
-    # Wrong, malformed and repeated ones, to every node: each is refused alone, or counts for nothing.
+    # Wrong, malformed and repeated ones, to every node: each is refused alone.
     wrong = [Share(n, bytes(32)).encode() for n in (1, 2, 3, 4)]
     for node in nodes.all:
         for text, why in [
             *((w, "WRONG_SHARE") for w in wrong),
             ("", "INVALID_ARGUMENT"),
             ("?", "INVALID_ARGUMENT"),
+            (made.shares[0], "REPEATED_SHARE"),
         ]:
             with pytest.raises(grpc.RpcError) as refusal:
                 node.unseal(text)
             assert reason(refusal) == why
-        assert node.unseal(made.shares[0]) == first
         assert (node.status().progress, node.status().nonce) == ("1/2", first.nonce)
     assert all(node.is_sealed() for node in nodes.all)
 
@@ -217,9 +217,31 @@ def test_shares_that_died_with_everybody_are_asked_for_again(nodes: SealNodes) -
         node.start()
     nodes.wait(lambda: all(node.is_sealed() for node in nodes.all))
     nodes.wait(lambda: sum(one.live for one in nodes[0].health().nodes) == 3)
+    # Whether it was counted before or not: what nobody holds any more is taken.
+    again = nodes[2].unseal(made.shares[0])
+    assert (again.sealed, again.progress) == (True, "1/2")
+    with pytest.raises(grpc.RpcError) as refusal:
+        nodes[1].unseal(made.shares[0])
+    assert reason(refusal) == "REPEATED_SHARE"
+    for node in nodes.all:
+        node.kill()
+        node.start()
+    nodes.wait(lambda: all(node.is_sealed() for node in nodes.all))
+    nodes.wait(lambda: sum(one.live for one in nodes[0].health().nodes) == 3)
     told = nodes[0].unseal(made.shares[1])
     assert (told.sealed, told.progress) == (True, "1/2")
     assert not nodes[1].unseal(made.shares[0]).sealed
+
+
+def test_the_repetition_of_one_call_gets_the_answer_of_the_first(nodes: SealNodes) -> None:
+    made = nodes.init()
+    mine = (("idempotency-key", "the-same-call"),)
+    request = pb.UnsealRequest(share=made.shares[0])
+    answers = [node.ask.Unseal(request, timeout=5, metadata=mine) for node in (*nodes.all, nodes[0])]
+    assert {(one.sealed, one.progress, one.nonce) for one in answers} == {(True, "1/2", answers[0].nonce)}
+    with pytest.raises(grpc.RpcError) as refusal:
+        nodes[0].unseal(made.shares[0])
+    assert reason(refusal) == "REPEATED_SHARE"
 
 
 def test_a_restart_of_everything_is_sealed_and_opens_by_shares(nodes: SealNodes) -> None:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from services.seal import rootkey, unseal
 from services.seal.unseal import Pool
 from strongbox.crypto.shamir import Share
-from strongbox.errors import InvalidInput, NotInitialized, WrongShare
+from strongbox.errors import InvalidInput, NotInitialized, RepeatedShare, WrongShare
 from strongbox.store import keyspace
 from tests.services.seal.worlds import World, draft
 from tests.support.fakes import FakeStore
@@ -26,14 +26,40 @@ def test_the_first_share_begins_an_attempt() -> None:
 def test_a_later_share_joins_the_attempt_under_way() -> None:
     world = World()
     world.give(2)
-    assert world.give(1, "other").nonce == "fresh"
-    assert world.give(1, "other").given == {1, 2}
+    standing = world.give(1, "other")
+    assert (standing.nonce, standing.given) == ("fresh", {1, 2})
 
 
-def test_a_repeated_share_counts_once_and_is_audited_once() -> None:
+def test_a_repeated_share_is_refused_alone_and_spoils_nothing() -> None:
     world = World()
-    assert world.give(3) == world.give(3)
+    world.give(3)
+    before = dict(world.store.facts)
+    for _ in range(3):
+        with pytest.raises(RepeatedShare):
+            world.give(3)
+    assert world.store.facts == before
     assert world.audited == ["Unseal"]
+    assert world.give(1).given == {1, 3}
+
+
+def test_the_repetition_of_a_call_gets_its_first_answer_and_is_audited_once() -> None:
+    world = World()
+    first = world.give(3, call="mine")
+    assert world.give(3, "other", call="mine") == first
+    assert world.audited == ["Unseal"]
+    world.give(2, call="another")
+    assert world.give(3, call="mine").given == {2, 3}
+    with pytest.raises(RepeatedShare):
+        world.give(2, call="mine")
+
+
+def test_a_share_whose_holders_died_is_taken_anew_and_counts_once() -> None:
+    world = World()
+    world.give(3, call="first")
+    assert world.give(3, call="second", lost=True).given == {3}
+    assert world.give(3, call="second").given == {3}
+    with pytest.raises(RepeatedShare):
+        world.give(3, call="first")
 
 
 @pytest.mark.parametrize("index", [1, 3, 4, 255])
@@ -42,7 +68,7 @@ def test_a_wrong_share_is_refused_alone_and_spoils_nothing(index: int) -> None:
     world.give(2)
     before = dict(world.store.facts)
     with pytest.raises(WrongShare):
-        world.store.run(lambda view: unseal.give(view, Share(index, bytes(32)), "fresh"), draft())
+        world.store.run(lambda view: unseal.give(view, Share(index, bytes(32)), "fresh", "call"), draft())
     with pytest.raises(WrongShare):
         world.store.run(lambda view: unseal.reset(view, Share(index, bytes(32))), draft())
     assert world.store.facts == before
@@ -61,7 +87,7 @@ def test_a_share_of_another_cluster_is_wrong() -> None:
 
 def test_before_init_nothing_is_unsealed() -> None:
     with pytest.raises(NotInitialized):
-        FakeStore().run(lambda view: unseal.give(view, Share(1, bytes(32)), "fresh"))
+        FakeStore().run(lambda view: unseal.give(view, Share(1, bytes(32)), "fresh", "call"))
 
 
 def test_completing_unseals_and_says_who_holds_a_key() -> None:
@@ -115,9 +141,10 @@ def test_shares_that_died_with_a_replica_are_taken_off_the_count() -> None:
     world.give(1)
     world.give(2)
     world.store.run(lambda view: unseal.correct(view, "fresh", frozenset({2})))
-    assert world.give(2).given == {2}
+    assert world.given() == {2}
     world.store.run(lambda view: unseal.correct(view, "another attempt", frozenset()))
-    assert world.give(2).given == {2}
+    assert world.given() == {2}
+    assert world.give(1).given == {1, 2}
 
 
 def test_a_cluster_nobody_can_open_is_called_sealed_once() -> None:
@@ -154,7 +181,12 @@ class Attempts(RuleBasedStateMachine):
     @rule(index=st.integers(1, 4), node=st.integers(0, 2), heard=st.sets(st.integers(0, 2)))
     def give(self, index: int, node: int, heard: set[int]) -> None:
         self.round += 1
-        standing = self.world.give(index, f"nonce-{self.round}")
+        held = any(index in pool.of(self.world.nonce()) for pool in self.pools)
+        if held and index in self.world.given():
+            with pytest.raises(RepeatedShare):
+                self.world.give(index, f"nonce-{self.round}")
+            return
+        standing = self.world.give(index, f"nonce-{self.round}", lost=True)
         if not standing.state.is_sealed:
             return
         self.given_since_reset.add(index)
@@ -185,7 +217,7 @@ class Attempts(RuleBasedStateMachine):
     def give_junk(self, index: int, data: bytes) -> None:
         before = dict(self.world.store.facts)
         with pytest.raises(WrongShare):
-            self.world.store.run(lambda view: unseal.give(view, Share(index, data), "junk"), draft())
+            self.world.store.run(lambda view: unseal.give(view, Share(index, data), "junk", "call"), draft())
         assert self.world.store.facts == before
 
     @precondition(lambda self: not self.world.state.is_sealed)

@@ -28,6 +28,7 @@ class World:
     origin: Origin = field(init=False)
     store: FakeStore = field(default_factory=FakeStore)
     audited: list[str] = field(default_factory=list)
+    calls: int = 0
 
     def __post_init__(self) -> None:
         self.origin = initialise.conceive(self.shares, self.threshold, self.store.now_ms)
@@ -46,12 +47,28 @@ class World:
     def share(self, index: int) -> Share:
         return self.origin.shares[index - 1]
 
-    def give(self, index: int, nonce: str = "fresh") -> Standing:
-        outcome = self.store.run(lambda view: unseal.give(view, self.share(index), nonce), draft())
+    def give(self, index: int, nonce: str = "fresh", call: str = "", *, lost: bool = False) -> Standing:
+        """By a call of its own, unless `call` names one."""
+        self.calls += 1
+        call, share = call or f"call-{self.calls}", self.share(index)
+        outcome = self.store.run(lambda view: unseal.give(view, share, nonce, call, lost=lost), draft())
         if outcome.view.draft is not None:
             self.audited.append("Unseal")
         assert isinstance(outcome.value, Standing)
         return outcome.value
+
+    def given(self) -> frozenset[int]:
+        """The shares counted."""
+        return self._look().given
+
+    def nonce(self) -> str:
+        """Of the attempt under way."""
+        return self._look().nonce
+
+    def _look(self) -> Standing:
+        standing = self.store.run(unseal.look).value
+        assert isinstance(standing, Standing)
+        return standing
 
     def complete(self, nonce: str, node: str = "node-1") -> SealState:
         replica = storage.SealReplica(node=node, ordinal="1", lease=7)

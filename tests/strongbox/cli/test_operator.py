@@ -39,6 +39,17 @@ def test_a_reset_goes_with_the_first_share_only(run: Run, world: World) -> None:
     assert [request.reset for _, request in world.asked] == [True, False]
 
 
+def test_a_share_given_before_does_not_keep_those_after_it_from_being_given(run: Run, world: World) -> None:
+    world.sealed, world.progress = True, set()
+    run("operator", "unseal", said=SHARES[0])
+    again = run("operator", "unseal", said=SHARES[0])
+    assert (again.exit_code, "REPEATED_SHARE" in again.stderr) == (1, True)
+    several = run("operator", "unseal", said="\n".join(SHARES))
+    assert several.exit_code == 0
+    assert "share 1 of these was given already" in several.stderr
+    assert SHARES[0] not in several.output
+
+
 def test_a_share_on_the_command_line_is_refused_and_not_quoted(run: Run, world: World) -> None:
     answer = run("operator", "unseal", SHARES[0])
     assert answer.exit_code == 2
