@@ -10,9 +10,7 @@ from services.auth.policies import Found
 from services.auth.tokens import Told, Wanted, require_sound
 from strongbox.access.durations import parse_duration
 from strongbox.access.policy import Rule, parse_rules
-from strongbox.access.tokens import is_accessor
 from strongbox.auth.v1 import auth_service_pb2 as pb
-from strongbox.errors import NotFound
 
 
 class Info(TypedDict):
@@ -43,13 +41,6 @@ def wanted_of(request: pb.CreateTokenRequest) -> Wanted:
             no_default=request.no_default,
         )
     )
-
-
-def accessor_of(text: str) -> str:
-    """Raises `NotFound` for what cannot be an accessor: nothing malformed reaches a path or a key."""
-    if not is_accessor(text):
-        raise NotFound("there is no token of that accessor")
-    return text
 
 
 def rules_of(request: pb.WritePolicyRequest) -> tuple[Rule, ...]:

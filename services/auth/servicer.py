@@ -77,19 +77,19 @@ class AuthServicer(rpc.AuthServiceServicer):
 
     async def LookupToken(self, request: pb.LookupTokenRequest, context: Context) -> pb.LookupTokenResponse:
         """A living token by its accessor."""
-        accessor = messages.accessor_of(request.accessor)
+        accessor = request.accessor
         done = await self._act(
-            context, "LookupToken", "read", f"{tokens.PATH}/{accessor}",
+            context, "LookupToken", "read", tokens.path_of(accessor),
             lambda view, _: self._tokens.lookup(view, accessor),
         )  # fmt: skip
         return pb.LookupTokenResponse(**messages.info_to_proto(done.value))
 
     async def RenewToken(self, request: pb.RenewTokenRequest, context: Context) -> pb.RenewTokenResponse:
         """Move a token's expiry."""
-        accessor = messages.accessor_of(request.accessor)
+        accessor = request.accessor
         increment = parse_duration(request.increment, "increment")
         done = await self._act(
-            context, "RenewToken", "write", f"{tokens.PATH}/{accessor}",
+            context, "RenewToken", "write", tokens.path_of(accessor),
             lambda view, _: self._tokens.renew(view, accessor, increment),
         )  # fmt: skip
         return pb.RenewTokenResponse(
@@ -100,9 +100,9 @@ class AuthServicer(rpc.AuthServiceServicer):
 
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Context) -> pb.RevokeTokenResponse:
         """Revoke a token; revoking the revoked succeeds."""
-        accessor = messages.accessor_of(request.accessor)
+        accessor = request.accessor
         await self._act(
-            context, "RevokeToken", "delete", f"{tokens.PATH}/{accessor}",
+            context, "RevokeToken", "delete", tokens.path_of(accessor),
             lambda view, _: self._tokens.revoke(view, accessor),
         )  # fmt: skip
         return pb.RevokeTokenResponse(accessor=accessor)

@@ -7,7 +7,8 @@ Rules:
   spells them.
 * It lives 1 h unless asked otherwise, never beyond 32 days (or `max_ttl`) from its making, never beyond its
   ancestors. Renewing moves the expiry within the same bounds, never back; a period is what it is moved by.
-* What is dead is not found. Revoking the revoked is a success.
+* What is dead is not found, nor is what cannot be an accessor; but who may not ask is told that first.
+  Revoking the revoked is a success.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from strongbox.store.view import View
 
 PATH = "auth/tokens"
 SELF_PATH = "auth/tokens/self"
+UNKNOWN_PATH = "auth/tokens/unknown"  # of what cannot be an accessor; no accessor is so short
 DEFAULT_TTL_S = 3600
 MAX_TTL_S = 32 * 86_400
 MAX_POLICIES = 64
@@ -63,6 +65,11 @@ class Told(NamedTuple):
 
     record: storage.TokenRecord
     now_ms: int
+
+
+def path_of(accessor: str) -> str:
+    """What policies call a token. Nothing malformed gets into a policy path, and so into the trail."""
+    return f"{PATH}/{accessor}" if access.is_accessor(accessor) else UNKNOWN_PATH
 
 
 def require_sound(wanted: Wanted) -> Wanted:
@@ -123,8 +130,8 @@ class Tokens:
         return Told(renewed, view.now_ms)
 
     def revoke(self, view: View, accessor: str) -> None:
-        """Revoke a token, dead or alive; one that is not there is revoked already."""
-        found = self._repository.find(view, accessor)
+        """Revoke a token, dead or alive; one that is not there is revoked already. Raises `NotFound`."""
+        found = self._repository.find(view, _require_accessor(accessor))
         if found is not None:
             self._repository.revoke(view, *found)
 
@@ -139,7 +146,7 @@ class Tokens:
         ]
 
     def _living(self, view: View, accessor: str) -> tuple[str, storage.TokenRecord]:
-        found = self._repository.find(view, accessor)
+        found = self._repository.find(view, _require_accessor(accessor))
         if found is None or not self._guard.is_alive(view, found[1]):
             raise NotFound("there is no token of that accessor")
         return found
@@ -161,6 +168,13 @@ class Tokens:
         if policy is None:
             raise InvalidInput("a policy that is named does not exist", policy=name)
         return policy.name
+
+
+def _require_accessor(text: str) -> str:
+    """Raise `NotFound` for what cannot be an accessor: nothing malformed reaches a key."""
+    if not access.is_accessor(text):
+        raise NotFound("there is no token of that accessor")
+    return text
 
 
 def _record(

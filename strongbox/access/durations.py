@@ -17,9 +17,9 @@ MAX_SECONDS = 100 * 365 * 86_400  # a century: beyond it is a mistake, and milli
 
 
 def parse_duration(value: struct_pb2.Value, field: str) -> int | None:
-    """Seconds; `None` when absent, null or empty text. Raises `InvalidInput`, naming `field`."""
+    """Seconds; `None` when absent or null. Raises `InvalidInput`, naming `field`."""
     kind = value.WhichOneof("kind")
-    if kind is None or kind == "null_value" or (kind == "string_value" and not value.string_value):
+    if kind is None or kind == "null_value":
         return None
     if kind == "number_value":
         return _from_number(value.number_value, field)

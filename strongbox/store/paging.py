@@ -1,8 +1,8 @@
 """Pages of a listing: how long one is, and the token that says where the next begins; it grants nothing.
 
 A page ends wherever its reads have ended, which may be at a name that the caller must not see. So the
-position is sealed: the token tells nothing of it (nor of its length, but in steps of `STEP` bytes), leads nowhere but
-on in the listing it was made for, and cannot be made by anybody else.
+position is sealed: the token tells nothing of it (nor of its length, but in steps of `STEP` bytes), leads
+nowhere but on in the listing it was made for, and cannot be made by anybody else.
 
     token = base64url(key term (4 bytes) ‖ nonce ‖ tag ‖ AES-256-GCM(length (2 bytes) ‖ position ‖ zeros))
 

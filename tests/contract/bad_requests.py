@@ -19,7 +19,7 @@ PATHS = [
 NAMES = ["", "a b", "a/b", "x" * 129, "é", "..", "a\n", "a%20b", "*"]
 # A token's accessor or a lease's id that cannot be one is simply not there.
 IDS = ["", "nonsense", "../root", "x" * 600, "a/b", "\x00" * 24, "é" * 12]
-DURATIONS: list[Any] = ["soon", "-5s", -1, "1.5.h", 1e12, True, {"a": 1}, [1], "9" * 400]
+DURATIONS: list[Any] = ["", "soon", "-5s", -1, "1.5.h", 1e12, True, {"a": 1}, [1], "9" * 400]
 
 
 def _each(field: str, values: list[Any], reason: str, **rest: Any) -> list[Bad]:

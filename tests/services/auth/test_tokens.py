@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import pytest
 
 from services.auth.repository import Repository
-from services.auth.tokens import DEFAULT_TTL_S, MAX_TTL_S, Fresh, Tokens, Told, Wanted, require_sound
+from services.auth.tokens import (
+    DEFAULT_TTL_S,
+    MAX_TTL_S,
+    UNKNOWN_PATH,
+    Fresh,
+    Tokens,
+    Told,
+    Wanted,
+    path_of,
+    require_sound,
+)
 from strongbox.access.guard import MAX_ANCESTORS, Caller, Guard
 from strongbox.access.tokens import digest
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied, StrongBoxError, Unauthenticated
@@ -244,3 +254,24 @@ def test_what_nobody_may_ask_is_refused(wanted: Wanted) -> None:
     with pytest.raises(StrongBoxError) as refused:
         require_sound(wanted)
     assert isinstance(refused.value, InvalidInput)
+
+
+@pytest.mark.parametrize(
+    "accessor", ["", "self", "../policies", "a/b", "*", "+", "\0" * 24, "é" * 24, "A" * 25]
+)
+def test_what_cannot_be_an_accessor_is_not_found_and_reaches_no_policy_path(
+    auth: Auth, accessor: str
+) -> None:
+    assert path_of(accessor) == UNKNOWN_PATH
+    with pytest.raises(NotFound):
+        auth.store.run(lambda view: auth.tokens.lookup(view, accessor))
+    with pytest.raises(NotFound):
+        auth.renew(accessor)
+    with pytest.raises(NotFound):
+        auth.revoke(accessor)
+
+
+def test_who_may_not_ask_learns_nothing_of_an_accessors_form(auth: Auth) -> None:
+    token = auth.add_token(policies=["app"])
+    caller = auth.by(token, lambda view, caller: caller).value
+    assert not any(cast("Caller", caller).allows("read", path_of(name)) for name in ("nonsense", "A" * 24))
