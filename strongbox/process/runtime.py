@@ -48,10 +48,10 @@ class Runtime:
         self.pipeline = Pipeline(self.etcd, self.memory, self.journal, self.clock)
         self.slots = Slots(self.pipeline)
         self.metrics: Metrics | None = observer_of(settings)
-        self.server = Server(settings, Reporter(self.metrics, self.slots.count))
+        self._keys = None if settings.service == "seal" else KeyClient(settings)
+        self.server = Server(settings, Reporter(self.metrics, self.slots.count), self._is_sealed)
         self.listening = _with_port(settings.listen, self.server.bind(settings.listen))
         self.address = settings.advertise or self.listening
-        self._keys = None if settings.service == "seal" else KeyClient(settings)
         if self._keys is not None:
             self._keys.on_sealed(self.memory.clear)
         key = keyspace.node(settings.service, settings.node_id)
@@ -127,6 +127,10 @@ class Runtime:
             await self._keys.close()
         await self.session.close()
         await self.etcd.close()
+
+    def _is_sealed(self) -> bool:
+        """Whether the keys are missing here; the seal service looks for itself."""
+        return self._keys is not None and self._keys.record_keys is None
 
     def _launch(self) -> None:
         wanted, self._wanted = self._wanted, []

@@ -63,12 +63,15 @@ class Health:
 class Server:
     """One process's server."""
 
-    def __init__(self, settings: TlsFiles, reporter: Reporter) -> None:
+    def __init__(
+        self, settings: TlsFiles, reporter: Reporter, is_sealed: Callable[[], bool] = lambda: False
+    ) -> None:
         self.health = Health()
         self._settings = settings
         self._accesses: dict[str, Access] = rules.table(())
         self._services: list[str] = []
-        self._server = grpc.aio.server(interceptors=[Border(self._accesses, reporter)], options=OPTIONS)
+        border = Border(self._accesses, reporter, is_sealed)
+        self._server = grpc.aio.server(interceptors=[border], options=OPTIONS)
 
     def serve(
         self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: Any, full_name: str

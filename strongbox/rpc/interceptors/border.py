@@ -5,6 +5,7 @@ Out: an error of ours becomes a status with its reason; any other exception beco
 by its type and place, never by its text; one log line, one count.
 
 Rules:
+* Sealed wins: what is wrong with a call that needs a token is not told while this process holds no keys.
 * A unary call ends by itself `GRACE` after its deadline, should its handler not have noticed; a deadline is
   never later than the client's own. A stream's deadline bounds its first decision, not its life.
 * Bytes that are no message are refused like any other bad input: gRPC itself would answer UNKNOWN and quote
@@ -27,7 +28,7 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError
 
-from strongbox.errors import Internal, InvalidInput, PermissionDenied, StrongBoxError
+from strongbox.errors import Internal, InvalidInput, NotFound, PermissionDenied, Sealed, StrongBoxError
 from strongbox.rpc.deadlines import Deadlines
 from strongbox.rpc.identity import Peer, peer_of
 from strongbox.rpc.inbound import Inbound, bind
@@ -57,10 +58,13 @@ _KINDS: dict[tuple[bool, bool], tuple[Any, str]] = {
 
 
 class Border(_Interceptor):
-    """`accesses`: every RPC that may be served, by `/service/method`."""
+    """`accesses`: every RPC that may be served, by `/service/method`; `is_sealed`: no keys here."""
 
-    def __init__(self, accesses: Mapping[str, Access], reporter: Reporter) -> None:
+    def __init__(
+        self, accesses: Mapping[str, Access], reporter: Reporter, is_sealed: Callable[[], bool]
+    ) -> None:
         self._accesses = accesses
+        self._is_sealed = is_sealed
         self._reporter = reporter
         self._deadlines = Deadlines()
         self._wrapped: dict[str, Handler] = {}
@@ -107,7 +111,7 @@ class Border(_Interceptor):
                     else behavior(request, context)
                 )
             except StrongBoxError as error:
-                refusal = error
+                refusal = Sealed() if self._hides(access, error) else error
             except (grpc.aio.AbortError, asyncio.CancelledError):  # health's own answer; the client left
                 reporter.left(call)
                 raise
@@ -121,6 +125,11 @@ class Border(_Interceptor):
             return await context.abort(*to_answer(refusal, call.request_id, retry=retry))
 
         return guarded
+
+    def _hides(self, access: Access, error: StrongBoxError) -> bool:
+        """Whether `error` was found out before anybody looked at the seal."""
+        early = isinstance(error, InvalidInput | NotFound)
+        return early and access.token_required and self._is_sealed()
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,13 @@ class Place:
     """A running server and how to call it as somebody."""
 
     def __init__(self, identities: Identities) -> None:
+        self.sealed = False
         self.identities, self.recorder, self.servicer = identities, Recorder(), Servicer()  # type: ignore[abstract]  # the RPCs a test calls
-        self.server = Server(identities.of("auth"), Reporter(self.recorder, self.recorder.strangers.append))
+        self.server = Server(
+            identities.of("auth"),
+            Reporter(self.recorder, self.recorder.strangers.append),
+            lambda: self.sealed,
+        )
         self.server.serve(
             rpc.add_AuthServiceServicer_to_server, self.servicer, "strongbox.auth.v1.AuthService"
         )
@@ -281,6 +286,33 @@ async def test_only_an_early_refusal_for_want_of_quorum_may_be_repeated(
     assert isinstance(failure, grpc.aio.AioRpcError)
     pairs: Any = failure.trailing_metadata()
     assert ("x-strongbox-retry" in dict(pairs)) is may
+
+
+@pytest.mark.parametrize(
+    "error", [errors.InvalidInput(), errors.InvalidPath(), errors.NotFound(), errors.TooLarge()]
+)
+async def test_sealed_wins_over_whatever_is_wrong_with_a_call(
+    place: Place, error: errors.StrongBoxError
+) -> None:
+    place.servicer.raises, place.sealed = error, True
+    with pytest.raises(errors.Sealed):
+        await place.ask()
+    with pytest.raises(errors.Sealed):
+        await place.ask(idempotency_key="no key")
+    place.sealed = False
+    with pytest.raises(type(error)):
+        await place.ask()
+
+
+@pytest.mark.parametrize(
+    "error", [errors.NotInitialized(), errors.NoQuorum(), errors.PermissionDenied(), errors.Unauthenticated()]
+)
+async def test_sealed_hides_nothing_that_was_decided_after_it(
+    place: Place, error: errors.StrongBoxError
+) -> None:
+    place.servicer.raises, place.sealed = error, True
+    with pytest.raises(type(error)):
+        await place.ask()
 
 
 async def test_strangers_are_counted_by_the_address_they_came_from(place: Place) -> None:
