@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
+
 from strongbox import paths
 from strongbox.access.lookup import Lookup
 from strongbox.access.policy import Rule
 from strongbox.access.records import seal_record
 from strongbox.access.tokens import token_puts
-from strongbox.errors import TooLarge
+from strongbox.errors import Internal, TooLarge
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
@@ -29,6 +31,7 @@ MINUTE_MS = 60_000
 MARKER_MS = 33 * 86_400_000  # longer than any token's life: no lease of it is left
 MAX_POLICY_BYTES = 64 << 10
 EXPIRE, FIND_CHILDREN, DROP_MARKER = b"expire", b"children", b"marker"
+_log = structlog.get_logger(__name__)
 
 
 def due_key(at_ms: int, digest: str) -> bytes:
@@ -48,13 +51,19 @@ class Repository:
         self.lookup = lookup
 
     def find(self, view: View, accessor: str) -> tuple[str, storage.TokenRecord] | None:
-        """The digest and record of the token with this accessor."""
+        """The digest and record of the token with this accessor.
+
+        Raises `Internal` when the way there leads to another's: nobody may believe this one is gone.
+        """
         told = view.get(keyspace.accessor(accessor)).value
         if told is None:
             return None
         digest = told.decode("ascii", "replace")
         record = self.lookup.token(view, digest)
-        return (digest, record) if record is not None and record.accessor == accessor else None
+        if record is not None and record.accessor != accessor:
+            _log.error("an accessor leads to another's token", accessor=accessor)
+            raise Internal
+        return (digest, record) if record is not None else None
 
     def put_token(self, view: View, digest: str, record: storage.TokenRecord) -> None:
         """Write a token's record and all that leads to it."""

@@ -3,7 +3,7 @@
 A request whose decision asks for keys that are not in memory is decided again after they were read, all
 missing keys of all requests in one linearizable read. A refusal before anybody is authenticated leaves no
 record (nothing unauthenticated fills the outbox) and is proved by no transaction; so it must rest on facts
-read after the request arrived.
+read after the request arrived. So must a decision that fails by a defect, such as a record nobody can read.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ class Decider:
             item.fail(over)
             return ()
         except Exception:  # noqa: BLE001  one defective decision must not fail its whole batch
+            if self._refreshes(item, view):  # what it stumbled over may be gone from etcd since
+                return self._attempt(item)
             _log.exception("a decision failed", op=draft.op if draft else "")
             item.fail(Internal())
             return ()
@@ -173,11 +175,17 @@ class Decider:
             item.refusal = refusal
             self._accept(item, view, "refused", refusal.reason)
             return ()
-        if item.fresh_since < item.accepted and self._rests_on_old_facts(view, item.accepted):
-            item.fresh_since = item.accepted
+        if self._refreshes(item, view):
             return self._attempt(item)
         item.fail(refusal)
         return ()
+
+    def _refreshes(self, item: Item, view: View) -> bool:
+        """Have what no transaction proves rest on facts read since; whether to decide again."""
+        if item.fresh_since >= item.accepted or not self._rests_on_old_facts(view, item.accepted):
+            return False
+        item.fresh_since = item.accepted
+        return True
 
     def _rests_on_old_facts(self, view: View, since: float) -> bool:
         known = (self._memory.recall(key) for key in view.footprint.reads)

@@ -22,7 +22,14 @@ from services.auth.tokens import (
 )
 from strongbox.access.guard import MAX_ANCESTORS, Caller, Guard
 from strongbox.access.tokens import digest
-from strongbox.errors import InvalidInput, NotFound, PermissionDenied, StrongBoxError, Unauthenticated
+from strongbox.errors import (
+    Internal,
+    InvalidInput,
+    NotFound,
+    PermissionDenied,
+    StrongBoxError,
+    Unauthenticated,
+)
 from strongbox.store import keyspace
 from strongbox.store.view import View
 from tests.support.access import FakeCluster, FakeInbound
@@ -204,13 +211,15 @@ def test_revoking_the_revoked_or_unknown_succeeds(auth: Auth) -> None:
     auth.revoke("a" * 24)
 
 
-def test_an_accessor_entry_pointed_at_another_token_finds_nothing(auth: Auth) -> None:
-    _, told = auth.create(auth.root)
+def test_an_accessor_entry_pointed_at_another_token_is_no_success_and_hurts_nobody(auth: Auth) -> None:
+    token, told = auth.create(auth.root)
     auth.store.seed(keyspace.accessor(told.record.accessor), digest(auth.root).encode())
-    with pytest.raises(NotFound):
+    with pytest.raises(Internal):
         auth.store.run(lambda view: auth.tokens.lookup(view, told.record.accessor))
-    auth.revoke(told.record.accessor)
+    with pytest.raises(Internal):  # "revoked" would be believed, and the token lives
+        auth.revoke(told.record.accessor)
     assert auth.lives(auth.root)
+    assert auth.lives(token)
 
 
 def test_a_listing_shows_the_living_only(auth: Auth) -> None:

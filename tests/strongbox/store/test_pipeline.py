@@ -11,6 +11,7 @@ import pytest
 
 from strongbox.clock import SystemClock
 from strongbox.errors import (
+    Internal,
     NoQuorum,
     Overloaded,
     PermissionDenied,
@@ -305,6 +306,20 @@ async def test_a_decision_that_fails_by_a_defect_fails_alone(etcd_member: EtcdCl
         assert isinstance(results[0], StrongBoxError)
         assert results[0].reason == "INTERNAL"
         assert results[1] == 1
+
+
+async def test_a_record_nobody_can_read_is_read_again_and_fails_no_request_once_it_is_gone(
+    etcd_member: EtcdCluster, etcd: Etcd, prefix: bytes
+) -> None:
+    def parse(view: View) -> int:
+        return int(view.get(prefix + b"number").value or b"0")
+
+    async with running(etcd_member.endpoints) as replica:
+        await etcd.transact(txn.txn([], [txn.put(prefix + b"number", b"junk")]), idempotent=True)
+        with pytest.raises(Internal):
+            await replica.act(parse)
+        await etcd.transact(txn.txn([], [txn.put(prefix + b"number", b"7")]), idempotent=True)
+        assert await replica.act(parse) == 7
 
 
 async def test_past_the_outboxs_bound_audited_work_is_refused_and_upkeep_still_taken(
