@@ -5,8 +5,8 @@ Rules:
   (a directory's name ends in a slash, in the policy path too). What no rule speaks of is not shown.
 * One level does not walk through what is below: after a directory's name the next read begins behind all
   that the directory holds.
-* A page takes at most `MAX_FETCHES` reads and half a second, so it may hold fewer names than asked, or none, and not be the
-  last: only an empty page token ends a listing. Pages are not one snapshot.
+* A page takes at most `MAX_FETCHES` reads and half a second, so it may hold fewer names than asked, or
+  none, and not be the last: only an empty page token ends a listing. Pages are not one snapshot.
 * A recursive listing shows what a walk from directory to directory would: it needs `list` on each
   directory on the way to a name as well, so a `deny` of a directory hides all that is below it.
 * A page token is where the next page begins, below the directory; it is sealed (strongbox.store.paging),
