@@ -20,7 +20,6 @@ from strongbox.access.guard import Guard
 from strongbox.process import Runtime, run
 from strongbox.seal.v1.seal_peer_service_pb2_grpc import add_SealPeerServiceServicer_to_server
 from strongbox.seal.v1.seal_service_pb2_grpc import add_SealServiceServicer_to_server
-from strongbox.trail.slots import Slots
 
 
 async def assemble(runtime: Runtime) -> None:
@@ -28,7 +27,7 @@ async def assemble(runtime: Runtime) -> None:
     settings, etcd, pipeline = runtime.settings, runtime.etcd, runtime.pipeline
     session, clock, node = runtime.session, runtime.clock, settings.node_id
     ordinal = own_ordinal(settings.tls_cert)
-    custody, peers, slots = Custody(clock), Peers(etcd, settings, lambda: runtime.address), Slots(pipeline)
+    custody, peers = Custody(clock), Peers(etcd, settings, lambda: runtime.address)
     registry = Registry(pipeline, session, custody, node, ordinal)
     opener = Opener(pipeline, custody, registry, clock)
     rebirth = Rebirth(custody, ordinal, runtime.restart)
@@ -37,14 +36,14 @@ async def assemble(runtime: Runtime) -> None:
     sealing = Sealing(etcd, pipeline, Guard(custody), vigil)
     health = Health(etcd, custody, node, clock)
     giver = Giver(etcd, pipeline, custody, settings.peer_unseal)
-    servicer = SealServicer(pipeline, clock, unsealing, sealing, health, slots, rebirth)
+    servicer = SealServicer(pipeline, clock, unsealing, sealing, health, runtime.slots, rebirth)
     runtime.serve(add_SealServiceServicer_to_server, servicer, "strongbox.seal.v1.SealService")
     runtime.serve(
         add_SealPeerServiceServicer_to_server,
-        SealPeerServicer(custody, unsealing, giver, rebirth),
+        SealPeerServicer(custody, vigil, unsealing, giver, rebirth),
         "strongbox.seal.v1.SealPeerService",
     )
-    for work in (vigil.run(), unsealing.catch_up(), health.follow_time(), slots.run()):
+    for work in (vigil.run(), unsealing.catch_up(), health.follow_time()):
         runtime.spawn(work)
     if settings.peer_unseal:
         newcomer = Newcomer(

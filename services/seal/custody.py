@@ -8,7 +8,7 @@
   before anybody looked (a process that slept through the 10 s).
 * Any state but exactly `unsealed:<generation>` wipes: a higher generation means that a seal was missed.
 * Wiping drops every cipher and zeroes the page of the root key. Copies of the interpreter's go with the
-  process: `wiped` tells whoever replaces it, until keys are held again.
+  process: `wiped` tells whoever replaces it, until keys are held again. `opened` tells that they are held.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Custody:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._held: _Held | None = None
+        self.opened = asyncio.Event()
         self.wiped = asyncio.Event()
         self.proven = asyncio.Event()
 
@@ -64,6 +65,7 @@ class Custody:
             return
         self._held = _Held(root, keyring, generation, asked)
         self.wiped.clear()
+        self.opened.set()
         self.proven.set()
 
     def prove(self, state: SealState | None, asked: float) -> None:
@@ -105,6 +107,7 @@ class Custody:
             return
         held.keyring.wipe()
         held.root.wipe()
+        self.opened.clear()
         self.wiped.set()
 
     def _fresh(self) -> _Held:

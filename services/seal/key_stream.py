@@ -1,17 +1,24 @@
-"""Answers to the other services' questions: wrap, unwrap, record keys. Pure but for one short wait."""
+"""Answers to the other services' questions: wrap, unwrap, record keys. Pure but for one short wait each.
+
+While the cluster is sealed, whoever has no record keys is kept waiting for them a moment: so unsealing is
+heard in every process at once. A replica that alone has no key (it has just restarted) keeps nobody waiting:
+others have the keys.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from services.seal.custody import Custody
 from services.seal.keyring import CALLERS, Keyring
+from services.seal.repository import SealState
 from strongbox.crypto.envelope import Dek, WrappedDek
 from strongbox.errors import NoQuorum, PermissionDenied, StrongBoxError
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 
-# Callers give one replica 0.5 s; a proof that ran out while etcd elected a leader is often back sooner.
-PROOF_WAIT = 0.35  # seconds
+# Callers give one replica 0.5 s. A proof that ran out while etcd elected a leader is often back sooner.
+WAIT = 0.35  # seconds
 
 
 def require_purpose(service: str) -> str:
@@ -21,8 +28,12 @@ def require_purpose(service: str) -> str:
     return service
 
 
-async def answer(custody: Custody, purpose: str, request: pb.StreamKeysRequest) -> pb.StreamKeysResponse:
-    """What was asked, or why not: SEALED, NO_QUORUM, INVALID_ARGUMENT."""
+async def answer(
+    custody: Custody, purpose: str, request: pb.StreamKeysRequest, state: SealState | None
+) -> pb.StreamKeysResponse:
+    """What was asked, or why not: SEALED, NO_QUORUM, INVALID_ARGUMENT; `state`: the last that was seen."""
+    if request.wait and (state is None or state.is_sealed):
+        await _happens(custody.opened)
     try:
         return _answer(await _fresh_keyring(custody), purpose, request)
     except StrongBoxError as refusal:
@@ -36,12 +47,14 @@ async def _fresh_keyring(custody: Custody) -> Keyring:
     try:
         return custody.keyring()
     except NoQuorum:
-        try:
-            async with asyncio.timeout(PROOF_WAIT):
-                await custody.proven.wait()
-        except TimeoutError:
-            raise NoQuorum from None
+        await _happens(custody.proven)
         return custody.keyring()
+
+
+async def _happens(event: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(WAIT):
+            await event.wait()
 
 
 def _answer(keyring: Keyring, purpose: str, request: pb.StreamKeysRequest) -> pb.StreamKeysResponse:

@@ -12,6 +12,7 @@ from services.seal.custody import Custody
 from services.seal.handing import Giver
 from services.seal.rebirth import Rebirth
 from services.seal.unsealing import Unsealing
+from services.seal.vigil import Vigil
 from strongbox.rpc.identity import peer_of
 from strongbox.rpc.inbound import inbound_of
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
@@ -23,9 +24,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class SealPeerServicer(rpc.SealPeerServiceServicer):
     """Shares and the root key between replicas; keys for the services."""
 
-    def __init__(self, custody: Custody, unsealing: Unsealing, giver: Giver, rebirth: Rebirth) -> None:
-        self._custody, self._unsealing, self._giver = custody, unsealing, giver
-        self._rebirth = rebirth
+    def __init__(
+        self, custody: Custody, vigil: Vigil, unsealing: Unsealing, giver: Giver, rebirth: Rebirth
+    ) -> None:
+        self._custody, self._vigil, self._unsealing = custody, vigil, unsealing
+        self._giver, self._rebirth = giver, rebirth
 
     async def RelayShares(self, request: pb.RelaySharesRequest, context: Context) -> pb.RelaySharesResponse:
         """Take a peer's shares, complete if that is enough, answer with those it did not send."""
@@ -45,4 +48,4 @@ class SealPeerServicer(rpc.SealPeerServiceServicer):
         purpose = key_stream.require_purpose(peer_of(context).service)
         with self._rebirth.streaming():
             async for request in requests:
-                yield await key_stream.answer(self._custody, purpose, request)
+                yield await key_stream.answer(self._custody, purpose, request, self._vigil.state)

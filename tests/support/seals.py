@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,12 +23,17 @@ RECORD_KEYS = {1: b"1" * 32}
 
 
 class FakeSeal(rpc.SealPeerServiceServicer):
-    """One replica. `error`: the reason it refuses with; `delay` in seconds; `asked`: all requests."""
+    """One replica. `error`: the reason it refuses with; `delay` in seconds; `asked`: all requests.
+
+    `patient`: a question that may wait is answered by `open`, or with `error` after 0.35 s.
+    """
 
     def __init__(self, identities: Identities) -> None:
         self.identities = identities
         self.error = ""
         self.delay = 0.0
+        self.patient = False
+        self._opened = asyncio.Event()
         self.record_keys = dict(RECORD_KEYS)
         self.asked: list[pb.StreamKeysRequest] = []
         self.address = ""
@@ -49,11 +55,19 @@ class FakeSeal(rpc.SealPeerServiceServicer):
     async def start_again(self) -> None:
         await self.start(int(self.address.rpartition(":")[2]))
 
+    def open(self) -> None:
+        """Refuse no more, and answer who waits."""
+        self.error = ""
+        self._opened.set()
+
     async def StreamKeys(self, requests: Any, context: Any) -> AsyncIterator[pb.StreamKeysResponse]:
         purpose = peer_of(context).service
         async for request in requests:
             self.asked.append(request)
             await asyncio.sleep(self.delay)
+            if self.patient and request.wait and self.error:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._opened.wait(), 0.35)
             yield self._answer(purpose, request)
 
     def _answer(self, purpose: str, request: pb.StreamKeysRequest) -> pb.StreamKeysResponse:

@@ -192,10 +192,13 @@ class StreamKeysRequest(_message.Message):
     WRAP_FIELD_NUMBER: _builtins.int
     UNWRAP_FIELD_NUMBER: _builtins.int
     RECORD_KEYS_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Chosen by the caller; the answer carries it."""
     record_keys: _builtins.bool
     """Asks for the record keys."""
+    wait: _builtins.bool
+    """The caller has none: while the cluster is sealed the answer may wait a moment for an unsealing."""
     @_builtins.property
     def wrap(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataKey]:
         """Exactly one of the following is not empty."""
@@ -209,10 +212,11 @@ class StreamKeysRequest(_message.Message):
         wrap: _abc.Iterable[Global___DataKey] | None = ...,
         unwrap: _abc.Iterable[Global___WrappedDataKey] | None = ...,
         record_keys: _builtins.bool = ...,
+        wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "record_keys", b"record_keys", "unwrap", b"unwrap", "wrap", b"wrap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "record_keys", b"record_keys", "unwrap", b"unwrap", "wait", b"wait", "wrap", b"wrap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -190,6 +190,34 @@ async def test_record_keys_come_with_the_unsealing_and_go_with_the_sealing(
             await keys.wait_unsealed()
 
 
+async def test_an_unsealing_is_heard_at_once_and_a_sealed_cluster_is_asked_seldom(
+    keys: KeyClient, seals: list[FakeSeal]
+) -> None:
+    for seal in seals:
+        seal.error, seal.patient = "SEALED", True
+    await keys.start()
+    await asyncio.sleep(1.5)
+    assert sum(len(seal.asked) for seal in seals) <= 6
+    assert all(request.wait for seal in seals for request in seal.asked)
+    for seal in seals:
+        seal.open()
+    async with asyncio.timeout(0.15):
+        await keys.wait_unsealed()
+    for seal in seals:
+        seal.asked.clear()
+    await asyncio.sleep(1.2)
+    assert seals[0].asked
+    assert not any(request.wait for request in seals[0].asked), "a sealing would be heard late"
+
+
+async def test_replicas_that_do_not_wait_are_not_asked_faster(keys: KeyClient, seals: list[FakeSeal]) -> None:
+    for seal in seals:
+        seal.error = "SEALED"
+    await keys.start()
+    await asyncio.sleep(1.1)
+    assert 2 <= len(seals[0].asked) <= 6
+
+
 async def test_a_new_term_is_known_within_a_second(keys: KeyClient, seals: list[FakeSeal]) -> None:
     await keys.start()
     await keys.wait_unsealed()

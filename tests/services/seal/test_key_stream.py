@@ -1,0 +1,63 @@
+"""Questions for keys: who is kept waiting for an unsealing, and who is not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from services.seal import key_stream
+from services.seal.custody import Custody
+from services.seal.repository import SealState
+from strongbox.clock import ManualClock
+from strongbox.crypto.hygiene import LockedBytes
+from strongbox.seal.v1 import seal_peer_service_pb2 as pb
+from tests.services.seal.test_initialise import opened
+from tests.services.seal.worlds import World
+
+SEALED, UNSEALED = SealState(is_sealed=True, generation=1), SealState(is_sealed=False, generation=2)
+
+
+def hold(custody: Custody) -> None:
+    custody.hold(LockedBytes(b"r" * 32), opened(World()), 2, ManualClock().monotonic())
+
+
+async def asked(custody: Custody, state: SealState | None, *, wait: bool) -> tuple[str, float]:
+    """Why the record keys are refused, and after how many seconds."""
+    started = time.monotonic()
+    request = pb.StreamKeysRequest(id=1, record_keys=True, wait=wait)
+    answer = await key_stream.answer(custody, "kv", request, state)
+    assert bool(answer.record_keys) != bool(answer.error)
+    return answer.error, time.monotonic() - started
+
+
+@pytest.mark.parametrize("state", [SEALED, None])
+async def test_who_waits_while_sealed_is_answered_as_soon_as_the_keys_are_there(
+    state: SealState | None,
+) -> None:
+    custody = Custody(ManualClock())
+    asyncio.get_running_loop().call_later(0.1, hold, custody)
+    error, took = await asked(custody, state, wait=True)
+    assert (error, took < 0.25) == ("", True)
+
+
+async def test_the_wait_ends_before_the_callers_patience() -> None:
+    error, took = await asked(Custody(ManualClock()), SEALED, wait=True)
+    assert error == "SEALED"
+    assert 0.3 < took < 0.45
+
+
+async def test_nobody_waits_for_a_replica_that_alone_has_no_key() -> None:
+    error, took = await asked(Custody(ManualClock()), UNSEALED, wait=True)
+    assert (error, took < 0.2) == ("SEALED", True)
+
+
+async def test_who_has_keys_hears_of_a_sealing_without_a_wait() -> None:
+    custody = Custody(ManualClock())
+    hold(custody)
+    custody.wipe()
+    error, took = await asked(custody, SEALED, wait=False)
+    assert (error, took < 0.2) == ("SEALED", True)
+    error, took = await asked(custody, SEALED, wait=True)
+    assert took > 0.3, "what was opened before the wipe counts no more"
