@@ -1,7 +1,8 @@
 """Health, readiness and seal status of one node, as its seal replica sees them.
 
 * `sealed` is this node's: it holds no key. A node that is cut off says what it knows, within half a second.
-* Ready: etcd answers, the cluster is unsealed, the node's clock is right, and its kv and auth are there.
+* Ready: etcd answers, the cluster is unsealed, the node's clock is right, and its kv and auth are there and
+  have heard of the unsealing: whoever is told `ready` is not told SEALED by the next call.
 * The clock is judged only when a *new* `cluster/time` arrives (a watch): an old one says nothing of the
   clock, only of the audit duty, and makes nobody unready.
 """
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from contextlib import aclosing
 from importlib import metadata
@@ -127,7 +129,10 @@ class Health:
         if abs(self._skew_ms) > MAX_SKEW_MS:
             return Unavailable(f"the node's clock is {self._skew_ms} ms off", skew_ms=str(self._skew_ms))
         away = [name for name in NEEDED if f"{name}/{self._node}" not in seen.sessions]
-        return Unavailable(f"{' and '.join(away)} of this node is away") if away else None
+        if away:
+            return Unavailable(f"{' and '.join(away)} of this node is away")
+        deaf = [name for name in NEEDED if not _is_unsealed(seen.sessions[f"{name}/{self._node}"])]
+        return Sealed(f"{' and '.join(deaf)} of this node has no keys yet") if deaf else None
 
     def _nodes(self, fresh: Snapshot | None, known: Snapshot | None) -> list[pb.NodeHealth]:
         found = []
@@ -137,3 +142,8 @@ class Health:
             sealed = self._is_sealed if mine else not (live and replica.holds)
             found.append(pb.NodeHealth(id=replica.node, live=live, sealed=sealed))
         return found
+
+
+def _is_unsealed(presence: bytes) -> bool:
+    """What a process says of itself; one of an older version, which says nothing, is believed to be."""
+    return bool(json.loads(presence).get("unsealed", True))

@@ -38,7 +38,7 @@ class Snapshot:
     attempt: storage.UnsealAttempt
     replicas: tuple[Replica, ...]
     holders: Mapping[str, tuple[str, int]]  # by duty: node and term
-    sessions: frozenset[str]  # "<service>/<node>"
+    sessions: Mapping[str, bytes]  # what each process says of itself, by "<service>/<node>"
 
     @property
     def is_held(self) -> bool:
@@ -71,7 +71,7 @@ async def take(etcd: Etcd, within: float = ANSWER_WITHIN) -> Snapshot:
         attempt=storage.UnsealAttempt.FromString(attempt[0].value if attempt else b""),
         replicas=_replicas(replicas, sessions),
         holders=_holders(offices),
-        sessions=frozenset(sessions),
+        sessions={name: row.value for name, row in sessions.items()},
     )
 
 

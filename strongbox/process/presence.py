@@ -1,4 +1,4 @@
-"""What a process says of itself in its session key, renewed about every other second."""
+"""What a process says of itself in its session key: every other second, and when `unsealed` changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def presence_of(runtime: Runtime) -> bytes:
-    """JSON: node, service, address (host:port to call it at), pid, clock_ms (its own clock), healthy."""
+    """JSON: node, service, address (host:port to call it at), pid, clock_ms (its own), healthy, unsealed.
+
+    `unsealed`: whether it has the record keys; false for the seal service, whose replicas say that elsewhere.
+    """
     told = {
         "node": runtime.settings.node_id,
         "service": runtime.settings.service,
@@ -19,5 +22,6 @@ def presence_of(runtime: Runtime) -> bytes:
         "pid": os.getpid(),
         "clock_ms": runtime.clock.now_ms(),
         "healthy": runtime.health.serving,
+        "unsealed": runtime.is_unsealed,
     }
     return json.dumps(told).encode()

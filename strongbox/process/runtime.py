@@ -52,10 +52,12 @@ class Runtime:
         self.server = Server(settings, Reporter(self.metrics, self.slots.count), self._is_sealed)
         self.listening = _with_port(settings.listen, self.server.bind(settings.listen))
         self.address = settings.advertise or self.listening
-        if self._keys is not None:
-            self._keys.on_sealed(self.memory.clear)
         key = keyspace.node(settings.service, settings.node_id)
         self.session = Session(self.etcd, key, lambda: presence_of(self), settings.session_ttl_s, refresh=2.0)
+        if self._keys is not None:
+            self._keys.on_sealed(self.memory.clear)
+            self._keys.on_sealed(self.session.write_now)
+            self._keys.on_unsealed(self.session.write_now)
         self._wanted: list[tuple[str, Coroutine[Any, Any, Any]]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._started = False
@@ -71,6 +73,11 @@ class Runtime:
         if self._keys is None:
             raise RuntimeError("the seal service has its keys itself")
         return self._keys
+
+    @property
+    def is_unsealed(self) -> bool:
+        """Whether this process has the record keys."""
+        return self._keys is not None and self._keys.record_keys is not None
 
     def serve(
         self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: Any, full_name: str

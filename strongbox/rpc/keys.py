@@ -60,6 +60,7 @@ class KeyClient:
         self._record_keys: RecordKeys | None = None
         self._unsealed = asyncio.Event()
         self._callbacks: list[Callable[[], None]] = []
+        self._opened: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._heard_at = 0.0
         self._wraps = Batching(self._wrap_all)
@@ -90,6 +91,10 @@ class KeyClient:
     def on_sealed(self, callback: Callable[[], None]) -> None:
         """Have `callback` called each time the record keys are dropped."""
         self._callbacks.append(callback)
+
+    def on_unsealed(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called each time record keys arrive where there were none."""
+        self._opened.append(callback)
 
     async def wrap(self, deks: Sequence[Dek]) -> list[WrappedDek]:
         """Each data key wrapped under the newest term. Raises Sealed, DependencyDown."""
@@ -185,10 +190,13 @@ class KeyClient:
 
     def _hold(self, keys: RecordKeys) -> None:
         self._heard_at = time.monotonic()
-        if keys != self._record_keys:
-            self._record_keys = keys
+        known, self._record_keys = self._record_keys, keys
+        if keys != known:
             _log.info("the record keys arrived", newest=keys.newest)
         self._unsealed.set()
+        if known is None:
+            for callback in self._opened:
+                callback()
 
     def _forget_late(self) -> None:
         if time.monotonic() - self._heard_at > FORGET_AFTER:

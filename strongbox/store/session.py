@@ -8,8 +8,8 @@ Rules:
   compares its fence as well.
 * A session that is lost is not revived: a new etcd lease is granted, with a new id, so that whoever held
   anything under the old one has to win it again.
-* The key's value is written with the grant and again every `refresh` seconds (it carries the process's
-  clock).
+* The key's value is written with the grant, again every `refresh` seconds (it carries the process's clock),
+  and at once when `write_now` says that it has changed.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ _GRANT_PAUSE = 0.2  # seconds between attempts to get a session
 class Tenure:
     """One etcd lease of the session, from its grant until it is lost."""
 
-    def __init__(self, lease: int) -> None:
+    def __init__(self, lease: int, wake: asyncio.Event | None = None) -> None:
         self.lease = lease
         self.lost = asyncio.Event()
+        self._wake = wake or asyncio.Event()
         self._valid_until = 0.0
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -57,6 +58,7 @@ class Tenure:
         if self._alarm:
             self._alarm.cancel()
         self.lost.set()
+        self._wake.set()
 
 
 class Session:
@@ -72,6 +74,7 @@ class Session:
         self._refresh = refresh
         self._tenure: Tenure | None = None
         self._arrived = asyncio.Condition()
+        self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -95,6 +98,10 @@ class Session:
         assert self._tenure is not None
         return self._tenure
 
+    def write_now(self) -> None:
+        """The value has changed: have it written at once, or with the next grant."""
+        self._wake.set()
+
     async def close(self) -> None:
         """Stop renewing and revoke the etcd lease, so that others see it at once."""
         if self._task:
@@ -117,7 +124,8 @@ class Session:
         lease, started = secrets.randbits(62) + 1, time.monotonic()
         deadline = started + max(1.0, self._ttl * _TRUST)
         ttl = await self._etcd.lease_grant(lease, self._ttl, deadline=deadline)
-        tenure = Tenure(lease)
+        tenure = Tenure(lease, self._wake)
+        self._wake.clear()
         await self._write(lease, deadline)
         tenure.extend(started, ttl)
         async with self._arrived:
@@ -129,10 +137,12 @@ class Session:
         """Renew until the tenure is lost; then clear what is left of it."""
         written = time.monotonic()
         try:
-            while not await _happens(tenure.lost, self._ttl / 3):
-                if not await self._renew(tenure):
+            while True:
+                changed = await _happens(self._wake, self._ttl / 3)
+                self._wake.clear()
+                if tenure.lost.is_set() or not await self._renew(tenure):
                     break
-                if time.monotonic() - written >= self._refresh:
+                if changed or time.monotonic() - written >= self._refresh:
                     await self._write(tenure.lease, time.monotonic() + self._ttl / 3)
                     written = time.monotonic()
         except LeaseGone:

@@ -318,7 +318,11 @@ def test_readiness_says_what_is_missing(nodes: SealNodes) -> None:
         node.unseal(share)
     assert why(nodes[0]) == "kv and auth of this node is away"
     for service in ("kv", "auth"):
-        put(nodes, keyspace.node(service, "node-1"), b"{}")
+        put(nodes, keyspace.node(service, "node-1"), b'{"unsealed": false}')
+    assert why(nodes[0]) == "kv and auth of this node has no keys yet"
+    put(nodes, keyspace.node("kv", "node-1"), b'{"unsealed": true}')
+    assert why(nodes[0]) == "auth of this node has no keys yet"
+    put(nodes, keyspace.node("auth", "node-1"), b"{}")
     assert why(nodes[0]) == ""
     assert nodes[0].health().ready
     assert "kv and auth" in why(nodes[1])

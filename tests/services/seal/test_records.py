@@ -158,5 +158,5 @@ def test_a_cluster_is_sealed_when_it_says_so_or_nobody_holds_a_key(
     state: SealState | None, holds: bool, sealed: bool
 ) -> None:
     replicas = (Replica("a", True, holds, True),)
-    seen = Snapshot(None, state, storage.UnsealAttempt(), replicas, {}, frozenset())
+    seen = Snapshot(None, state, storage.UnsealAttempt(), replicas, {}, {})
     assert seen.is_sealed is sealed

@@ -170,6 +170,7 @@ async def test_record_keys_come_with_the_unsealing_and_go_with_the_sealing(
 ) -> None:
     told: list[str] = []
     keys.on_sealed(lambda: told.append("sealed"))
+    keys.on_unsealed(lambda: told.append("unsealed"))
     for seal in seals:
         seal.error = "SEALED"
     await keys.start()
@@ -184,7 +185,7 @@ async def test_record_keys_come_with_the_unsealing_and_go_with_the_sealing(
     for seal in seals:
         seal.error = "SEALED"
     await _until(lambda: keys.record_keys is None, within=2)
-    assert told == ["sealed"]
+    assert told == ["unsealed", "sealed"]
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await keys.wait_unsealed()

@@ -58,6 +58,20 @@ async def test_the_value_is_written_again_and_again(etcd: Etcd, prefix: bytes) -
     assert first.value != second.value
 
 
+async def test_a_value_that_changed_is_written_at_once(etcd: Etcd, prefix: bytes) -> None:
+    async with session(etcd, prefix, ttl=30) as one:
+        tenure = await one.current()
+        seen = set()
+        for _ in range(3):
+            row = await etcd.get(prefix)
+            assert row is not None
+            seen.add(row.value)
+            one.write_now()
+            await asyncio.sleep(0.2)
+        assert len(seen) == 3
+        assert one.lease_id == tenure.lease
+
+
 async def test_a_revoked_lease_ends_the_tenure_and_another_is_granted(etcd: Etcd, prefix: bytes) -> None:
     async with session(etcd, prefix, refresh=0.2) as one:
         old = await one.current()
