@@ -5,6 +5,9 @@ hardens itself again before anything else. Rules:
 * The keys are wiped and the seal is confirmed long before; this is about residues, so it can wait a little.
 * Replicas go one after the other, by ordinal: a new process needs a second or more until it answers, and
   unsealing, and the shares that others hold, must survive that. Until its turn this one answers as sealed.
+* For those two seconds or so nobody listens (gRPC cannot be handed a listening socket). The gateway asks its
+  own node's replica, and no other, for health, ready and seal status; it asks again for about a second, so
+  that a call at the beginning of that time may still get a 503, `UNAVAILABLE`.
 * Keys that are held again make it pointless: the same residues would come back at once.
 * Answers under way leave first, within bounds. The key streams of other services never end by themselves,
   so they are ended.

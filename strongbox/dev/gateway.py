@@ -78,7 +78,7 @@ def envoy_configuration(settings: GatewaySettings) -> str:
 def _clusters(settings: GatewaySettings) -> list[dict[str, str]]:
     every = [_cluster(service, service, settings.endpoints[service]) for service in SERVICES]
     own_seal = [endpoint for endpoint in settings.endpoints["seal"] if endpoint.own]
-    # Its own node's answer or none: no health check, so that every call really asks.
+    # Its own node's answer or none: no health check, no ejection, so that every call really asks.
     local = _cluster("seal_local", "seal", own_seal, checked=False)
     return [*every, {**local, "SAN_MATCH": "exact", "SAN": f"spiffe://strongbox/seal/{settings.ordinal}"}]
 
@@ -92,6 +92,7 @@ def _cluster(
         "SERVICE": service,
         "ENDPOINTS": json.dumps(_by_priority(endpoints)),
         "HEALTH_CHECKS": json.dumps([_HEALTH_CHECK] if checked else []),
+        "ENFORCED": "100" if checked else "0",
         "SAN_MATCH": "prefix" if by_ordinal else "exact",
         "SAN": f"spiffe://strongbox/{service}" + ("/" if by_ordinal else ""),
     }

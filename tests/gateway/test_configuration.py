@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,12 +51,22 @@ def test_the_rule_beside_the_rest_path_decides_timeout_cluster_and_retries(
     assert policy["retry_on"] == "connect-failure,refused-stream,reset,cancelled,retriable-headers"
     health = methods["strongbox.seal.v1.SealService/GetHealth"].values()
     assert health["CLUSTER"] == "seal_local"
+    policy = json.loads(health["RETRY_POLICY"])
+    assert policy["retry_on"] == "connect-failure,refused-stream,reset,cancelled"
+    assert _longest_pauses(policy) < float(health["TIMEOUT"].rstrip("s")), "a dead replica is a 503"
     init = methods["strongbox.seal.v1.SealService/Initialize"].values()
     assert (init["CLUSTER"], init["TIMEOUT"]) == ("seal", "5s")
     for name in ("strongbox.seal.v1.SealService/Initialize", "strongbox.auth.v1.AuthService/CreateToken"):
         policy = json.loads(methods[name].values()["RETRY_POLICY"])
         assert policy["retry_on"] == "connect-failure,refused-stream", f"{name} must not run twice"
         assert "retriable_headers" not in policy
+
+
+def _longest_pauses(policy: dict[str, Any]) -> float:
+    """Seconds of all pauses together: Envoy waits at random up to base * (2^n - 1), capped."""
+    pauses = policy["retry_back_off"]
+    base, most = float(pauses["base_interval"].rstrip("s")), float(pauses["max_interval"].rstrip("s"))
+    return sum(min(base * (2.0**number - 1), most) for number in range(1, int(policy["num_retries"]) + 1))
 
 
 def test_a_template_is_strict() -> None:
