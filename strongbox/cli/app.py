@@ -7,6 +7,7 @@ import sys
 import typer
 
 from strongbox.cli import audit, kv, lease, operator, policy, token
+from strongbox.cli.output import Format, choose
 
 DEV_HELP = "A cluster on this machine, for trying out and for tests."
 
@@ -23,6 +24,7 @@ def build(*, with_dev: bool) -> typer.Typer:
         "Settings: STRONGBOX_ADDR (http://127.0.0.1:8201), STRONGBOX_TOKEN, STRONGBOX_CACERT (a PEM file). "
         "Exit status: 0; 1 refused or failed; 2 a wrong command line, or sealed.",
     )
+    root.callback()(choose)
     for room in (operator, kv, token, policy, lease, audit):
         root.add_typer(room.app)
     root.add_typer(_dev() if with_dev else _name_only(), name="dev", help=DEV_HELP)
@@ -46,4 +48,5 @@ def _name_only() -> typer.Typer:
 
 def main() -> None:
     """Run the command line; exits."""
-    build(with_dev=sys.argv[1:2] == ["dev"])()
+    before = [word for word in sys.argv[1:] if not word.startswith("-") and word not in set(Format)]
+    build(with_dev=before[:1] == ["dev"])()

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import typer
 
 if TYPE_CHECKING:
@@ -22,6 +23,16 @@ class Format(StrEnum):
 
 
 Output = Annotated[Format, typer.Option("--output", "-o", help="table or json.")]
+
+
+def choose(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """Take `-o` before the command as well as after it, as kubectl does."""
+    context.obj = output
+
+
+def _is_json(how: Format) -> bool:
+    context = click.get_current_context(silent=True)
+    return Format.JSON in (how, context.find_root().obj if context is not None else None)
 
 
 def to_dict(message: Message) -> dict[str, Any]:
@@ -45,7 +56,7 @@ def to_timestamp(moment: datetime) -> str:
 
 def show(facts: Mapping[str, Any], how: Format) -> None:
     """One thing: a line per field."""
-    if how is Format.JSON:
+    if _is_json(how):
         typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     width = max((len(name) for name in facts), default=0)
@@ -56,7 +67,7 @@ def show(facts: Mapping[str, Any], how: Format) -> None:
 def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], how: Format) -> None:
     """Many things: a line each, of these columns; JSON has all fields."""
     found = list(rows)
-    if how is Format.JSON:
+    if _is_json(how):
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
     lines = [list(columns), *([_cell(row.get(column, "")) for column in columns] for row in found)]
@@ -68,7 +79,7 @@ def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], how: Fo
 
 def show_names(names: Iterable[str], how: Format) -> None:
     """Names: one a line."""
-    if how is Format.JSON:
+    if _is_json(how):
         typer.echo(json.dumps(list(names), indent=2, ensure_ascii=False))
         return
     for name in names:

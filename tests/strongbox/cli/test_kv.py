@@ -34,8 +34,9 @@ def test_a_json_object_is_stored_as_data(run: Run, world: World, tmp_path: Path)
     file = tmp_path / "data.json"
     file.write_text('{"user": "a", "port": 5432}')
     assert run("kv", "put", "app/db", "--data-file", str(file)).exit_code == 0
-    answer = run("kv", "get", "app/db", "-o", "json")
-    assert json.loads(answer.stdout)["data"] == {"user": "a", "port": 5432}
+    for words in (("kv", "get", "app/db", "-o", "json"), ("-o", "json", "kv", "get", "app/db")):
+        answer = run(*words)
+        assert json.loads(answer.stdout)["data"] == {"user": "a", "port": 5432}
 
 
 @pytest.mark.parametrize("document", [f'{{"a": "{SECRET}"', f'["{SECRET}"]', f'{{"{SECRET}": NaN}}', "\xff"])
