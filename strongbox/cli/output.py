@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 if TYPE_CHECKING:
@@ -25,14 +25,16 @@ class Format(StrEnum):
 Output = Annotated[Format, typer.Option("--output", "-o", help="table or json.")]
 
 
-def choose(context: typer.Context, output: Output = Format.TABLE) -> None:
+_before: ContextVar[Format] = ContextVar("before", default=Format.TABLE)
+
+
+def choose(output: Output = Format.TABLE) -> None:
     """Take `-o` before the command as well as after it, as kubectl does."""
-    context.obj = output
+    _before.set(output)
 
 
 def _is_json(how: Format) -> bool:
-    context = click.get_current_context(silent=True)
-    return Format.JSON in (how, context.find_root().obj if context is not None else None)
+    return Format.JSON in (how, _before.get())
 
 
 def to_dict(message: Message) -> dict[str, Any]:
