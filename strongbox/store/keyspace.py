@@ -47,6 +47,12 @@ AUDIT_SLOTS = ROOT + b"audit/slots/"
 AUDIT_BACKLOG = ROOT + b"audit/backlog"
 AUDIT_TRIMMED = ROOT + b"audit/trimmed/"
 
+# Prefixes whose values are authenticated records, by owner: what a new record key has to re-MAC.
+AUTHENTICATED: dict[str, tuple[bytes, ...]] = {
+    "auth": (TOKENS, POLICIES),
+    "lease": (READ_LEASES,),
+}
+
 
 def prefix_end(prefix: bytes) -> bytes:
     """The end of the range of all keys that begin with `prefix` (none of ours ends in 0xff)."""
