@@ -18,7 +18,6 @@ import asyncio
 import http.client
 import json
 import re
-import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -27,7 +26,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from services.auth.kubernetes import Config, Identity
+from services.auth.kubernetes import Config, Identity, trusting
 from strongbox.errors import DependencyDown, Overloaded
 
 MAX_JWT = 16 << 10  # characters
@@ -116,8 +115,4 @@ def identity_in(raw: bytes, audience: str) -> Identity | None:
     return Identity(found[1], found[2])
 
 
-@lru_cache(maxsize=4)
-def _trusting(authority: str) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=authority)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+_trusting = lru_cache(maxsize=4)(trusting)
