@@ -1,20 +1,29 @@
-"""The auth service: tokens and policies, and the duty that tidies them. Only assembles."""
+"""The auth service: tokens, policies, logins, and the duty that tidies them. Only assembles."""
 
 from __future__ import annotations
 
+from services.auth.peer_servicer import AuthPeerServicer
 from services.auth.repository import Repository
 from services.auth.servicer import AuthServicer
 from services.auth.tidy import Tidy
+from services.auth.tokens import Tokens
 from strongbox.access.guard import Guard
+from strongbox.auth.v1.auth_peer_service_pb2_grpc import add_AuthPeerServiceServicer_to_server
 from strongbox.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from strongbox.process import Runtime, run
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Serve AuthService; tidy while this replica holds the duty."""
+    """Serve AuthService and, to the other services, AuthPeerService.
+
+    Tidy while this replica holds the duty.
+    """
     guard = Guard(runtime.keys)
-    servicer = AuthServicer(runtime.pipeline, guard)
+    servicer = AuthServicer(runtime.pipeline, guard, runtime.keys, runtime.slots.count)
     runtime.serve(add_AuthServiceServicer_to_server, servicer, "strongbox.auth.v1.AuthService")
+    uses = AuthPeerServicer(runtime.pipeline, Tokens(guard, Repository(guard.lookup)))
+    runtime.serve(add_AuthPeerServiceServicer_to_server, uses, "strongbox.auth.v1.AuthPeerService")
+    runtime.uses.take = uses.take
     tidy = Tidy(runtime.pipeline, Repository(guard.lookup), runtime.clock)
     runtime.duty("tidy", tidy.work)
 

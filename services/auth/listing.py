@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -27,13 +28,20 @@ def shown_accessors(caller: Caller, rows: Iterable[Row]) -> list[tuple[str, str]
 
 def shown_policies(caller: Caller, rows: Sequence[Row], *, with_built_in: bool) -> list[str]:
     """Names of the policies that the caller may see, as they were written."""
-    names = sorted(BUILT_IN) if with_built_in else []
-    # A name is shown, not believed: whoever reads the policy has its MAC checked.
+    path = policies.policy_path("")
+    built_in = [name for name in sorted(BUILT_IN) if _is_shown(caller, path + name)] if with_built_in else []
+    return built_in + shown_names(caller, rows, path, storage.PolicyRecord)
+
+
+def shown_names(caller: Caller, rows: Iterable[Row], path: str, kind: type[Any]) -> list[str]:
+    """Names of records of a kind with a `name`, those that the caller may see below `path`, as written."""
+    names = []
+    # A name is shown, not believed: whoever reads the record has its MAC checked.
     for row in rows:
         with suppress(DecodeError):
             body = storage.AuthenticatedRecord.FromString(row.value).body
-            names.append(storage.PolicyRecord.FromString(body).name)
-    return [name for name in names if _is_shown(caller, policies.policy_path(name))]
+            names.append(str(kind.FromString(body).name))
+    return [name for name in names if _is_shown(caller, path + name)]
 
 
 def _is_shown(caller: Caller, path: str) -> bool:

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from google.protobuf import struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.auth import approle, granting, kubernetes, users
+from services.auth.door import Login
+from services.auth.networks import parse_cidrs
 from services.auth.policies import Found
-from services.auth.tokens import Told, Wanted, require_sound
+from services.auth.secret_ids import DEFAULT_TTL_S as SECRET_ID_TTL_S
+from services.auth.secret_ids import MAX_TTL_S as MAX_SECRET_ID_TTL_S
+from services.auth.secret_ids import Made, Narrowed
+from services.auth.tokens import DEFAULT_TTL_S, MAX_TTL_S, Told, Wanted, require_sound, require_uses
+from strongbox import paths
 from strongbox.access.durations import parse_duration
 from strongbox.access.policy import Rule, parse_rules
 from strongbox.auth.v1 import auth_service_pb2 as pb
+from strongbox.errors import InvalidInput
+
+
+class Created(TypedDict):
+    """A new token: the answers of CreateToken and of every login."""
+
+    token: str
+    accessor: str
+    policies: list[str]
+    ttl: int
+    expires_at: Timestamp | None
+    renewable: bool
+    parent: str
 
 
 class Info(TypedDict):
@@ -48,18 +69,23 @@ def rules_of(request: pb.WritePolicyRequest) -> tuple[Rule, ...]:
     return parse_rules((rule.path, tuple(rule.capabilities)) for rule in request.rules)
 
 
-def created_to_proto(told: Told, token: str) -> pb.CreateTokenResponse:
+def created_to_proto(told: Told, token: str) -> Created:
     """The one answer that holds a token."""
     record = told.record
-    return pb.CreateTokenResponse(
+    return Created(
         token=token,
         accessor=record.accessor,
-        policies=record.policies,
+        policies=list(record.policies),
         ttl=ttl_of(told),
         expires_at=moment(record.expires_ms),
         renewable=bool(record.expires_ms),
         parent=record.parent,
     )
+
+
+def login_to_proto(login: Login) -> Created:
+    """As a token that was made."""
+    return created_to_proto(login.told, login.token)
 
 
 def info_to_proto(told: Told) -> Info:
@@ -74,7 +100,7 @@ def info_to_proto(told: Told) -> Info:
         renewable=bool(record.expires_ms),
         parent=record.parent,
         display_name=record.display_name,
-        num_uses=record.num_uses,
+        num_uses=max(0, record.num_uses - record.uses_spent),
     )
 
 
@@ -82,6 +108,103 @@ def policy_to_proto(found: Found) -> pb.ReadPolicyResponse:
     """A policy as it was written."""
     rules = [pb.PolicyRule(path=rule.path, capabilities=rule.capabilities) for rule in found.rules]
     return pb.ReadPolicyResponse(name=found.name, rules=rules, revision=str(found.revision))
+
+
+def token_ttl_of(value: struct_pb2.Value, field: str = "token_ttl") -> int:
+    """Seconds for the tokens of a login; 0: the default. Raises `InvalidInput`."""
+    return _seconds(value, field, MAX_TTL_S)
+
+
+def user_to_proto(found: users.Found) -> pb.ReadUserResponse:
+    """Everything but the hash."""
+    record = found.record
+    return pb.ReadUserResponse(
+        name=record.name,
+        policies=record.policies,
+        token_ttl=record.token_ttl_s or DEFAULT_TTL_S,
+        password_changed_at=moment(record.password_changed_ms),
+        failures=found.failures.failures,
+        locked_until=moment(found.failures.locked_until_ms),
+        revision=str(found.revision),
+    )
+
+
+def approle_of(request: pb.WriteAppRoleRequest) -> approle.Record:
+    """Raises `InvalidInput`."""
+    return approle.Record(
+        name=paths.require_name(request.name, "approle"),
+        policies=granting.require_names(request.policies),
+        token_ttl_s=token_ttl_of(request.token_ttl),
+        token_max_ttl_s=token_ttl_of(request.token_max_ttl, "token_max_ttl"),
+        token_num_uses=require_uses(request.token_num_uses, "token_num_uses"),
+        secret_id_ttl_s=_seconds(request.secret_id_ttl, "secret_id_ttl", MAX_SECRET_ID_TTL_S),
+        secret_id_num_uses=require_uses(request.secret_id_num_uses, "secret_id_num_uses"),
+        bound_cidrs=parse_cidrs(request.bound_cidrs),
+    )
+
+
+def approle_to_proto(found: approle.Found) -> pb.ReadAppRoleResponse:
+    """A role with its role id; what was not said is told as it counts."""
+    record = found.record
+    return pb.ReadAppRoleResponse(
+        name=record.name,
+        role_id=record.role_id,
+        policies=record.policies,
+        token_ttl=record.token_ttl_s or DEFAULT_TTL_S,
+        token_max_ttl=record.token_max_ttl_s or MAX_TTL_S,
+        token_num_uses=record.token_num_uses,
+        secret_id_ttl=record.secret_id_ttl_s or SECRET_ID_TTL_S,
+        secret_id_num_uses=record.secret_id_num_uses,
+        bound_cidrs=record.bound_cidrs,
+        revision=str(found.revision),
+    )
+
+
+def narrowed_of(request: pb.CreateSecretIdRequest) -> Narrowed:
+    """Raises `InvalidInput`."""
+    return Narrowed(
+        _seconds(request.ttl, "ttl", MAX_SECRET_ID_TTL_S),
+        require_uses(request.num_uses, "num_uses"),
+        parse_cidrs(request.bound_cidrs),
+    )
+
+
+def secret_id_to_proto(made: Made, secret_id: str) -> pb.CreateSecretIdResponse:
+    """The one answer that holds a secret id."""
+    record = made.record
+    return pb.CreateSecretIdResponse(
+        secret_id=secret_id,
+        accessor=record.accessor,
+        ttl=(record.expires_ms - made.now_ms) // 1000,
+        expires_at=moment(record.expires_ms),
+        num_uses=record.num_uses,
+    )
+
+
+def kubernetes_role_of(request: pb.WriteKubernetesRoleRequest) -> kubernetes.Role:
+    """Raises `InvalidInput`."""
+    return kubernetes.role_of(
+        paths.require_name(request.name, "kubernetes role"),
+        request.bound_service_account_names,
+        request.bound_service_account_namespaces,
+        request.audience,
+        request.policies,
+        token_ttl_of(request.token_ttl),
+    )
+
+
+def kubernetes_role_to_proto(found: kubernetes.Found) -> pb.ReadKubernetesRoleResponse:
+    """A role."""
+    record = found.record
+    return pb.ReadKubernetesRoleResponse(
+        name=record.name,
+        bound_service_account_names=record.service_accounts,
+        bound_service_account_namespaces=record.namespaces,
+        audience=record.audience,
+        policies=record.policies,
+        token_ttl=record.token_ttl_s or DEFAULT_TTL_S,
+        revision=str(found.revision),
+    )
 
 
 def ttl_of(told: Told) -> int:
@@ -92,3 +215,12 @@ def ttl_of(told: Told) -> int:
 def moment(at_ms: int) -> Timestamp | None:
     """`None` for never."""
     return Timestamp(seconds=at_ms // 1000, nanos=at_ms % 1000 * 1_000_000) if at_ms else None
+
+
+def _seconds(value: struct_pb2.Value, field: str, most: int) -> int:
+    seconds = parse_duration(value, field)
+    if seconds is None:
+        return 0
+    if not 0 < seconds <= most:
+        raise InvalidInput(f"{field} is one second to {most} seconds")
+    return seconds

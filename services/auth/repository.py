@@ -74,6 +74,12 @@ class Repository:
         if record.expires_ms:
             view.put(due_key(record.expires_ms, digest), EXPIRE)
 
+    def rewrite_token(self, view: View, digest: str, record: storage.TokenRecord) -> None:
+        """Write the record of a token that stands already and whose expiry does not change."""
+        key = keyspace.token(digest)
+        body = record.SerializeToString(deterministic=True)
+        view.put(key, seal_record(self.lookup.require_keys(), key, body))
+
     def move_expiry(self, view: View, digest: str, record: storage.TokenRecord, expires_ms: int) -> None:
         """Write the token anew with another expiry. `record` itself is not changed."""
         view.delete(due_key(record.expires_ms, digest))

@@ -7,6 +7,10 @@ Rules:
   spells them.
 * It lives 1 h unless asked otherwise, never beyond 32 days (or `max_ttl`) from its making, never beyond its
   ancestors. Renewing moves the expiry within the same bounds, never back; a period is what it is moved by.
+* One with a limited number of uses makes no children: they would be uses that nobody counts. Each request
+  takes one, refused or not; with the last one taken it is as dead as an expired one, while its leases go
+  on.
+* A token that a login gives is nobody's child.
 * What is dead is not found, nor is what cannot be an accessor; but who may not ask is told that first.
   Revoking the revoked is a success.
 """
@@ -17,11 +21,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from services.auth import granting
 from services.auth.repository import Repository
-from strongbox import paths
 from strongbox.access import tokens as access
 from strongbox.access.guard import MAX_ANCESTORS, Caller, Guard, earliest
-from strongbox.errors import InvalidInput, NotFound, PermissionDenied
+from strongbox.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
@@ -31,7 +35,7 @@ SELF_PATH = "auth/tokens/self"
 UNKNOWN_PATH = "auth/tokens/unknown"  # of what cannot be an accessor; no accessor is so short
 DEFAULT_TTL_S = 3600
 MAX_TTL_S = 32 * 86_400
-MAX_POLICIES = 64
+MAX_USES = 1_000_000
 MAX_DISPLAY_NAME = 128  # characters
 
 
@@ -74,20 +78,23 @@ def path_of(accessor: str) -> str:
 
 def require_sound(wanted: Wanted) -> Wanted:
     """Raise `InvalidInput` for what nobody may ask."""
-    if wanted.num_uses:
-        raise InvalidInput("num_uses is not supported yet; only 0 (not limited)")
+    require_uses(wanted.num_uses, "num_uses")
     for name, seconds in (("ttl", wanted.ttl_s), ("max_ttl", wanted.max_ttl_s), ("period", wanted.period_s)):
         if seconds == 0:
             raise InvalidInput(f"{name} is at least one second")
-    if len(wanted.policies) > MAX_POLICIES:
-        raise InvalidInput(f"a token has at most {MAX_POLICIES} policies")
+    granting.require_names(wanted.policies)
     if len(wanted.display_name) > MAX_DISPLAY_NAME or not wanted.display_name.isprintable():
         raise InvalidInput(f"display_name is at most {MAX_DISPLAY_NAME} printable characters")
     if not wanted.policies and wanted.no_default:
         raise InvalidInput("a token needs at least one policy")
-    for name in wanted.policies:
-        paths.require_name(name, "policy")
     return wanted
+
+
+def require_uses(number: int, field: str) -> int:
+    """A number of uses; 0: not limited. Raises `InvalidInput`."""
+    if not 0 <= number <= MAX_USES:
+        raise InvalidInput(f"{field} is 0 (not limited) to {MAX_USES}")
+    return number
 
 
 class Tokens:
@@ -100,6 +107,8 @@ class Tokens:
         """Make a token. Raises `PermissionDenied`, `InvalidInput`."""
         if wanted.orphan or wanted.period_s:
             caller.require("sudo", PATH)
+        if caller.record.num_uses:
+            raise PermissionDenied("a token with a limited number of uses makes no others")
         policies = self._policies(view, caller, wanted)
         line = () if wanted.orphan else (caller.digest, *caller.record.ancestors)
         if len(line) > MAX_ANCESTORS:
@@ -107,6 +116,29 @@ class Tokens:
         record = _record(view.now_ms, caller, wanted, fresh, policies, line)
         self._repository.put_token(view, access.digest(fresh.token), record)
         return Told(record, view.now_ms)
+
+    def issue(self, view: View, wanted: Wanted, fresh: Fresh) -> Told:
+        """Make a token that is nobody's child, for a login. Raises `InvalidInput` when a policy is gone."""
+        policies = granting.spelt(self._guard.lookup, view, (*wanted.policies, access.DEFAULT_POLICY))
+        record = _record(view.now_ms, None, wanted, fresh, policies, ())
+        self._repository.put_token(view, access.digest(fresh.token), record)
+        return Told(record, view.now_ms)
+
+    def spend(self, view: View, digest: str) -> int:
+        """Take one use of a token and number it.
+
+        Raises `Unauthenticated` when it is dead, or has no limit.
+        """
+        record = self._guard.lookup.token(view, digest)
+        if record is None or not record.num_uses or not self._guard.is_alive(view, record):
+            raise Unauthenticated
+        inherited = self._guard.ancestors_expiry(view, record) or 0
+        view.before(earliest(record.expires_ms, inherited))
+        spent = storage.TokenRecord()
+        spent.CopyFrom(record)
+        spent.uses_spent += 1
+        self._repository.rewrite_token(view, digest, spent)
+        return int(spent.uses_spent)
 
     def lookup(self, view: View, accessor: str) -> Told:
         """A living token by its accessor. Raises `NotFound`."""
@@ -153,21 +185,9 @@ class Tokens:
 
     def _policies(self, view: View, caller: Caller, wanted: Wanted) -> list[str]:
         """The names the new token gets, checked in this order: may the caller give them, do they exist."""
-        asked = {paths.fold_name(name): name for name in wanted.policies}
-        own = {paths.fold_name(name) for name in caller.policies} | {access.DEFAULT_POLICY}
-        if access.ROOT_POLICY in asked and not caller.is_root:
-            raise PermissionDenied("only a token with the root policy gives it")
-        if not asked.keys() <= own:
-            caller.require("sudo", PATH)
-        if not wanted.no_default:
-            asked.setdefault(access.DEFAULT_POLICY, access.DEFAULT_POLICY)
-        return [self._spelling(view, name) for name in asked.values()]
-
-    def _spelling(self, view: View, name: str) -> str:
-        policy = self._guard.lookup.policy(view, name)
-        if policy is None:
-            raise InvalidInput("a policy that is named does not exist", policy=name)
-        return policy.name
+        granting.require_may_give(caller, PATH, wanted.policies)
+        names = wanted.policies if wanted.no_default else (*wanted.policies, access.DEFAULT_POLICY)
+        return granting.spelt(self._guard.lookup, view, names)
 
 
 def _require_accessor(text: str) -> str:
@@ -178,10 +198,16 @@ def _require_accessor(text: str) -> str:
 
 
 def _record(
-    now_ms: int, caller: Caller, wanted: Wanted, fresh: Fresh, policies: list[str], line: tuple[str, ...]
+    now_ms: int,
+    caller: Caller | None,
+    wanted: Wanted,
+    fresh: Fresh,
+    policies: list[str],
+    line: tuple[str, ...],
 ) -> storage.TokenRecord:
-    parent_ends_ms = 0 if wanted.orphan else caller.expires_at_ms
-    parent_max_ms = 0 if wanted.orphan else caller.record.max_expires_ms
+    parent = None if wanted.orphan else caller
+    parent_ends_ms = parent.expires_at_ms if parent is not None else 0
+    parent_max_ms = parent.record.max_expires_ms if parent is not None else 0
     ttl_s = min(wanted.period_s or wanted.ttl_s or DEFAULT_TTL_S, MAX_TTL_S)
     longest_s = min(wanted.max_ttl_s or MAX_TTL_S, MAX_TTL_S)
     max_expires_ms = earliest(now_ms + longest_s * 1000, parent_max_ms)
@@ -193,8 +219,9 @@ def _record(
         max_expires_ms=max_expires_ms,
         period_s=min(wanted.period_s or 0, MAX_TTL_S),
         ttl_s=ttl_s,
-        parent="" if wanted.orphan else caller.accessor,
+        parent=parent.accessor if parent is not None else "",
         ancestors=line,
         display_name=wanted.display_name,
-        orphan=wanted.orphan,
+        orphan=parent is None,
+        num_uses=wanted.num_uses,
     )

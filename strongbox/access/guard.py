@@ -4,6 +4,7 @@ Rules, in this order; the first that fails refuses:
 1. The cluster is initialized (`NotInitialized`) and unsealed (`Sealed`), and this process has record keys.
 2. The token has a token's form, its record stands under its digest, verifies, and is not expired; so do the
    records of all its ancestors: revoking or losing one kills the child (`Unauthenticated`, one text for all).
+   A token with a limited number of uses needs one that auth took for this very request (`UseNeeded`).
 3. From here on the refusal is the caller's own and is audited: the draft gets the accessor.
 4. Every policy the token names exists, in this spelling: one that is missing, or forged, might have held a
    `deny` (`PermissionDenied`).
@@ -24,6 +25,7 @@ from strongbox.access import tokens
 from strongbox.access.lookup import ROOT, KeySource, Lookup, StoredPolicy, policy_keys
 from strongbox.access.policy import Decision, Policies
 from strongbox.errors import NotInitialized, PermissionDenied, Sealed, Unauthenticated
+from strongbox.rpc.inbound import UseNeeded
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
@@ -92,6 +94,7 @@ class Guard:
         self.lookup.require_keys()
         digest, record = self._token(view, inbound)
         expires_ms = self._require_alive(view, record)
+        require_use(inbound, record)
         if view.draft is not None:
             view.draft.accessor = record.accessor
         return Caller(
@@ -104,9 +107,9 @@ class Guard:
         )
 
     def is_alive(self, view: View, record: storage.TokenRecord) -> bool:
-        """Whether a token and all its ancestors stand and are unexpired by this replica's time."""
+        """Whether a token and all its ancestors stand, unspent and unexpired by this replica's time."""
         inherited = self.ancestors_expiry(view, record)
-        if inherited is None:
+        if inherited is None or is_spent(record):
             return False
         expires_ms = earliest(record.expires_ms, inherited)
         return not expires_ms or view.now_ms < expires_ms
@@ -162,6 +165,20 @@ class Guard:
                 self._compiled.popitem(last=False)
         self._compiled.move_to_end(found)
         return compiled
+
+
+def is_spent(record: storage.TokenRecord) -> bool:
+    """Whether no use is left of a token that has a limited number of them."""
+    return 0 < record.num_uses <= record.uses_spent
+
+
+def require_use(inbound: Inbound, record: storage.TokenRecord) -> None:
+    """Raise `UseNeeded` unless a use was taken for this request, which etcd knows of.
+
+    Auth numbers uses in the transaction that takes them, so two requests never have the same one.
+    """
+    if record.num_uses and not 0 < inbound.use <= record.uses_spent:
+        raise UseNeeded
 
 
 def earliest(*moments_ms: int) -> int:

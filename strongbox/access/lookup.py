@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
 import structlog
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from strongbox import paths
 from strongbox.access.policy import CAPABILITIES, Rule
@@ -21,6 +21,7 @@ from strongbox.store import keyspace
 from strongbox.store.view import View
 
 T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 _log = structlog.get_logger(__name__)
 _SELF: Final = (Rule("auth/tokens/self", ("delete", "read", "write")),)
 
@@ -70,6 +71,10 @@ class Lookup:
         if folded in BUILT_IN:
             return BUILT_IN[folded]
         return view.parsed(keyspace.policy(folded), self._parser(_to_policy))
+
+    def record(self, view: View, key: bytes, kind: type[M]) -> M | None:
+        """The authenticated record at a key, not to be changed; `None` when absent or forged."""
+        return view.parsed(key, self._parser(kind.FromString))
 
     def _parser(self, meaning: Callable[[bytes], T]) -> Callable[[bytes, bytes], T | None]:
         keys = self.require_keys()

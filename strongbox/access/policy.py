@@ -159,8 +159,16 @@ class Policies:
             return NOTHING
         if self.is_root:
             return Decision(True, "*", ("root",))
-        winner = max(_matching(self._top, path.split("/")), key=lambda joined: joined.rank, default=None)
+        winner = self._winner(path)
         return NOTHING if winner is None else winner.decide(capability)
+
+    def denies(self, path: str) -> bool:
+        """Whether the pattern that wins on `path` refuses everything."""
+        winner = self._winner(path)
+        return winner is not None and "deny" in winner.granted
+
+    def _winner(self, path: str) -> _Joined | None:
+        return max(_matching(self._top, path.split("/")), key=lambda joined: joined.rank, default=None)
 
     def _add(self, policy: str, rule: Rule) -> None:
         joined = self._place(rule.path)

@@ -9,7 +9,7 @@ import typer
 
 from strongbox.cli.intake import read_json
 from strongbox.cli.output import Format, Output, show, show_names, to_dict
-from strongbox.cli.session import complain, connected
+from strongbox.cli.session import FAILED, complain, connected
 
 app = typer.Typer(name="policy", help="Write, read, list and delete policies.", no_args_is_help=True)
 
@@ -50,6 +50,26 @@ def list_names(output: Output = Format.TABLE) -> None:
     """Names of all policies."""
     with connected() as box:
         show_names(box.policies.list(), output)
+
+
+@app.command("explain")
+def explain(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A policy path, such as secret/app/db.")],
+    capability: Annotated[str, typer.Argument(metavar="CAPABILITY", help="Such as read.")],
+    accessor: Annotated[str, typer.Option(help="Of this token.")] = "",
+    policy: Annotated[list[str], typer.Option("--policy", help="Of these policies; may be repeated.")] = [],  # noqa: B006
+    output: Output = Format.TABLE,
+) -> None:
+    """Which rule decides, and what is missing.
+
+    The token in STRONGBOX_TOKEN unless said. Exit 1: not allowed.
+    """
+    with connected() as box:
+        if not accessor and not policy:
+            accessor = box.tokens.lookup_self().accessor
+        answer = box.policies.explain(path, capability, accessor=accessor, policies=policy)
+    show(to_dict(answer), output)
+    raise typer.Exit(0 if answer.allowed else FAILED)
 
 
 @app.command("delete")

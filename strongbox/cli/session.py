@@ -19,24 +19,26 @@ FAILED, USAGE, SEALED = 1, 2, 2
 
 
 @contextmanager
-def connected() -> Iterator[StrongBox]:
+def connected(*, with_token: bool = True) -> Iterator[StrongBox]:
     """A client as the environment says; a refusal inside becomes a line on stderr and the exit status."""
     from strongbox.client import StrongBox
 
     try:
         with StrongBox(
-            _setting("ADDR") or DEFAULT_ADDRESS, _setting("TOKEN"), _setting("CACERT") or None
+            _setting("ADDR") or DEFAULT_ADDRESS,
+            _setting("TOKEN") if with_token else "",
+            _setting("CACERT") or None,
         ) as box:
             yield box
     except StrongBoxError as error:
-        refuse(error)
+        refuse(error, with_token=with_token)
 
 
-def refuse(error: StrongBoxError) -> NoReturn:
+def refuse(error: StrongBoxError, *, with_token: bool = True) -> NoReturn:
     """Say why, and with which request id, and exit."""
     request_id = error.metadata.get("request_id", "")
     typer.echo(f"strongbox: {error.message} ({error.reason})", err=True)
-    if isinstance(error, Unauthenticated) and not _setting("TOKEN"):
+    if with_token and isinstance(error, Unauthenticated) and not _setting("TOKEN"):
         typer.echo("strongbox: STRONGBOX_TOKEN is not set", err=True)
     if request_id:
         typer.echo(f"strongbox: request {request_id}", err=True)

@@ -23,6 +23,7 @@ def create(
     max_ttl: Annotated[str | None, typer.Option(help="Renewals never go beyond.")] = None,
     period: Annotated[str | None, typer.Option(help="Renewed by this much each time.")] = None,
     display_name: Annotated[str, typer.Option(help="For people.")] = "",
+    num_uses: Annotated[int, typer.Option(help="Good for so many requests; 0: not limited.")] = 0,
     orphan: Annotated[bool, typer.Option("--orphan", help="No child of the caller's (needs sudo).")] = False,
     no_default: Annotated[bool, typer.Option("--no-default", help="Without the policy `default`.")] = False,
     output: Output = Format.TABLE,
@@ -31,7 +32,7 @@ def create(
     with connected() as box:
         answer = box.tokens.create(
             policy, ttl=ttl, max_ttl=max_ttl, period=period, display_name=display_name,
-            orphan=orphan, no_default=no_default,
+            num_uses=num_uses, orphan=orphan, no_default=no_default,
         )  # fmt: skip
         show(to_dict(answer), output)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
+from strongbox.client.approles import AppRoles
 from strongbox.client.audit import Audit
+from strongbox.client.kubernetes import Kubernetes
 from strongbox.client.kv import Secrets
 from strongbox.client.leases import Leases
 from strongbox.client.policies import Policies
 from strongbox.client.seal import Seal
 from strongbox.client.tokens import Tokens
+from strongbox.client.users import Users
 from strongbox.client.wire import Wire
 
 
@@ -30,6 +33,9 @@ class StrongBox:
         self.kv = Secrets(self._wire)
         self.tokens = Tokens(self._wire)
         self.policies = Policies(self._wire)
+        self.users = Users(self._wire)
+        self.approles = AppRoles(self._wire)
+        self.kubernetes = Kubernetes(self._wire)
         self.leases = Leases(self._wire)
         self.audit = Audit(self._wire)
 

@@ -45,6 +45,15 @@ class Policies:
             if not token:
                 return
 
+    def explain(
+        self, path: str, capability: str, *, accessor: str = "", policies: Sequence[str] = ()
+    ) -> pb.ExplainAccessResponse:
+        """Which rule decides about `capability` on a policy path, for a token or for policies."""
+        request = pb.ExplainAccessRequest(
+            accessor=accessor, policies=policies, path=path, capability=capability
+        )
+        return self._wire.call(self._stub.ExplainAccess, request)
+
 
 def _to_rule(rule: Mapping[str, Any]) -> pb.PolicyRule:
     if not isinstance(rule, Mapping) or set(rule) != _FIELDS:

@@ -28,13 +28,17 @@ class Tokens:
         max_ttl: Duration = None,
         period: Duration = None,
         display_name: str = "",
+        num_uses: int = 0,
         orphan: bool = False,
         no_default: bool = False,
     ) -> pb.CreateTokenResponse:
-        """Make a child of the caller's token; the answer is the only place where it is in clear."""
+        """Make a child of the caller's token; the answer is the only place where it is in clear.
+
+        `num_uses`: how many requests it is good for; 0: not limited.
+        """
         request = pb.CreateTokenRequest(
             policies=policies, ttl=to_duration(ttl), max_ttl=to_duration(max_ttl), period=to_duration(period),
-            display_name=display_name, orphan=orphan, no_default=no_default,
+            display_name=display_name, num_uses=num_uses, orphan=orphan, no_default=no_default,
         )  # fmt: skip
         return self._wire.call(self._stub.CreateToken, request)
 

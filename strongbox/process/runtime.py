@@ -17,6 +17,7 @@ from strongbox.clock import Clock, SystemClock
 from strongbox.config import Settings
 from strongbox.process.metrics import Metrics, observer_of
 from strongbox.process.presence import presence_of
+from strongbox.process.uses import Uses
 from strongbox.rpc.interceptors.reporting import Reporter
 from strongbox.rpc.keys import KeyClient
 from strongbox.rpc.server import Health, Server
@@ -49,7 +50,9 @@ class Runtime:
         self.slots = Slots(self.pipeline)
         self.metrics: Metrics | None = observer_of(settings)
         self._keys = None if settings.service == "seal" else KeyClient(settings)
-        self.server = Server(settings, Reporter(self.metrics, self.slots.count), self._is_sealed)
+        self.uses = Uses(settings, self.etcd)
+        reporter = Reporter(self.metrics, self.slots.count)
+        self.server = Server(settings, reporter, self._is_sealed, self.uses.spend)
         self.listening = _with_port(settings.listen, self.server.bind(settings.listen))
         self.address = settings.advertise or self.listening
         key = keyspace.node(settings.service, settings.node_id)
@@ -132,6 +135,7 @@ class Runtime:
         await self.pipeline.close()
         if self._keys is not None:
             await self._keys.close()
+        await self.uses.close()
         await self.session.close()
         await self.etcd.close()
 

@@ -6,7 +6,7 @@ rule. A port that is taken is an error: gRPC would otherwise share it and take p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import grpc
@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from strongbox.rpc import rules
 from strongbox.rpc.channel import TlsFiles
+from strongbox.rpc.inbound import Inbound
 from strongbox.rpc.interceptors.border import Border
 from strongbox.rpc.interceptors.reporting import Reporter
 from strongbox.rpc.rules import Access
@@ -64,13 +65,17 @@ class Server:
     """One process's server."""
 
     def __init__(
-        self, settings: TlsFiles, reporter: Reporter, is_sealed: Callable[[], bool] = lambda: False
+        self,
+        settings: TlsFiles,
+        reporter: Reporter,
+        is_sealed: Callable[[], bool] = lambda: False,
+        spend: Callable[[Inbound], Awaitable[Inbound]] | None = None,
     ) -> None:
         self.health = Health()
         self._settings = settings
         self._accesses: dict[str, Access] = rules.table(())
         self._services: list[str] = []
-        border = Border(self._accesses, reporter, is_sealed)
+        border = Border(self._accesses, reporter, is_sealed, spend)
         self._server = grpc.aio.server(interceptors=[border], options=OPTIONS)
 
     def serve(

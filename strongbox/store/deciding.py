@@ -193,7 +193,9 @@ class Decider:
 
     def _accept(self, item: Item, view: View, outcome: str, reason: str) -> None:
         if view.draft is not None:
-            view.draft.outcome, view.draft.reason, view.draft.ts_ms = outcome, reason, view.now_ms
+            view.draft.ts_ms = view.now_ms
+            if not view.draft.outcome:  # a refusal that has effects says so itself: a login that failed
+                view.draft.outcome, view.draft.reason = outcome, reason
         item.decided = Decided(view.footprint, view.draft, item.alone)
 
     def _now_ms(self) -> int:

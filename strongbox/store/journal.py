@@ -17,7 +17,8 @@ class Draft:
     """One operation's audit record under way.
 
     `accessor` is empty until the guard has authenticated the caller; `path` is the policy path; the
-    pipeline fills in `outcome` (`ok` or `refused`), `reason` and `ts_ms`.
+    pipeline fills in `ts_ms`, and `outcome` (`ok` or `refused`) and `reason` unless the decision has. A
+    decision that sets its view's draft to None leaves no record.
     """
 
     op: str

@@ -32,6 +32,18 @@ POLICIES = ROOT + b"auth/access/policies/"
 TOKENS_DUE = ROOT + b"auth/access/due/"
 REVOKED = ROOT + b"auth/access/revoked/"
 
+USERS = ROOT + b"auth/private/users/"
+APPROLES = ROOT + b"auth/private/approles/"
+ROLE_IDS = ROOT + b"auth/private/role-ids/"
+SECRET_IDS = ROOT + b"auth/private/secret-ids/"
+SECRET_IDS_BY_ROLE = ROOT + b"auth/private/secret-ids-by-role/"
+SECRET_IDS_DUE = ROOT + b"auth/private/secret-ids-due/"
+KUBERNETES = ROOT + b"auth/private/kubernetes/"
+KUBERNETES_CONFIG = KUBERNETES + b"config"
+KUBERNETES_ROLES = KUBERNETES + b"roles/"
+LOGIN_FAILURES = ROOT + b"auth/private/failures/"
+LOGIN_SOURCES = ROOT + b"auth/private/sources/"
+
 READ_LEASES = ROOT + b"lease/reads/"
 LEASES_DUE = ROOT + b"lease/due/"
 LEASES_BY_PATH = ROOT + b"lease/by-path/"
@@ -49,7 +61,7 @@ AUDIT_TRIMMED = ROOT + b"audit/trimmed/"
 
 # Prefixes whose values are authenticated records, by owner: what a new record key has to re-MAC.
 AUTHENTICATED: dict[str, tuple[bytes, ...]] = {
-    "auth": (TOKENS, POLICIES),
+    "auth": (TOKENS, POLICIES, USERS, APPROLES, SECRET_IDS, KUBERNETES),
     "lease": (READ_LEASES,),
 }
 

@@ -9,9 +9,10 @@ from google.api import annotations_pb2
 
 from tests.support.surface import Rpc, all_rpcs, public_rpcs
 
-WITHOUT_TOKEN = {"Initialize", "Unseal", "GetSealStatus", "GetHealth", "GetReady"}
+LOGINS = {"LoginUser", "LoginAppRole", "LoginKubernetes"}
+WITHOUT_TOKEN = {"Initialize", "Unseal", "GetSealStatus", "GetHealth", "GetReady", *LOGINS}
 # A repetition would make a second one of what cannot be told apart, or end what the first one gave.
-NEVER_RETRIED = {"Initialize", "Seal", "CreateToken", "RevokeSelf", "ExportKey"}
+NEVER_RETRIED = {"Initialize", "Seal", "CreateToken", "RevokeSelf", "ExportKey", "CreateSecretId", *LOGINS}
 CAPABILITIES = {"read", "write", "delete", "list", "metadata", "sudo"}
 KNOWN_PEERS = {"seal", "kv", "auth", "lease", "audit"}
 

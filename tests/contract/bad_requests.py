@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.support.samples import AUTHORITY
+
 INVALID, BAD_PATH, TOO_LARGE = "INVALID_ARGUMENT", "INVALID_PATH", "TOO_LARGE"
 Bad = tuple[dict[str, Any], str]
 
@@ -32,6 +34,19 @@ def _versions(**rest: Any) -> list[Bad]:
 
 
 _PAGES = [*_each("page_size", [-1, 1001], INVALID), *_each("page_token", ["!", "\x00", "A" * 5000], INVALID)]
+
+_PASSWORD = "a password that is long enough"
+_HOSTS = [
+    "",
+    "http://a",
+    "https://",
+    "https://a/b",
+    "https://u@a",
+    "https://a?b",
+    "https://a:99999",
+    "ftp://a",
+]
+_BOUND = {"bound_service_account_names": ["app"], "bound_service_account_namespaces": ["default"]}
 
 BAD: dict[str, list[Bad]] = {
     "WriteSecret": [
@@ -97,6 +112,59 @@ BAD: dict[str, list[Bad]] = {
     "ReadPolicy": _each("name", NAMES, INVALID),
     "DeletePolicy": [*_each("name", NAMES, INVALID), *_each("name", ["root", "default"], INVALID)],
     "ListPolicies": _PAGES,
+    "ExplainAccess": [
+        ({"path": "secret/a", "capability": "read"}, INVALID),
+        ({"policies": ["default"], "accessor": "A" * 24, "path": "secret/a", "capability": "read"}, INVALID),
+        *_each("capability", ["", "fly", "deny"], INVALID, policies=["default"], path="secret/a"),
+        *_each("path", [p for p in PATHS if p != "a/"], BAD_PATH, policies=["default"], capability="read"),
+        *_each("policies", [[name] for name in NAMES], INVALID, path="secret/a", capability="read"),
+    ],
+    "WriteUser": [
+        *_each("name", NAMES, INVALID, password=_PASSWORD),
+        *_each("password", ["", "short", "eleven char", "x" * 1025], INVALID, name="bad"),
+        ({"name": "bad"}, INVALID),
+        ({"name": "bad", "password": _PASSWORD, "policies": ["no such policy"]}, INVALID),
+        ({"name": "bad", "password": _PASSWORD, "policies": ["missing"]}, INVALID),
+        *_each("token_ttl", [*DURATIONS, 0, "33d"], INVALID, name="bad", password=_PASSWORD),
+    ],
+    "ReadUser": _each("name", NAMES, INVALID),
+    "DeleteUser": _each("name", NAMES, INVALID),
+    "ListUsers": _PAGES,
+    "LoginUser": [
+        *_each("name", NAMES, INVALID, password="x"), ({"name": "bad", "password": "x" * 1025}, INVALID),
+    ],
+    "WriteAppRole": [
+        *_each("name", NAMES, INVALID),
+        ({"name": "bad", "policies": ["missing"]}, INVALID),
+        *_each("token_num_uses", [-1, 1_000_001], INVALID, name="bad"),
+        *_each("secret_id_num_uses", [-1, 1_000_001], INVALID, name="bad"),
+        *_each("bound_cidrs", [["10.0.0.1/8"], ["everywhere"], [""], ["10.0.0.0/33"]], INVALID, name="bad"),
+        *_each("token_ttl", [*DURATIONS, 0], INVALID, name="bad"),
+        *_each("token_max_ttl", [*DURATIONS, 0], INVALID, name="bad"),
+        *_each("secret_id_ttl", [*DURATIONS, 0], INVALID, name="bad"),
+    ],
+    "ReadAppRole": _each("name", NAMES, INVALID),
+    "DeleteAppRole": _each("name", NAMES, INVALID),
+    "ListAppRoles": _PAGES,
+    "CreateSecretId": _each("name", NAMES, INVALID),
+    "RevokeSecretId": _each("name", NAMES, INVALID, accessor="A" * 24),
+    "WriteKubernetesConfig": [
+        *_each("host", _HOSTS, INVALID, ca_cert=AUTHORITY),
+        *_each("ca_cert", ["", "nonsense", AUTHORITY[:200]], INVALID, host="https://127.0.0.1:1"),
+        ({"host": "https://127.0.0.1:1", "ca_cert": AUTHORITY, "token_reviewer_jwt": "no jwt"}, INVALID),
+    ],
+    "WriteKubernetesRole": [
+        *_each("name", NAMES, INVALID, **_BOUND),
+        *_each("bound_service_account_names", [[], ["*", "a"], ["a*"], ["A"], [""], ["a/b"], ["+"]], INVALID,
+               name="bad", bound_service_account_namespaces=["default"]),
+        ({"name": "bad", **{field: ["*"] for field in _BOUND}}, INVALID),
+        ({**_BOUND, "name": "bad", "audience": "x" * 257}, INVALID),
+        ({**_BOUND, "name": "bad", "policies": ["missing"]}, INVALID),
+    ],
+    "ReadKubernetesRole": _each("name", NAMES, INVALID),
+    "DeleteKubernetesRole": _each("name", NAMES, INVALID),
+    "ListKubernetesRoles": _PAGES,
+    "LoginKubernetes": _each("role", NAMES, INVALID, jwt="e30.e30.e30"),
     "GetLease": _each("id", IDS, "NOT_FOUND"),
     "ListLeases": [
         ({}, INVALID), ({"path": "secret/a", "accessor": "A" * 24}, INVALID),
@@ -114,6 +182,9 @@ BAD: dict[str, list[Bad]] = {
 # Nothing in them to get wrong.
 WITHOUT_INPUT = {
     "GetHealth", "GetReady", "GetSealStatus", "LookupSelf", "RevokeSelf", "Seal", "ExportKey",
+    "ReadKubernetesConfig",
+    # Whatever is wrong with it, it is one and the same refusal (below).
+    "LoginAppRole",
 }  # fmt: skip
 
 WRONG_TYPES: list[tuple[str, str, str]] = [

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import grpc
 import pytest
 
-from tests.support.clients import GrpcClient, RestClient
+from tests.support.api_server import ApiServer
+from tests.support.clients import GrpcClient, Patience, RestClient
 from tests.support.cluster import Cluster
 from tests.support.expect import eventually, refused
 from tests.support.samples import FIELDS
@@ -240,6 +241,107 @@ def test_policies_are_written_read_listed_and_deleted(native: GrpcClient, fresh:
     refused("INVALID_ARGUMENT", native.call, "WritePolicy", name=name.upper(), rules=rules)
     native.call("DeletePolicy", name=name)
     refused("NOT_FOUND", native.call, "ReadPolicy", name=name)
+
+
+@covers("ExplainAccess")
+def test_what_decides_is_explained(native: GrpcClient, cluster: Cluster, fresh: Fresh) -> None:
+    name = fresh("explained")
+    rules = [
+        {"path": "secret/x/*", "capabilities": ["read"]},
+        {"path": "secret/x/closed", "capabilities": ["deny"]},
+    ]
+    native.call("WritePolicy", name=name, rules=rules)
+    made = native.call("CreateToken", policies=[name])
+
+    def told(path: str, capability: str, **whom: Any) -> tuple[bool, str, str, str]:
+        answer = native.call("ExplainAccess", path=path, capability=capability, **whom)
+        assert answer.reason
+        return answer.allowed, answer.policy, answer.rule, answer.missing
+
+    for whom in ({"accessor": made.accessor}, {"policies": [name, "default"]}):
+        assert told("secret/x/y", "read", **whom) == (True, name, "secret/x/*", "")
+        assert told("secret/x/y", "write", **whom) == (False, name, "secret/x/*", "write")
+        assert told("secret/x/closed", "read", **whom) == (False, name, "secret/x/closed", "")
+        assert told("secret/z", "read", **whom) == (False, "", "", "read")
+    with cluster.grpc(made.token) as small:
+        refused(
+            "PERMISSION_DENIED", small.call, "ExplainAccess", policies=[name], path="a", capability="read"
+        )
+    refused("NOT_FOUND", native.call, "ExplainAccess", accessor="A" * 24, path="secret/a", capability="read")
+
+
+@covers("WriteUser", "ReadUser", "DeleteUser", "ListUsers", "LoginUser")
+def test_a_user_is_written_logs_in_and_is_removed(native: GrpcClient, cluster: Cluster, fresh: Fresh) -> None:
+    name, password = fresh("User"), "correct horse battery staple"
+    native.call(
+        "WriteUser", name=name, password=password, policies=["default"], token_ttl={"number_value": 60}
+    )
+    read = native.call("ReadUser", name=name)
+    assert (read.name, list(read.policies), read.token_ttl, read.failures) == (name, ["default"], 60, 0)
+    assert name in _all_pages(native, "ListUsers", "names", page_size=1)
+    with cluster.grpc("", 2, Patience()) as anybody:
+        made = anybody.call("LoginUser", name=name, password=password)
+        assert (made.ttl, made.renewable, list(made.policies), made.parent) == (60, True, ["default"], "")
+        for wrong in ({"name": name, "password": "wrong"}, {"name": fresh("Nobody"), "password": password}):
+            refusal = refused("UNAUTHENTICATED/UNAUTHENTICATED", anybody.call, "LoginUser", **wrong)
+            assert refusal.message == "the login was refused"
+    with cluster.grpc(made.token, 0, Patience()) as own:
+        assert own.call("LookupSelf").display_name == f"user {name}"
+    refused("INVALID_ARGUMENT", native.call, "WriteUser", name=name.upper(), password=password)
+    native.call("DeleteUser", name=name)
+    refused("NOT_FOUND", native.call, "ReadUser", name=name)
+
+
+@covers(
+    "WriteAppRole", "ReadAppRole", "DeleteAppRole", "ListAppRoles", "CreateSecretId", "RevokeSecretId",
+    "LoginAppRole",
+)  # fmt: skip
+def test_a_machine_logs_in_with_a_secret_id_until_that_is_revoked(
+    native: GrpcClient, cluster: Cluster, fresh: Fresh
+) -> None:
+    name = fresh("role")
+    role_id = native.call("WriteAppRole", name=name, policies=["default"], token_num_uses=1).role_id
+    assert native.call("WriteAppRole", name=name, policies=["default"], token_num_uses=1).role_id == role_id
+    assert native.call("ReadAppRole", name=name).role_id == role_id
+    assert name in _all_pages(native, "ListAppRoles", "names", page_size=1)
+    secret = native.call("CreateSecretId", name=name)
+    with cluster.grpc("", 1, Patience()) as anybody:
+        made = anybody.call("LoginAppRole", role_id=role_id, secret_id=secret.secret_id)
+        with cluster.grpc(made.token) as own:  # one use, and it is spent
+            assert own.call("LookupSelf").accessor == made.accessor
+            refused("UNAUTHENTICATED", own.call, "LookupSelf")
+        native.call("RevokeSecretId", name=name, accessor=secret.accessor)
+        native.call("RevokeSecretId", name=name, accessor=secret.accessor)
+        for role, junk in ((role_id, secret.secret_id), (role_id, ""), ("", "x"), ("x" * 600, "\0")):
+            refusal = refused("UNAUTHENTICATED", anybody.call, "LoginAppRole", role_id=role, secret_id=junk)
+            assert refusal.message == "the login was refused"
+    native.call("DeleteAppRole", name=name)
+    refused("NOT_FOUND", native.call, "ReadAppRole", name=name)
+
+
+@covers(
+    "WriteKubernetesConfig", "ReadKubernetesConfig", "WriteKubernetesRole", "ReadKubernetesRole",
+    "DeleteKubernetesRole", "ListKubernetesRoles", "LoginKubernetes",
+)  # fmt: skip
+def test_a_pod_logs_in_with_its_service_account(native: GrpcClient, cluster: Cluster, fresh: Fresh) -> None:
+    with ApiServer() as server:
+        native.call("WriteKubernetesConfig", host=server.host, ca_cert=server.ca_cert)
+        told = native.call("ReadKubernetesConfig")
+        assert (told.host, told.has_token_reviewer_jwt) == (server.host, False)
+        name = fresh("pod")
+        native.call(
+            "WriteKubernetesRole", name=name, policies=["default"],
+            bound_service_account_names=["app"], bound_service_account_namespaces=["team"],
+        )  # fmt: skip
+        assert list(native.call("ReadKubernetesRole", name=name).bound_service_account_names) == ["app"]
+        assert name in _all_pages(native, "ListKubernetesRoles", "names", page_size=1)
+        with cluster.grpc("", 1, Patience()) as anybody:
+            made = anybody.call("LoginKubernetes", role=name, jwt=server.token("team", "app"))
+            assert list(made.policies) == ["default"]
+            for jwt in (server.token("team", "other"), server.token("other", "app"), "e30.e30.e30", "junk"):
+                refused("UNAUTHENTICATED", anybody.call, "LoginKubernetes", role=name, jwt=jwt)
+        native.call("DeleteKubernetesRole", name=name)
+        refused("NOT_FOUND", native.call, "ReadKubernetesRole", name=name)
 
 
 @covers("GetLease", "ListLeases", "RevokeLease")

@@ -29,6 +29,7 @@ class FakeInbound:
     client: str = "127.0.0.1"
     idempotency_key: str = ""
     deadline: float = 0.0
+    use: int = 0
 
 
 class FakeCluster:

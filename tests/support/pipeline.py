@@ -42,7 +42,7 @@ class FakePipeline:
             if work.on_decided is not None:
                 work.on_decided(value)
             if self._holds(view):
-                return self._carry_out(view, value, draft)
+                return self._carry_out(view, value, view.draft)
 
     def _holds(self, view: View) -> bool:
         hurry, self.before = self.before, None
@@ -62,5 +62,7 @@ class FakePipeline:
         return Outcome(value, done.revision, tuple(Row(*row) for row in done.rows))
 
     def _audit(self, draft: Draft, outcome: str, reason: str) -> None:
-        draft.outcome, draft.reason, draft.ts_ms = outcome, reason, self.store.now_ms
+        draft.ts_ms = self.store.now_ms
+        if not draft.outcome:
+            draft.outcome, draft.reason = outcome, reason
         self.audited.append(draft)

@@ -13,6 +13,17 @@ from google.protobuf import json_format
 from tests.support.surface import Rpc
 
 _ACCESSOR = "A" * 24
+# Somebody's authority, valid until 2126; its key was thrown away.
+AUTHORITY = """-----BEGIN CERTIFICATE-----
+MIIBOTCB4KADAgECAgEBMAoGCCqGSM49BAMCMBsxGTAXBgNVBAMMEHNhbXBsZSBh
+dXRob3JpdHkwIBcNMjYwMTAxMDAwMDAwWhgPMjEyNjAxMDEwMDAwMDBaMBsxGTAX
+BgNVBAMMEHNhbXBsZSBhdXRob3JpdHkwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AATV5eNgci2EQ/Y2v1amCmXqPy01vDcNKYe1hMFOrTwkxT7fezyKdsOfTZmW4GBo
+41zwbvN0+09yE0VtgNmY4GjDoxMwETAPBgNVHRMBAf8EBTADAQH/MAoGCCqGSM49
+BAMCA0gAMEUCIEk17xxu+SwQDRWn+VfEHvPa0TRwjMzz+dpb7E+Hcb8YAiEA8xjy
+UNVaPswDxQylpB/V7daNkevNDuS2Zy11UyRbn1I=
+-----END CERTIFICATE-----
+"""
 _VARIABLE = re.compile(r"\{(\w+)(=\*\*)?\}")
 
 FIELDS: dict[str, dict[str, Any]] = {
@@ -45,6 +56,31 @@ FIELDS: dict[str, dict[str, Any]] = {
     "ReadPolicy": {"name": "sample"},
     "DeletePolicy": {"name": "sample"},
     "ListPolicies": {},
+    "ExplainAccess": {"policies": ["sample"], "path": "secret/samples/one", "capability": "read"},
+    "WriteUser": {"name": "sample", "password": "a sample password", "policies": ["default"]},
+    "ReadUser": {"name": "sample"},
+    "DeleteUser": {"name": "sample"},
+    "ListUsers": {},
+    "LoginUser": {"name": "sample", "password": "a sample password"},
+    "WriteAppRole": {"name": "sample", "policies": ["default"]},
+    "ReadAppRole": {"name": "sample"},
+    "DeleteAppRole": {"name": "sample"},
+    "ListAppRoles": {},
+    "CreateSecretId": {"name": "sample"},
+    "RevokeSecretId": {"name": "sample", "accessor": _ACCESSOR},
+    "LoginAppRole": {"role_id": "0" * 8 + "-0000" * 4 + "0" * 8, "secret_id": "sbs." + "A" * 43},
+    "WriteKubernetesConfig": {"host": "https://127.0.0.1:1", "ca_cert": AUTHORITY},
+    "ReadKubernetesConfig": {},
+    "WriteKubernetesRole": {
+        "name": "sample",
+        "policies": ["default"],
+        "bound_service_account_names": ["app"],
+        "bound_service_account_namespaces": ["default"],
+    },
+    "ReadKubernetesRole": {"name": "sample"},
+    "DeleteKubernetesRole": {"name": "sample"},
+    "ListKubernetesRoles": {},
+    "LoginKubernetes": {"role": "sample", "jwt": "e30.e30.e30"},
     "GetLease": {"id": "0" * 32},
     "ListLeases": {"path": "secret/samples/one"},
     "RevokeLease": {"id": "0" * 32},

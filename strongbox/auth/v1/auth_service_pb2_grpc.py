@@ -95,6 +95,106 @@ class AuthServiceStub:
                 request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListPoliciesRequest.SerializeToString,
                 response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListPoliciesResponse.FromString,
                 _registered_method=True)
+        self.ExplainAccess = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/ExplainAccess',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ExplainAccessRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ExplainAccessResponse.FromString,
+                _registered_method=True)
+        self.WriteUser = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/WriteUser',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteUserRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteUserResponse.FromString,
+                _registered_method=True)
+        self.ReadUser = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/ReadUser',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadUserRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadUserResponse.FromString,
+                _registered_method=True)
+        self.DeleteUser = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/DeleteUser',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteUserRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteUserResponse.FromString,
+                _registered_method=True)
+        self.ListUsers = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/ListUsers',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListUsersRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListUsersResponse.FromString,
+                _registered_method=True)
+        self.LoginUser = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/LoginUser',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginUserRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginUserResponse.FromString,
+                _registered_method=True)
+        self.WriteAppRole = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/WriteAppRole',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteAppRoleRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteAppRoleResponse.FromString,
+                _registered_method=True)
+        self.ReadAppRole = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/ReadAppRole',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadAppRoleRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadAppRoleResponse.FromString,
+                _registered_method=True)
+        self.DeleteAppRole = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/DeleteAppRole',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteAppRoleRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteAppRoleResponse.FromString,
+                _registered_method=True)
+        self.ListAppRoles = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/ListAppRoles',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListAppRolesRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListAppRolesResponse.FromString,
+                _registered_method=True)
+        self.CreateSecretId = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/CreateSecretId',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.CreateSecretIdRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.CreateSecretIdResponse.FromString,
+                _registered_method=True)
+        self.RevokeSecretId = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/RevokeSecretId',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.RevokeSecretIdRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.RevokeSecretIdResponse.FromString,
+                _registered_method=True)
+        self.LoginAppRole = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/LoginAppRole',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginAppRoleRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginAppRoleResponse.FromString,
+                _registered_method=True)
+        self.WriteKubernetesConfig = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/WriteKubernetesConfig',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteKubernetesConfigRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteKubernetesConfigResponse.FromString,
+                _registered_method=True)
+        self.ReadKubernetesConfig = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/ReadKubernetesConfig',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadKubernetesConfigRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadKubernetesConfigResponse.FromString,
+                _registered_method=True)
+        self.WriteKubernetesRole = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/WriteKubernetesRole',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteKubernetesRoleRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteKubernetesRoleResponse.FromString,
+                _registered_method=True)
+        self.ReadKubernetesRole = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/ReadKubernetesRole',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadKubernetesRoleRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadKubernetesRoleResponse.FromString,
+                _registered_method=True)
+        self.DeleteKubernetesRole = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/DeleteKubernetesRole',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteKubernetesRoleRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteKubernetesRoleResponse.FromString,
+                _registered_method=True)
+        self.ListKubernetesRoles = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/ListKubernetesRoles',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListKubernetesRolesRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListKubernetesRolesResponse.FromString,
+                _registered_method=True)
+        self.LoginKubernetes = channel.unary_unary(
+                '/strongbox.auth.v1.AuthService/LoginKubernetes',
+                request_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginKubernetesRequest.SerializeToString,
+                response_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginKubernetesResponse.FromString,
+                _registered_method=True)
 
 
 class AuthServiceServicer:
@@ -185,6 +285,146 @@ class AuthServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainAccess(self, request, context):
+        """What the policies of a token, or these policies, say of a capability on a path, and why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteUser(self, request, context):
+        """Makes or replaces a user.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadUser(self, request, context):
+        """A user, without anything of his password.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteUser(self, request, context):
+        """Removes a user; tokens that he has live on until they expire or are revoked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUsers(self, request, context):
+        """Names of users, one page of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoginUser(self, request, context):
+        """A token for a name and a password. Never retried, as CreateToken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteAppRole(self, request, context):
+        """Makes or replaces an AppRole; its role id stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadAppRole(self, request, context):
+        """An AppRole with its role id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAppRole(self, request, context):
+        """Removes an AppRole; its role id and its secret ids are worth nothing from then on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAppRoles(self, request, context):
+        """Names of AppRoles, one page of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSecretId(self, request, context):
+        """Makes a secret id of an AppRole; it is in this answer and nowhere else. Never retried.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeSecretId(self, request, context):
+        """Ends one secret id, by the accessor that came with it. Ending the ended succeeds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoginAppRole(self, request, context):
+        """A token for a role id and a secret id. Never retried.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteKubernetesConfig(self, request, context):
+        """Says which API server reviews the tokens of Kubernetes; needs sudo as well.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadKubernetesConfig(self, request, context):
+        """The configuration, without the reviewer's token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WriteKubernetesRole(self, request, context):
+        """Makes or replaces a Kubernetes role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadKubernetesRole(self, request, context):
+        """A Kubernetes role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteKubernetesRole(self, request, context):
+        """Removes a Kubernetes role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKubernetesRoles(self, request, context):
+        """Names of Kubernetes roles, one page of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoginKubernetes(self, request, context):
+        """A token for a service account's token, which the API server reviews. Never retried.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuthServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +487,106 @@ def add_AuthServiceServicer_to_server(servicer, server):
                     servicer.ListPolicies,
                     request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListPoliciesRequest.FromString,
                     response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListPoliciesResponse.SerializeToString,
+            ),
+            'ExplainAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainAccess,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ExplainAccessRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ExplainAccessResponse.SerializeToString,
+            ),
+            'WriteUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteUser,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteUserRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteUserResponse.SerializeToString,
+            ),
+            'ReadUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadUser,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadUserRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadUserResponse.SerializeToString,
+            ),
+            'DeleteUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteUser,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteUserRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteUserResponse.SerializeToString,
+            ),
+            'ListUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUsers,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListUsersRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListUsersResponse.SerializeToString,
+            ),
+            'LoginUser': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoginUser,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginUserRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginUserResponse.SerializeToString,
+            ),
+            'WriteAppRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteAppRole,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteAppRoleRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteAppRoleResponse.SerializeToString,
+            ),
+            'ReadAppRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadAppRole,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadAppRoleRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadAppRoleResponse.SerializeToString,
+            ),
+            'DeleteAppRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAppRole,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteAppRoleRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteAppRoleResponse.SerializeToString,
+            ),
+            'ListAppRoles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAppRoles,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListAppRolesRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListAppRolesResponse.SerializeToString,
+            ),
+            'CreateSecretId': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateSecretId,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.CreateSecretIdRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.CreateSecretIdResponse.SerializeToString,
+            ),
+            'RevokeSecretId': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeSecretId,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.RevokeSecretIdRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.RevokeSecretIdResponse.SerializeToString,
+            ),
+            'LoginAppRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoginAppRole,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginAppRoleRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginAppRoleResponse.SerializeToString,
+            ),
+            'WriteKubernetesConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteKubernetesConfig,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteKubernetesConfigRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteKubernetesConfigResponse.SerializeToString,
+            ),
+            'ReadKubernetesConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadKubernetesConfig,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadKubernetesConfigRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadKubernetesConfigResponse.SerializeToString,
+            ),
+            'WriteKubernetesRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.WriteKubernetesRole,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteKubernetesRoleRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteKubernetesRoleResponse.SerializeToString,
+            ),
+            'ReadKubernetesRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadKubernetesRole,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadKubernetesRoleRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadKubernetesRoleResponse.SerializeToString,
+            ),
+            'DeleteKubernetesRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteKubernetesRole,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteKubernetesRoleRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteKubernetesRoleResponse.SerializeToString,
+            ),
+            'ListKubernetesRoles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKubernetesRoles,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListKubernetesRolesRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListKubernetesRolesResponse.SerializeToString,
+            ),
+            'LoginKubernetes': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoginKubernetes,
+                    request_deserializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginKubernetesRequest.FromString,
+                    response_serializer=strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginKubernetesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -574,6 +914,546 @@ class AuthService:
             '/strongbox.auth.v1.AuthService/ListPolicies',
             strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListPoliciesRequest.SerializeToString,
             strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListPoliciesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/ExplainAccess',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ExplainAccessRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ExplainAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/WriteUser',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteUserRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/ReadUser',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadUserRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/DeleteUser',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteUserRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/ListUsers',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListUsersRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoginUser(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/LoginUser',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginUserRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginUserResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteAppRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/WriteAppRole',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteAppRoleRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteAppRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadAppRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/ReadAppRole',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadAppRoleRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadAppRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAppRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/DeleteAppRole',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteAppRoleRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteAppRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAppRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/ListAppRoles',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListAppRolesRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListAppRolesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSecretId(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/CreateSecretId',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.CreateSecretIdRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.CreateSecretIdResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeSecretId(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/RevokeSecretId',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.RevokeSecretIdRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.RevokeSecretIdResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoginAppRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/LoginAppRole',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginAppRoleRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginAppRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteKubernetesConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/WriteKubernetesConfig',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteKubernetesConfigRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteKubernetesConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadKubernetesConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/ReadKubernetesConfig',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadKubernetesConfigRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadKubernetesConfigResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WriteKubernetesRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/WriteKubernetesRole',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteKubernetesRoleRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.WriteKubernetesRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadKubernetesRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/ReadKubernetesRole',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadKubernetesRoleRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ReadKubernetesRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteKubernetesRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/DeleteKubernetesRole',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteKubernetesRoleRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.DeleteKubernetesRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKubernetesRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/ListKubernetesRoles',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListKubernetesRolesRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.ListKubernetesRolesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoginKubernetes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.auth.v1.AuthService/LoginKubernetes',
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginKubernetesRequest.SerializeToString,
+            strongbox_dot_auth_dot_v1_dot_auth__service__pb2.LoginKubernetesResponse.FromString,
             options,
             channel_credentials,
             insecure,

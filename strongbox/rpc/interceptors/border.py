@@ -10,6 +10,7 @@ Rules:
   never later than the client's own. A stream's deadline bounds its first decision, not its life.
 * Bytes that are no message are refused like any other bad input: gRPC itself would answer UNKNOWN and quote
   its own insides.
+* A token with a limited number of uses: `spend` takes one, and the handler begins anew with it.
 * No initial metadata is ever sent early: with it the gateway turns a time-out into a broken stream.
 """
 
@@ -31,7 +32,7 @@ from google.protobuf.message import DecodeError
 from strongbox.errors import Internal, InvalidInput, NotFound, PermissionDenied, Sealed, StrongBoxError
 from strongbox.rpc.deadlines import Deadlines
 from strongbox.rpc.identity import Peer, peer_of
-from strongbox.rpc.inbound import Inbound, bind
+from strongbox.rpc.inbound import Inbound, UseNeeded, bind
 from strongbox.rpc.interceptors.reading import read_inbound
 from strongbox.rpc.interceptors.reporting import Call, Reporter
 from strongbox.rpc.rules import Access
@@ -58,11 +59,19 @@ _KINDS: dict[tuple[bool, bool], tuple[Any, str]] = {
 
 
 class Border(_Interceptor):
-    """`accesses`: every RPC that may be served, by `/service/method`; `is_sealed`: no keys here."""
+    """`accesses`: every RPC that may be served, by `/service/method`; `is_sealed`: no keys here.
+
+    `spend` takes a use of a call's token; without it tokens with limited uses are refused.
+    """
 
     def __init__(
-        self, accesses: Mapping[str, Access], reporter: Reporter, is_sealed: Callable[[], bool]
+        self,
+        accesses: Mapping[str, Access],
+        reporter: Reporter,
+        is_sealed: Callable[[], bool],
+        spend: Callable[[Inbound], Awaitable[Inbound]] | None = None,
     ) -> None:
+        self._spend = spend
         self._accesses = accesses
         self._is_sealed = is_sealed
         self._reporter = reporter
@@ -105,10 +114,9 @@ class Border(_Interceptor):
             try:
                 call.inbound = _admit(call, access, context)
                 _require_message(request)
+                served = self._served(behavior, request, context, call.inbound)
                 answer = await (
-                    deadlines.within(call.inbound.deadline + GRACE, behavior(request, context))
-                    if access.unary
-                    else behavior(request, context)
+                    deadlines.within(call.inbound.deadline + GRACE, served) if access.unary else served
                 )
             except StrongBoxError as error:
                 refusal = Sealed() if self._hides(access, error) else error
@@ -125,6 +133,16 @@ class Border(_Interceptor):
             return await context.abort(*to_answer(refusal, call.request_id, retry=retry))
 
         return guarded
+
+    async def _served(self, behavior: Behavior, request: Any, context: Context, inbound: Inbound) -> Any:
+        """What the handler answers. The guard refuses before anything has happened, so it can begin anew."""
+        try:
+            return await behavior(request, context)
+        except UseNeeded:
+            if self._spend is None:
+                raise
+            bind(await self._spend(inbound))
+            return await behavior(request, context)
 
     def _hides(self, access: Access, error: StrongBoxError) -> bool:
         """Whether `error` was found out before anybody looked at the seal."""

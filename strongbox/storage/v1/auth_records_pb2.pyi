@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from strongbox.storage.v1 import envelope_pb2 as _envelope_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -63,6 +64,7 @@ class TokenRecord(_message.Message):
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     NUM_USES_FIELD_NUMBER: _builtins.int
     ORPHAN_FIELD_NUMBER: _builtins.int
+    USES_SPENT_FIELD_NUMBER: _builtins.int
     accessor: _builtins.str
     created_ms: _builtins.int
     expires_ms: _builtins.int
@@ -75,8 +77,10 @@ class TokenRecord(_message.Message):
     parent: _builtins.str
     display_name: _builtins.str
     num_uses: _builtins.int
-    """Uses left; 0: not limited."""
+    """How many uses it has in all; 0: not limited."""
     orphan: _builtins.bool
+    uses_spent: _builtins.int
+    """Uses taken so far, each by one request."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -98,10 +102,11 @@ class TokenRecord(_message.Message):
         display_name: _builtins.str = ...,
         num_uses: _builtins.int = ...,
         orphan: _builtins.bool = ...,
+        uses_spent: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "ancestors", b"ancestors", "created_ms", b"created_ms", "display_name", b"display_name", "expires_ms", b"expires_ms", "max_expires_ms", b"max_expires_ms", "num_uses", b"num_uses", "orphan", b"orphan", "parent", b"parent", "period_s", b"period_s", "policies", b"policies", "ttl_s", b"ttl_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "ancestors", b"ancestors", "created_ms", b"created_ms", "display_name", b"display_name", "expires_ms", b"expires_ms", "max_expires_ms", b"max_expires_ms", "num_uses", b"num_uses", "orphan", b"orphan", "parent", b"parent", "period_s", b"period_s", "policies", b"policies", "ttl_s", b"ttl_s", "uses_spent", b"uses_spent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -156,3 +161,244 @@ class StoredRule(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StoredRule: _TypeAlias = StoredRule  # noqa: Y015
+
+@_typing.final
+class UserRecord(_message.Message):
+    """A user. The password is nowhere; `password_hash` is Argon2id in its usual text form, parameters and salt in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_HASH_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    TOKEN_TTL_S_FIELD_NUMBER: _builtins.int
+    PASSWORD_CHANGED_MS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    password_hash: _builtins.str
+    token_ttl_s: _builtins.int
+    password_changed_ms: _builtins.int
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        password_hash: _builtins.str = ...,
+        policies: _abc.Iterable[_builtins.str] | None = ...,
+        token_ttl_s: _builtins.int = ...,
+        password_changed_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "password_changed_ms", b"password_changed_ms", "password_hash", b"password_hash", "policies", b"policies", "token_ttl_s", b"token_ttl_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserRecord: _TypeAlias = UserRecord  # noqa: Y015
+
+@_typing.final
+class AppRoleRecord(_message.Message):
+    """An AppRole. A role that is made anew has another role id, so nothing of an earlier one fits it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ROLE_ID_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    TOKEN_TTL_S_FIELD_NUMBER: _builtins.int
+    TOKEN_MAX_TTL_S_FIELD_NUMBER: _builtins.int
+    TOKEN_NUM_USES_FIELD_NUMBER: _builtins.int
+    SECRET_ID_TTL_S_FIELD_NUMBER: _builtins.int
+    SECRET_ID_NUM_USES_FIELD_NUMBER: _builtins.int
+    BOUND_CIDRS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    role_id: _builtins.str
+    token_ttl_s: _builtins.int
+    token_max_ttl_s: _builtins.int
+    token_num_uses: _builtins.int
+    secret_id_ttl_s: _builtins.int
+    secret_id_num_uses: _builtins.int
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def bound_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        role_id: _builtins.str = ...,
+        policies: _abc.Iterable[_builtins.str] | None = ...,
+        token_ttl_s: _builtins.int = ...,
+        token_max_ttl_s: _builtins.int = ...,
+        token_num_uses: _builtins.int = ...,
+        secret_id_ttl_s: _builtins.int = ...,
+        secret_id_num_uses: _builtins.int = ...,
+        bound_cidrs: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_cidrs", b"bound_cidrs", "name", b"name", "policies", b"policies", "role_id", b"role_id", "secret_id_num_uses", b"secret_id_num_uses", "secret_id_ttl_s", b"secret_id_ttl_s", "token_max_ttl_s", b"token_max_ttl_s", "token_num_uses", b"token_num_uses", "token_ttl_s", b"token_ttl_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AppRoleRecord: _TypeAlias = AppRoleRecord  # noqa: Y015
+
+@_typing.final
+class SecretIdRecord(_message.Message):
+    """A secret id, at its digest; it fits the role whose role id it names."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_ID_FIELD_NUMBER: _builtins.int
+    ACCESSOR_FIELD_NUMBER: _builtins.int
+    EXPIRES_MS_FIELD_NUMBER: _builtins.int
+    NUM_USES_FIELD_NUMBER: _builtins.int
+    USES_SPENT_FIELD_NUMBER: _builtins.int
+    BOUND_CIDRS_FIELD_NUMBER: _builtins.int
+    role_id: _builtins.str
+    accessor: _builtins.str
+    expires_ms: _builtins.int
+    num_uses: _builtins.int
+    """0: not limited."""
+    uses_spent: _builtins.int
+    @_builtins.property
+    def bound_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        role_id: _builtins.str = ...,
+        accessor: _builtins.str = ...,
+        expires_ms: _builtins.int = ...,
+        num_uses: _builtins.int = ...,
+        uses_spent: _builtins.int = ...,
+        bound_cidrs: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "bound_cidrs", b"bound_cidrs", "expires_ms", b"expires_ms", "num_uses", b"num_uses", "role_id", b"role_id", "uses_spent", b"uses_spent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SecretIdRecord: _TypeAlias = SecretIdRecord  # noqa: Y015
+
+@_typing.final
+class KubernetesConfigRecord(_message.Message):
+    """The API server that reviews tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOST_FIELD_NUMBER: _builtins.int
+    CA_CERT_FIELD_NUMBER: _builtins.int
+    TOKEN_REVIEWER_JWT_FIELD_NUMBER: _builtins.int
+    host: _builtins.str
+    ca_cert: _builtins.str
+    @_builtins.property
+    def token_reviewer_jwt(self) -> _envelope_pb2.Envelope:
+        """The reviewer's token under a data key of the purpose `auth`; absent: each login's own token reviews itself."""
+
+    def __init__(
+        self,
+        *,
+        host: _builtins.str = ...,
+        ca_cert: _builtins.str = ...,
+        token_reviewer_jwt: _envelope_pb2.Envelope | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token_reviewer_jwt", b"token_reviewer_jwt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_cert", b"ca_cert", "host", b"host", "token_reviewer_jwt", b"token_reviewer_jwt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KubernetesConfigRecord: _TypeAlias = KubernetesConfigRecord  # noqa: Y015
+
+@_typing.final
+class KubernetesRoleRecord(_message.Message):
+    """A Kubernetes role."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SERVICE_ACCOUNTS_FIELD_NUMBER: _builtins.int
+    NAMESPACES_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    TOKEN_TTL_S_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    audience: _builtins.str
+    token_ttl_s: _builtins.int
+    @_builtins.property
+    def service_accounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        service_accounts: _abc.Iterable[_builtins.str] | None = ...,
+        namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        audience: _builtins.str = ...,
+        policies: _abc.Iterable[_builtins.str] | None = ...,
+        token_ttl_s: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "name", b"name", "namespaces", b"namespaces", "policies", b"policies", "service_accounts", b"service_accounts", "token_ttl_s", b"token_ttl_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KubernetesRoleRecord: _TypeAlias = KubernetesRoleRecord  # noqa: Y015
+
+@_typing.final
+class FailureRecord(_message.Message):
+    """Refused logins of one user or role; it grants nothing, so it is not authenticated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILURES_FIELD_NUMBER: _builtins.int
+    LAST_MS_FIELD_NUMBER: _builtins.int
+    LOCKED_UNTIL_MS_FIELD_NUMBER: _builtins.int
+    failures: _builtins.int
+    last_ms: _builtins.int
+    locked_until_ms: _builtins.int
+    """0: not locked."""
+    def __init__(
+        self,
+        *,
+        failures: _builtins.int = ...,
+        last_ms: _builtins.int = ...,
+        locked_until_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failures", b"failures", "last_ms", b"last_ms", "locked_until_ms", b"locked_until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailureRecord: _TypeAlias = FailureRecord  # noqa: Y015
+
+@_typing.final
+class SourceRecord(_message.Message):
+    """What one of the fixed slots of sources has left of refused logins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEFT_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    left: _builtins.int
+    """In thousandths of a refusal."""
+    at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        left: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "left", b"left"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SourceRecord: _TypeAlias = SourceRecord  # noqa: Y015

@@ -245,7 +245,7 @@ def test_a_line_of_ancestors_is_bounded(auth: Auth) -> None:
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted(num_uses=1),
+        Wanted(num_uses=1_000_001),
         Wanted(num_uses=-1),
         Wanted(ttl_s=0),
         Wanted(max_ttl_s=0),

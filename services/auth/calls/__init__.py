@@ -1,0 +1,1 @@
+"""The calls of AuthService by topic; services.auth.servicer joins them."""

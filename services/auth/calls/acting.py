@@ -1,0 +1,77 @@
+"""What the calls share: guard, decide, audit and carry out in one transaction; and pages of names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from services.auth.listing import shown_names
+from strongbox.access.guard import Caller, Guard
+from strongbox.rpc.inbound import Inbound, inbound_of
+from strongbox.store import paging
+from strongbox.store.pipeline import Outcome, Pipeline, Work
+from strongbox.store.view import View
+from strongbox.trail.outbox import draft_of
+
+T = TypeVar("T")
+
+
+class Page(NamedTuple):
+    """Names, and the token of the next page (empty: there is none)."""
+
+    names: list[str]
+    token: str
+
+
+class Acting:
+    """The base of all calls."""
+
+    def __init__(self, pipeline: Pipeline, guard: Guard) -> None:
+        self._pipeline, self._guard = pipeline, guard
+
+    async def act(
+        self, context: Any, op: str, capability: str, path: str, decide: Callable[[View, Caller], T]
+    ) -> Outcome[T]:
+        """Require `capability` on `path`, then decide.
+
+        `capability` empty: the decision requires by itself.
+        """
+        inbound: Inbound = inbound_of(context)
+
+        def guarded(view: View) -> T:
+            if not capability:
+                return decide(view, self._guard.authenticate(view, inbound))
+            return decide(view, self._guard.require(view, inbound, capability, path))
+
+        return await self._pipeline.submit(Work(guarded, draft_of(inbound, op, path), inbound.deadline))
+
+    async def allow(self, context: Any, op: str, path: str, decide: Callable[[View, Caller], None]) -> None:
+        """Raise what `decide` refuses, recorded.
+
+        A permission alone is not: what it is for follows at once.
+        """
+
+        def permitted(view: View, caller: Caller) -> None:
+            decide(view, caller)
+            view.draft = None
+
+        await self.act(context, op, "write", path, permitted)
+
+    async def list_names(
+        self, context: Any, op: str, prefix: bytes, path: str, size: int, token: str, kind: type[Any]
+    ) -> Page:
+        """One page of the names of records of a kind below a prefix, those that the caller may see."""
+        keys, size = self._guard.lookup.require_keys(), paging.page_size(size)
+        start, end = paging.page_range(keys, prefix, token)
+
+        def decide(view: View, caller: Caller) -> Caller:
+            view.fetch(start, end, limit=size)
+            return caller
+
+        done = await self.act(context, op, "list", path, decide)
+        names = shown_names(done.value, done.rows, path, kind)
+        return Page(names, paging.next_token(keys, prefix, _keys_of(done.rows), size))
+
+
+def _keys_of(rows: Sequence[Any]) -> list[bytes]:
+    return [row.key for row in rows]

@@ -1,0 +1,96 @@
+"""Calls about AppRoles and their secret ids, and their login."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from services.auth import approle, messages
+from services.auth.approle import AppRoles
+from services.auth.calls.acting import Acting
+from services.auth.door import Door
+from services.auth.logins import AppRoleLogins
+from services.auth.secret_ids import FreshId, Made, SecretIds
+from strongbox import paths
+from strongbox.access.guard import Caller, Guard
+from strongbox.auth.v1 import auth_service_pb2 as pb
+from strongbox.rpc.inbound import inbound_of
+from strongbox.store import keyspace
+from strongbox.store.pipeline import Pipeline
+from strongbox.store.view import View
+
+
+class AppRoleCalls(Acting):
+    """AppRoles over the pipeline."""
+
+    def __init__(self, pipeline: Pipeline, guard: Guard, door: Door) -> None:
+        Acting.__init__(self, pipeline, guard)
+        self._roles, self._secret_ids = AppRoles(guard.lookup), SecretIds(guard.lookup)
+        self._approle_logins = AppRoleLogins(door, self._roles, self._secret_ids)
+
+    async def WriteAppRole(self, request: pb.WriteAppRoleRequest, context: Any) -> pb.WriteAppRoleResponse:
+        """Make or replace a role."""
+        wanted, fresh = messages.approle_of(request), str(uuid.uuid4())
+        done = await self.act(
+            context, "WriteAppRole", "write", approle.path_of(wanted.name),
+            lambda view, caller: self._roles.write(view, caller, wanted, fresh),
+        )  # fmt: skip
+        return pb.WriteAppRoleResponse(
+            name=wanted.name, role_id=done.value.role_id, revision=str(done.revision)
+        )
+
+    async def ReadAppRole(self, request: pb.ReadAppRoleRequest, context: Any) -> pb.ReadAppRoleResponse:
+        """A role with its role id."""
+        name = paths.require_name(request.name, "approle")
+        done = await self.act(
+            context, "ReadAppRole", "read", approle.path_of(name),
+            lambda view, _: self._roles.read(view, name),
+        )  # fmt: skip
+        return messages.approle_to_proto(done.value)
+
+    async def DeleteAppRole(self, request: pb.DeleteAppRoleRequest, context: Any) -> pb.DeleteAppRoleResponse:
+        """Remove a role; its secret ids are worth nothing from the next login on."""
+        name = paths.require_name(request.name, "approle")
+        await self.act(
+            context, "DeleteAppRole", "delete", approle.path_of(name),
+            lambda view, _: self._roles.delete(view, name),
+        )  # fmt: skip
+        return pb.DeleteAppRoleResponse(name=name)
+
+    async def ListAppRoles(self, request: pb.ListAppRolesRequest, context: Any) -> pb.ListAppRolesResponse:
+        """Names of roles in the order of their folded names."""
+        page = await self.list_names(
+            context, "ListAppRoles", keyspace.APPROLES, approle.path_of(""),
+            request.page_size, request.page_token, approle.Record,
+        )  # fmt: skip
+        return pb.ListAppRolesResponse(names=page.names, next_page_token=page.token)
+
+    async def CreateSecretId(
+        self, request: pb.CreateSecretIdRequest, context: Any
+    ) -> pb.CreateSecretIdResponse:
+        """Make a secret id; it is in this answer and nowhere else."""
+        name, asked = paths.require_name(request.name, "approle"), messages.narrowed_of(request)
+        fresh = FreshId.make()
+
+        def decide(view: View, _: Caller) -> Made:
+            return self._secret_ids.make(view, self._roles.records.require(view, name), asked, fresh)
+
+        done = await self.act(context, "CreateSecretId", "write", approle.secret_id_path(name), decide)
+        return messages.secret_id_to_proto(done.value, fresh.secret_id)
+
+    async def RevokeSecretId(
+        self, request: pb.RevokeSecretIdRequest, context: Any
+    ) -> pb.RevokeSecretIdResponse:
+        """End a secret id; ending the ended succeeds."""
+        name, accessor = paths.require_name(request.name, "approle"), request.accessor
+
+        def decide(view: View, _: Caller) -> None:
+            self._secret_ids.revoke(view, self._roles.records.require(view, name), accessor)
+
+        await self.act(context, "RevokeSecretId", "delete", approle.secret_id_path(name), decide)
+        return pb.RevokeSecretIdResponse(accessor=accessor)
+
+    async def LoginAppRole(self, request: pb.LoginAppRoleRequest, context: Any) -> pb.LoginAppRoleResponse:
+        """A token for a role id and a secret id."""
+        login = await self._approle_logins.login(inbound_of(context), request.role_id, request.secret_id)
+        return pb.LoginAppRoleResponse(**messages.login_to_proto(login))

@@ -1,0 +1,116 @@
+"""What all logins have in common: sealed first, then the allowance; then a token, or one and the same no.
+
+* What was wrong (the name, the password, a lock, a network, an audience) is not told: one error, one text.
+* The decision, its count, its audit record and the token are one transaction: a lock that was committed
+  before it refuses it, whatever was found out on the way.
+* A success is recorded with the new token's accessor; a refusal as services.auth.failures says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from services.auth import failures
+from services.auth.tokens import Fresh, Tokens, Told, Wanted
+from strongbox.access.guard import Guard, require_unsealed
+from strongbox.errors import InvalidInput, PermissionDenied, RateLimited, StrongBoxError, Unauthenticated
+from strongbox.rpc.inbound import Inbound
+from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.view import View
+from strongbox.trail.outbox import draft_of
+
+T = TypeVar("T")
+
+
+class Login(NamedTuple):
+    """The new token and what is told of it."""
+
+    token: str
+    told: Told
+
+
+class Refusal(NamedTuple):
+    """A decision that has effects all the same."""
+
+    error: StrongBoxError
+    is_recorded: bool
+
+
+Verdict = Told | Refusal
+
+
+class Door:
+    """One per process. `on_stranger(source)` counts what is not recorded."""
+
+    def __init__(
+        self, pipeline: Pipeline, guard: Guard, tokens: Tokens, on_stranger: Callable[[str], None]
+    ) -> None:
+        self._pipeline, self._guard, self._tokens = pipeline, guard, tokens
+        self._on_stranger = on_stranger
+
+    async def look(self, inbound: Inbound, decide: Callable[[View], T]) -> T:
+        """What has to be known before anything slow begins. Raises what sealed and throttled callers get."""
+
+        def looked(view: View) -> T:
+            self._enter(view, inbound)
+            return decide(view)
+
+        return await self._counted(inbound, Work(looked, None, inbound.deadline))
+
+    async def through(
+        self, inbound: Inbound, op: str, path: str, decide: Callable[[View, Fresh], Verdict]
+    ) -> Login:
+        """Decide a login. Raises `Unauthenticated`, `RateLimited`, `PermissionDenied`."""
+        fresh = Fresh.make()
+
+        def decided(view: View) -> Verdict:
+            self._enter(view, inbound)
+            return decide(view, fresh)
+
+        work = Work(decided, draft_of(inbound, op, path), inbound.deadline)
+        verdict = await self._counted(inbound, work)
+        if isinstance(verdict, Told):
+            return Login(fresh.token, verdict)
+        if not verdict.is_recorded:
+            self._on_stranger(inbound.client)
+        raise verdict.error
+
+    def grant(self, view: View, wanted: Wanted, fresh: Fresh, failure_key: bytes) -> Verdict:
+        """The credential is right: forget failures, make a token."""
+        failures.clear(view, failure_key)
+        try:
+            told = self._tokens.issue(view, wanted, fresh)
+        except InvalidInput as gone:
+            view.drop_effects()
+            error = PermissionDenied("a policy that this login gives does not exist", **gone.metadata)
+            if view.draft is not None:
+                view.draft.outcome, view.draft.reason = "refused", error.reason
+            return Refusal(error, is_recorded=True)
+        if view.draft is not None:
+            view.draft.accessor = told.record.accessor
+        return told
+
+    def refuse(self, view: View, inbound: Inbound, failure_key: bytes | None) -> Verdict:
+        """The one no. `failure_key` None: there is nobody of that name."""
+        failures.take_allowance(view, self._source(inbound))
+        if failure_key is None:
+            view.draft = None
+        else:
+            failures.note(view, failure_key)
+        error = Unauthenticated("the login was refused")
+        return Refusal(error, is_recorded=view.draft is not None)
+
+    def _enter(self, view: View, inbound: Inbound) -> None:
+        require_unsealed(view, inbound)
+        failures.require_allowance(view, self._source(inbound))
+
+    def _source(self, inbound: Inbound) -> bytes:
+        return failures.source_key(self._guard.lookup.require_keys(), inbound.client)
+
+    async def _counted(self, inbound: Inbound, work: Work[T]) -> T:
+        try:
+            return (await self._pipeline.submit(work)).value
+        except RateLimited:
+            self._on_stranger(inbound.client)
+            raise

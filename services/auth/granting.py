@@ -1,0 +1,49 @@
+"""Which policies may be given to whom: makers of tokens, users and roles give what they have.
+
+* Policies exist, and are kept as they spell themselves; duplicates are dropped.
+* They are among the giver's, unless he has `sudo` on the path of what he writes; `root` is given only by
+  who has it.
+* Who replaces a user or role must be able to give what it has already: else a new password for somebody
+  mightier would be a promotion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from strongbox import paths
+from strongbox.access import tokens as access
+from strongbox.access.guard import Caller
+from strongbox.access.lookup import Lookup
+from strongbox.errors import InvalidInput, PermissionDenied
+from strongbox.store.view import View
+
+MAX_POLICIES = 64
+
+
+def require_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of policies as somebody sends them. Raises `InvalidInput`."""
+    found = tuple(names)
+    if len(found) > MAX_POLICIES:
+        raise InvalidInput(f"at most {MAX_POLICIES} policies are named")
+    return tuple(paths.require_name(name, "policy") for name in found)
+
+
+def require_may_give(caller: Caller, path: str, names: Iterable[str]) -> None:
+    """Raise `PermissionDenied` unless `caller` may give these policies to what `path` names."""
+    asked = {paths.fold_name(name) for name in names}
+    own = {paths.fold_name(name) for name in caller.policies} | {access.DEFAULT_POLICY}
+    if access.ROOT_POLICY in asked and not caller.is_root:
+        raise PermissionDenied("only a token with the root policy gives it")
+    if not asked <= own:
+        caller.require("sudo", path)
+
+
+def spelt(lookup: Lookup, view: View, names: Iterable[str]) -> list[str]:
+    """Each policy once, as it spells itself. Raises `InvalidInput` for one that does not exist."""
+    asked = {paths.fold_name(name): name for name in names}
+    found = [(name, lookup.policy(view, name)) for name in asked.values()]
+    for name, policy in found:
+        if policy is None:
+            raise InvalidInput("a policy that is named does not exist", policy=name)
+    return [policy.name for _, policy in found if policy is not None]

@@ -1,0 +1,167 @@
+"""The three ways to log in. Each looks, does what is slow outside of any transaction, then decides in one.
+
+* User: name and password. A hash is computed whether or not the user exists, is locked, or has that
+  password, so that the answer and its time are the same.
+* AppRole: role id and secret id; nothing slow.
+* Kubernetes: a role and a service account's token, which the API server reviews.
+What was looked at may have changed meanwhile; then everything begins anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from services.auth import approle, failures, kubernetes, passwords, review, users
+from services.auth.approle import AppRoles
+from services.auth.door import Door, Login, Verdict
+from services.auth.kubernetes import Config, Kubernetes, Role
+from services.auth.passwords import Passwords
+from services.auth.review import Reviewer
+from services.auth.secret_ids import SecretIds
+from services.auth.tokens import Fresh, Wanted
+from services.auth.users import Users
+from strongbox import paths
+from strongbox.crypto.envelope import WrappedDek, open_value
+from strongbox.errors import Overloaded
+from strongbox.rpc.inbound import Inbound
+from strongbox.storage.v1 import auth_records_pb2 as storage
+from strongbox.store.envelopes import from_record
+from strongbox.store.view import View
+
+PURPOSE = "auth"
+ATTEMPTS = 3
+
+
+class Keys(Protocol):
+    """What is asked of the seal service (strongbox.rpc.keys.KeyClient)."""
+
+    async def unwrap(self, wrapped: Sequence[WrappedDek]) -> list[bytes]:
+        """Raises `Sealed`, `DependencyDown`, `IntegrityError`."""
+
+
+class Changed(Overloaded):
+    """What was looked at is not what stands there now."""
+
+
+class UserLogins:
+    """By name and password."""
+
+    def __init__(self, door: Door, users_: Users, hashing: Passwords) -> None:
+        self._door, self._users, self._passwords = door, users_, hashing
+
+    async def login(self, inbound: Inbound, name: str, password: str) -> Login:
+        """Raises `Unauthenticated`, `RateLimited`, `InvalidInput`."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return await self._try(inbound, name, password)
+            except Changed:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+        raise Overloaded
+
+    async def _try(self, inbound: Inbound, name: str, password: str) -> Login:
+        known = await self._door.look(inbound, lambda view: self._hash_of(view, name, password))
+        right = await self._passwords.verify(known, password, inbound.deadline)
+        anew = None
+        if right and known is not None and passwords.is_outdated(known):
+            anew = await self._passwords.hash(password, inbound.deadline)
+
+        def decide(view: View, fresh: Fresh) -> Verdict:
+            record = self._users.records.find(view, name)
+            if (None if record is None else record.password_hash) != known:
+                raise Changed
+            key = failures.failure_key(users.KIND, name)
+            is_locked = record is not None and failures.is_locked(failures.failures_of(view, key))
+            if record is None or not right or is_locked:
+                return self._door.refuse(view, inbound, None if record is None else key)
+            if anew is not None:
+                self._rehash(view, record, anew)
+            wanted = Wanted(tuple(record.policies), record.token_ttl_s or None, display_name=f"user {name}")
+            return self._door.grant(view, wanted, fresh, key)
+
+        return await self._door.through(inbound, "LoginUser", users.path_of(name), decide)
+
+    def _hash_of(self, view: View, name: str, password: str) -> str | None:
+        paths.require_name(name, "user")
+        passwords.require_bounded(password)
+        record = self._users.records.find(view, name)
+        return None if record is None else str(record.password_hash)
+
+    def _rehash(self, view: View, record: storage.UserRecord, anew: str) -> None:
+        renewed = storage.UserRecord()
+        renewed.CopyFrom(record)
+        renewed.password_hash = anew
+        self._users.records.put(view, renewed)
+
+
+class AppRoleLogins:
+    """By role id and secret id."""
+
+    def __init__(self, door: Door, roles: AppRoles, secret_ids: SecretIds) -> None:
+        self._door, self._roles, self._secret_ids = door, roles, secret_ids
+
+    async def login(self, inbound: Inbound, role_id: str, secret_id: str) -> Login:
+        """Raises `Unauthenticated`, `RateLimited`."""
+
+        def decide(view: View, fresh: Fresh) -> Verdict:
+            role = self._roles.role_of(view, role_id)
+            if role is None:
+                return self._door.refuse(view, inbound, None)
+            if view.draft is not None:
+                view.draft.path = approle.path_of(role.name)
+            key = failures.failure_key(approle.KIND, role.name)
+            if not self._secret_ids.use(view, role, secret_id, inbound.client):
+                return self._door.refuse(view, inbound, key)
+            wanted = Wanted(
+                tuple(role.policies), role.token_ttl_s or None, role.token_max_ttl_s or None,
+                display_name=f"approle {role.name}", num_uses=role.token_num_uses,
+            )  # fmt: skip
+            return self._door.grant(view, wanted, fresh, key)
+
+        return await self._door.through(inbound, "LoginAppRole", approle.path_of("unknown"), decide)
+
+
+class KubernetesLogins:
+    """By a service account's token."""
+
+    def __init__(self, door: Door, roles: Kubernetes, reviewer: Reviewer, keys: Keys) -> None:
+        self._door, self._kubernetes, self._reviewer, self._keys = door, roles, reviewer, keys
+
+    async def login(self, inbound: Inbound, name: str, jwt: str) -> Login:
+        """Raises `Unauthenticated`, `RateLimited`, `InvalidInput`, `DependencyDown`."""
+        found = await self._door.look(inbound, lambda view: self._role_and_config(view, name))
+        who = await self._review(found, jwt, inbound) if found is not None else None
+
+        def decide(view: View, fresh: Fresh) -> Verdict:
+            now = self._role_and_config(view, name)
+            if now is None or who is None or now != found or not kubernetes.fits(now[0], who):
+                known = self._kubernetes.roles.find(view, name) is not None
+                key = failures.failure_key(kubernetes.KIND, name) if known else None
+                return self._door.refuse(view, inbound, key)
+            shown = f"kubernetes {who.namespace}/{who.service_account}"[:128]
+            wanted = Wanted(tuple(now[0].policies), now[0].token_ttl_s or None, display_name=shown)
+            return self._door.grant(view, wanted, fresh, failures.failure_key(kubernetes.KIND, name))
+
+        return await self._door.through(inbound, "LoginKubernetes", kubernetes.path_of(name), decide)
+
+    def _role_and_config(self, view: View, name: str) -> tuple[Role, Config] | None:
+        paths.require_name(name, "kubernetes role")
+        role, config = self._kubernetes.roles.find(view, name), self._kubernetes.config(view)
+        return (role, config) if role is not None and config is not None else None
+
+    async def _review(
+        self, found: tuple[Role, Config], jwt: str, inbound: Inbound
+    ) -> kubernetes.Identity | None:
+        role, config = found
+        if not review.is_jwt(jwt):
+            return None
+        reviewer = await self._reviewer_jwt(config)
+        return await self._reviewer.review(config, reviewer, jwt, role.audience, inbound.deadline)
+
+    async def _reviewer_jwt(self, config: Config) -> str:
+        if not config.HasField("token_reviewer_jwt"):
+            return ""
+        envelope = from_record(config.token_reviewer_jwt)
+        (key,) = await self._keys.unwrap([envelope.wrapped])
+        return open_value(key, envelope, PURPOSE, kubernetes.CONFIG_PATH, 1).decode()

@@ -1,0 +1,85 @@
+"""Users: a name, a password's hash, policies. Pure functions of a view.
+
+* A user is `auth/users/<name>` to policies. Writing is the whole user, but for a password that is not given.
+* The password leaves neither this service nor, in clear, this process; reading tells when it was changed.
+* Deleting a user, or changing him, does not touch tokens he has: revoke those by their accessors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from services.auth import failures, granting
+from services.auth.named import Named
+from strongbox.access.guard import Caller
+from strongbox.access.lookup import Lookup
+from strongbox.errors import InvalidInput
+from strongbox.storage.v1 import auth_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.view import View
+
+KIND = "users"
+Record = storage.UserRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A user as he is to be; `token_ttl_s` 0: the default."""
+
+    name: str
+    policies: tuple[str, ...]
+    token_ttl_s: int
+
+
+class Found(NamedTuple):
+    """A user, his refused logins, and the etcd revision at which he was last written."""
+
+    record: Record
+    failures: storage.FailureRecord
+    revision: int
+
+
+def path_of(name: str) -> str:
+    """What policies call a user."""
+    return f"auth/users/{name}"
+
+
+class Users:
+    """Decisions about users, after the guard's."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+        self.records = Named(lookup, keyspace.USERS, Record, "user")
+
+    def write(self, view: View, caller: Caller, wanted: Wanted, password_hash: str | None) -> None:
+        """Make or replace a user. Raises `InvalidInput`, `PermissionDenied`."""
+        known = self.records.writable(view, wanted.name)
+        granting.require_may_give(caller, path_of(wanted.name), wanted.policies)
+        if known is not None:
+            granting.require_may_give(caller, path_of(wanted.name), known.policies)
+        if password_hash is None and known is None:
+            raise InvalidInput("a new user needs a password")
+        unchanged = password_hash is None and known is not None
+        record = Record(
+            name=wanted.name,
+            password_hash=known.password_hash if unchanged and known is not None else password_hash or "",
+            policies=granting.spelt(self._lookup, view, wanted.policies),
+            token_ttl_s=wanted.token_ttl_s,
+            password_changed_ms=known.password_changed_ms if unchanged and known is not None else view.now_ms,
+        )
+        self.records.put(view, record)
+        if not unchanged:  # a new password ends a lock: who sets it knows whom it is for
+            failures.clear(view, failures.failure_key(KIND, wanted.name))
+
+    def read(self, view: View, name: str) -> Found:
+        """Raises `NotFound`."""
+        record = self.records.require(view, name)
+        known = failures.failures_of(view, failures.failure_key(KIND, name))
+        return Found(record, known, view.get(self.records.key(name)).mod_revision)
+
+    def delete(self, view: View, caller: Caller, name: str) -> None:
+        """Remove a user, there or not. Raises `NotFound` when he is there in other letters."""
+        del caller
+        self.records.delete(view, name)
+        failures.clear(view, failures.failure_key(KIND, name))

@@ -1,0 +1,87 @@
+"""Uses of tokens that have only so many: taken by auth, one for each request, before the request is decided.
+
+* Auth is the only writer of a token's record, so whoever else serves such a token asks a live auth replica,
+  found by its session key in etcd; its own node's first. Other tokens cost nothing of this.
+* A use is taken for one request and never given back. When an answer is lost the use is lost with it: nobody
+  can know whether it was taken, and two requests with one use would be worse.
+* A replica that cannot be reached is passed over for the next; what it refuses is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import grpc.aio
+
+from strongbox.access.tokens import digest
+from strongbox.auth.v1 import auth_peer_service_pb2 as pb
+from strongbox.auth.v1.auth_peer_service_pb2_grpc import AuthPeerServiceStub
+from strongbox.config import Settings
+from strongbox.errors import DependencyDown, NoQuorum, Unavailable
+from strongbox.rpc.channel import open_channel
+from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.statuses import to_error
+from strongbox.store import keyspace
+from strongbox.store.client import Etcd
+from strongbox.store.errors import EtcdError
+
+KNOWN_FOR = 2.0  # seconds for which the replicas' addresses are believed
+Take = Callable[[str, float], Awaitable[int]]  # (the token's digest, monotonic deadline) → the use's number
+
+
+class Uses:
+    """One per process. `take` is how a use is taken; auth itself sets its own way."""
+
+    def __init__(self, settings: Settings, etcd: Etcd) -> None:
+        self.take: Take = self._ask
+        self._settings, self._etcd = settings, etcd
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._addresses: list[str] = []
+        self._known_until = 0.0
+
+    async def spend(self, inbound: Inbound) -> Inbound:
+        """The request with a use taken for it. Raises `Unauthenticated` when there is none left."""
+        return replace(inbound, use=await self.take(digest(inbound.token), inbound.deadline))
+
+    async def close(self) -> None:
+        """End the connections."""
+        for channel in self._channels.values():
+            await channel.close(None)
+
+    async def _ask(self, token_digest: str, deadline: float) -> int:
+        for address in await self._replicas(deadline):
+            try:
+                return await self._ask_at(address, token_digest, deadline)
+            except Unavailable as error:
+                if type(error) is not Unavailable:  # an answer of auth's own
+                    raise
+                self._known_until = 0.0
+        raise DependencyDown("no auth replica answers")
+
+    async def _ask_at(self, address: str, token_digest: str, deadline: float) -> int:
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = open_channel(address, "auth", self._settings)
+        request, left = pb.SpendUseRequest(token_digest=token_digest), deadline - time.monotonic()
+        try:
+            answer = await AuthPeerServiceStub(channel).SpendUse(request, timeout=max(0.0, left))
+        except grpc.aio.AioRpcError as failure:
+            raise to_error(failure) from None
+        return answer.use
+
+    async def _replicas(self, deadline: float) -> list[str]:
+        """Addresses of the live auth replicas, the own node's first. Raises NoQuorum."""
+        if time.monotonic() >= self._known_until:
+            prefix = keyspace.NODES + b"auth/"
+            try:
+                reply = await self._etcd.range(prefix, keyspace.prefix_end(prefix), deadline=deadline)
+            except EtcdError:
+                raise NoQuorum from None
+            found = [json.loads(row.value) for row in reply.rows]
+            found.sort(key=lambda told: told["node"] != self._settings.node_id)
+            self._addresses = [told["address"] for told in found]
+            self._known_until = time.monotonic() + KNOWN_FOR
+        return self._addresses
