@@ -48,7 +48,6 @@ MAX_FOLLOWERS = 64
 _MARGIN = 0.2  # seconds left for the answer itself
 _AGAIN = 1.5  # seconds to let a follower in again
 _QUIET = 5.0  # seconds after which a follower to whom nothing is told is let in again as well
-_BEAT = 4  # so many quiet times make an empty message: the gateway ends streams on which nothing moves
 NewKey = Callable[[int], Awaitable[bytes]]
 
 
@@ -111,7 +110,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
     async def _follow(
         self, inbound: Inbound, wanted: query.Filter, index: int
     ) -> AsyncIterator[pb.FollowEntriesResponse]:
-        log, quiet = self._replica.log, 0
+        log = self._replica.log
         while True:
             size = self._replica.position.size
             until = time.monotonic() + _AGAIN
@@ -119,12 +118,9 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
             index = max(index, size) if page.next_index is None else page.next_index
             await self._let_in_again(inbound)
             for line in page.lines:
-                quiet = 0
                 yield pb.FollowEntriesResponse(entry=to_entry(line))
-            if index >= self._replica.position.size and not await self._replica.grown(index, _QUIET):
-                quiet += 1
-                if quiet % _BEAT == 0:
-                    yield pb.FollowEntriesResponse()
+            if index >= self._replica.position.size:
+                await self._replica.grown(index, _QUIET)
 
     async def GetCheckpoint(
         self, request: pb.GetCheckpointRequest, context: Context

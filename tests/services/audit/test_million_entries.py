@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from services.audit.chain import GENESIS, Entry, link
-from services.audit.segments import Segments
 from services.audit.key_file import format_keys
+from services.audit.segments import Segments
 from services.audit.verify import main
 from tests.services.audit.logs import KEY, KEYS, entry
 
