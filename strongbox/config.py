@@ -38,6 +38,7 @@ class Settings(BaseModel):
     tls_ca: Path
     seal_addresses: tuple[str, ...] = ()
     peer_unseal: bool = True
+    audit_stdout: bool = False
     data_dir: Path = Path(".")
     profile: Literal["local", "kubernetes"] = "local"
     metrics_listen: str = ""

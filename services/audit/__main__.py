@@ -7,12 +7,15 @@ from functools import partial
 from pathlib import Path
 
 from services.audit.following import Following
-from services.audit.keys import ChainKey
-from services.audit.neighbours import live_peers, open_chain_key
+from services.audit.keys import AuditKeys
+from services.audit.neighbours import live_peers, new_chain_key, open_keys
 from services.audit.peers import AuditPeerServicer, PeerHistory
+from services.audit.publishing import Publisher
 from services.audit.replica import Replica
+from services.audit.reporting import Reporting
 from services.audit.segments import Segments
 from services.audit.servicer import AuditServicer
+from services.audit.standard_output import StandardOutput
 from services.audit.trimming import Trimming
 from strongbox.access.guard import Guard
 from strongbox.audit.v1 import audit_peer_service_pb2_grpc as peer_grpc
@@ -24,17 +27,24 @@ async def assemble(runtime: Runtime) -> None:
     """Put one audit replica together."""
     settings, etcd = runtime.settings, runtime.etcd
     log = await asyncio.to_thread(Segments, Path(settings.data_dir))
-    key = ChainKey()
-    replica = Replica(etcd, log, settings.node_id, PeerHistory(partial(live_peers, runtime)))
-    servicer = AuditServicer(runtime.pipeline, Guard(runtime.keys), replica, key)
+    keys = AuditKeys(partial(open_keys, etcd, runtime.keys))
+    copies = StandardOutput() if settings.audit_stdout else None
+    history = PeerHistory(partial(live_peers, runtime))
+    replica = Replica(etcd, log, settings.node_id, history, copies.give if copies else None)
+    publisher = Publisher(etcd, replica, keys)
+    servicer = AuditServicer(
+        runtime.pipeline, Guard(runtime.keys), replica, keys, publisher, partial(new_chain_key, runtime.keys)
+    )
     runtime.serve(pb_grpc.add_AuditServiceServicer_to_server, servicer, "strongbox.audit.v1.AuditService")
     runtime.serve(
         peer_grpc.add_AuditPeerServiceServicer_to_server,
         AuditPeerServicer(log),
         "strongbox.audit.v1.AuditPeerService",
     )
-    runtime.duty("audit", Trimming(etcd, replica, runtime.clock, settings.node_id).work)
-    runtime.spawn(Following(runtime.keys, replica, key, partial(open_chain_key, etcd, runtime.keys)).run())
+    duty = Trimming(etcd, replica, runtime.clock, settings.node_id, publisher)
+    runtime.duty("audit", duty.work)
+    runtime.spawn(Following(runtime.keys, replica, keys).run())
+    runtime.spawn(Reporting(runtime, replica, duty, copies).run())
 
 
 if __name__ == "__main__":

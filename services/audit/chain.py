@@ -15,19 +15,27 @@ What is hashed, byte for byte:
 The lengths keep two fields from being shifted into each other; `prev_hmac` inside makes each entry vouch for
 all before it. The first entry's `prev_hmac` is 64 zeros. Without the key nobody can write an entry that
 verifies; whoever has it can rewrite the whole log, which a checkpoint kept elsewhere shows.
+
+Keys have terms, the first is 1. An entry with op `RotateAuditKey` and outcome `ok` announces the term its
+version names, the next one: it is still hashed under the old key, which so vouches for the change, and
+everything after it under the new.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac as hmac_module
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from json.encoder import encode_basestring as quoted
 
 LABEL = b"strongbox audit entry v1\0"
 GENESIS = "0" * 64
 KEY_BYTES = 32
+FIRST_TERM = 1
+ROTATE = "RotateAuditKey"
+Keys = Mapping[int, bytes]  # by term
 
 
 class Tampered(Exception):
@@ -37,6 +45,15 @@ class Tampered(Exception):
         super().__init__(f"entry {index}: {reason}")
         self.index = index
         self.reason = reason
+
+
+class MissingKey(Exception):
+    """The log goes on under a key that is not given."""
+
+    def __init__(self, index: int, term: int) -> None:
+        super().__init__(f"from entry {index} on key term {term} is needed")
+        self.index = index
+        self.term = term
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +77,19 @@ class Entry:
 
     def line(self) -> bytes:
         """The one text of this entry, newline included."""
-        text = json.dumps(asdict(self), ensure_ascii=False, separators=(",", ":"))
-        return text.encode() + b"\n"
+        parts = (f'"{name}":{quote(getattr(self, name))}' for name, quote in _WRITTEN)
+        return ("{" + ",".join(parts) + "}\n").encode()
+
+    @property
+    def announces(self) -> int:
+        """The key term that everything after this entry is under; 0 when it stays as it is."""
+        return self.version if self.op == ROTATE and self.outcome == "ok" else 0
 
 
 _FIELDS = tuple(field.name for field in fields(Entry))
 _NUMBERS = frozenset({"index", "version"})
+_WRITTEN = tuple((name, str if name in _NUMBERS else quoted) for name in _FIELDS)
+_TYPES = [int if name in _NUMBERS else str for name in _FIELDS]
 
 
 def timestamp(ms: int) -> str:
@@ -87,13 +111,16 @@ def mac(key: bytes, entry: Entry) -> str:
     """HMAC-SHA256 (RFC 2104, FIPS 180-4) under the chain's 32-byte key, as 64 hex digits."""
     if len(key) != KEY_BYTES:
         raise ValueError("the chain's key has 32 bytes")
-    return hmac_module.new(key, canonical(entry), hashlib.sha256).hexdigest()
+    return hmac_module.digest(key, canonical(entry), "sha256").hex()
 
 
-def link(key: bytes, prev_hmac: str, entry: Entry) -> Entry:
-    """`entry` chained on `prev_hmac`."""
-    chained = replace(entry, prev_hmac=prev_hmac, hmac="")
-    return replace(chained, hmac=mac(key, chained))
+def link(key: bytes, prev_hmac: str, entry: Entry, index: int | None = None) -> Entry:
+    """`entry` chained on `prev_hmac`, at `index` (None: at its own)."""
+    values = {name: getattr(entry, name) for name in _FIELDS}
+    values["prev_hmac"] = prev_hmac
+    values["index"] = entry.index if index is None else index
+    values["hmac"] = mac(key, Entry(**values))
+    return Entry(**values)
 
 
 def parse_line(line: bytes) -> Entry:
@@ -106,9 +133,8 @@ def parse_line(line: bytes) -> Entry:
         raise ValueError("the line is not JSON") from None
     if not isinstance(values, dict) or tuple(values) != _FIELDS:
         raise ValueError("the line does not have an entry's fields")
-    for name, value in values.items():
-        if type(value) is not (int if name in _NUMBERS else str):
-            raise ValueError(f"the field {name} has the wrong type")
+    if [type(value) for value in values.values()] != _TYPES:
+        raise ValueError("a field has the wrong type")
     entry = Entry(**values)
     if _written(entry) != line:
         raise ValueError("the line is not written in the one canonical way")
@@ -123,15 +149,22 @@ def _written(entry: Entry) -> bytes:
 
 
 class Verifier:
-    """Checks one log line by line, in constant memory; without a key only form, numbering and links."""
+    """Checks one log line by line, in constant memory; without keys only form, numbering and links."""
 
-    def __init__(self, key: bytes | None = None, size: int = 0, head: str = GENESIS) -> None:
+    def __init__(
+        self, keys: Keys | None = None, size: int = 0, head: str = GENESIS, term: int = FIRST_TERM
+    ) -> None:
+        """Go on after `size` entries, whose last has the HMAC `head`, under the key of `term`."""
         self.size = size
         self.head = head
-        self._key = key
+        self.term = term
+        self._keys = keys
 
     def check(self, line: bytes) -> Entry:
-        """Accept the next line. Raises Tampered, which names the index that should have stood here."""
+        """Accept the next line.
+
+        Raises Tampered, which names the index that should have stood here, and MissingKey.
+        """
         try:
             entry = parse_line(line)
         except ValueError as error:
@@ -141,6 +174,8 @@ class Verifier:
             raise Tampered(self.size, reason)
         self.size += 1
         self.head = entry.hmac
+        if entry.announces:
+            self.term = entry.announces
         return entry
 
     def _fault(self, entry: Entry) -> str:
@@ -148,7 +183,11 @@ class Verifier:
             return f"index {entry.index} stands where {self.size} belongs"
         if not hmac_module.compare_digest(entry.prev_hmac.encode(), self.head.encode()):
             return "prev_hmac is not the HMAC of the entry before"
-        if self._key is None:
+        if self._keys is None:
             return ""
-        same = hmac_module.compare_digest(entry.hmac.encode(), mac(self._key, entry).encode())
-        return "" if same else "the HMAC does not match the entry"
+        key = self._keys.get(self.term)
+        if key is None:
+            raise MissingKey(self.size, self.term)
+        if not hmac_module.compare_digest(entry.hmac.encode(), mac(key, entry).encode()):
+            return "the HMAC does not match the entry"
+        return "" if entry.announces in (0, self.term + 1) else "a key term is announced out of turn"

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
-from services.audit.keys import ChainKey
+from services.audit.keys import AuditKeys
 from services.audit.replica import Replica
 from services.audit.segments import Broken
 from strongbox.crypto.errors import IntegrityError
@@ -34,15 +34,12 @@ class SealWatch(Protocol):
 
 
 class Following:
-    """Runs a replica from each unsealing to the next sealing. `open_key` reads the chain's key."""
+    """Runs a replica from each unsealing to the next sealing."""
 
-    def __init__(
-        self, seal: SealWatch, replica: Replica, key: ChainKey, open_key: Callable[[], Awaitable[bytes]]
-    ) -> None:
+    def __init__(self, seal: SealWatch, replica: Replica, keys: AuditKeys) -> None:
         self._seal = seal
         self._replica = replica
-        self._key = key
-        self._open_key = open_key
+        self._keys = keys
         self._task: asyncio.Task[None] | None = None
         seal.on_sealed(self._sealed)
 
@@ -51,15 +48,15 @@ class Following:
         while True:
             await self._seal.wait_unsealed()
             try:
-                self._key.hold(await self._open_key())
+                await self._keys.open()
             except (StrongBoxError, EtcdError, IntegrityError) as error:
-                _log.warning("the audit chain's key is not available", why=type(error).__name__)
+                _log.warning("the audit keys are not available", why=type(error).__name__)
                 await asyncio.sleep(_RETRY)
                 continue
             await self._follow()
 
     async def _follow(self) -> None:
-        self._task = asyncio.create_task(self._replica.run(self._key.require()), name="audit replica")
+        self._task = asyncio.create_task(self._replica.run(self._keys), name="audit replica")
         try:
             await self._task
         except Broken:
@@ -73,7 +70,7 @@ class Following:
                 await self._task
 
     def _sealed(self) -> None:
-        self._key.drop()
+        self._keys.drop()
         if self._task is not None:
             self._task.cancel()
 

@@ -1,4 +1,4 @@
-"""What the audit service needs of its neighbours: its key opened by seal, and channels to its peers."""
+"""What the audit service needs of its neighbours: its keys opened by seal, and channels to its peers."""
 
 from __future__ import annotations
 
@@ -6,33 +6,59 @@ import json
 from collections.abc import Sequence
 
 import grpc.aio
+import structlog
 
-from strongbox.crypto.envelope import open_value
+from services.audit.chain import FIRST_TERM
+from services.audit.keys import OpenKeys
+from strongbox.crypto.aead import new_key
+from strongbox.crypto.envelope import Dek, Envelope, open_value, seal_value
+from strongbox.crypto.errors import IntegrityError
+from strongbox.crypto.signing import SigningKey
 from strongbox.errors import NotInitialized
 from strongbox.process import Runtime
 from strongbox.rpc.channel import open_channel
 from strongbox.rpc.keys import KeyClient
+from strongbox.storage.v1 import audit_records_pb2 as records
 from strongbox.storage.v1 import envelope_pb2 as storage
-from strongbox.store import keyspace
-from strongbox.store.client import Etcd
-from strongbox.store.envelopes import from_record
+from strongbox.store import keyspace, txn
+from strongbox.store.client import KV, Etcd, rows_of
+from strongbox.store.envelopes import from_record, to_record
+from strongbox.trail.checkpoint import origin_of
 
 PURPOSE = "audit"
-PATH = "audit/key"
-VERSION = 1
+CHAIN_PATH = "audit/key"
+SIGNING_PATH = "audit/signing-key"
+SIGNING_VERSION = 1
+_log = structlog.get_logger(__name__)
 
 
-async def open_chain_key(etcd: Etcd, keys: KeyClient) -> bytes:
-    """The chain's HMAC key.
+async def open_keys(etcd: Etcd, keys: KeyClient) -> OpenKeys:
+    """Every key of the audit service; the signing key is made if there is none.
 
-    Raises NotInitialized, Sealed, DependencyDown, EtcdError; IntegrityError when somebody altered it.
+    Raises NotInitialized, Sealed, DependencyDown, EtcdError; IntegrityError when somebody altered the first
+    HMAC key or the signing key. A later HMAC key that does not open announces nothing.
     """
-    row = await etcd.get(keyspace.AUDIT_KEY)
-    if row is None:
+    first, cluster, signing, later = await _read(etcd)
+    if first is None or cluster is None:
         raise NotInitialized
-    envelope = from_record(storage.Envelope.FromString(row.value))
-    (data_key,) = await keys.unwrap([envelope.wrapped])
-    return open_value(data_key, envelope, PURPOSE, PATH, VERSION)
+    chain = {FIRST_TERM: await _open(keys, _envelope(first.value), CHAIN_PATH, FIRST_TERM)}
+    created = {FIRST_TERM: 0}
+    for row in later:
+        term = int(row.key.removeprefix(keyspace.AUDIT_KEYS) or b"0")
+        try:
+            chain[term] = await _open(keys, _envelope(row.value), CHAIN_PATH, term)
+        except IntegrityError:
+            _log.error("an audit key does not open and is passed over", term=term)
+            continue
+        created[term] = row.create_revision
+    return OpenKeys(
+        chain, created, await _signing_key(etcd, keys, signing), origin_of(cluster.value.decode())
+    )
+
+
+async def new_chain_key(keys: KeyClient, term: int) -> bytes:
+    """A fresh HMAC key, as it is stored for `term`. Raises Sealed, DependencyDown."""
+    return to_record(await _seal(keys, new_key(), CHAIN_PATH, term)).SerializeToString()
 
 
 async def live_peers(runtime: Runtime) -> Sequence[grpc.aio.Channel]:
@@ -42,3 +68,46 @@ async def live_peers(runtime: Runtime) -> Sequence[grpc.aio.Channel]:
     own = keyspace.node("audit", runtime.settings.node_id)
     addresses = [json.loads(row.value)["address"] for row in rows if row.key != own]
     return [open_channel(address, "audit", runtime.settings) for address in addresses]
+
+
+async def _read(etcd: Etcd) -> tuple[KV | None, KV | None, KV | None, tuple[KV, ...]]:
+    singles = (keyspace.AUDIT_KEY, keyspace.CLUSTER_ID, keyspace.AUDIT_SIGNING_KEY)
+    later = txn.range_(keyspace.AUDIT_KEYS, keyspace.prefix_end(keyspace.AUDIT_KEYS))
+    reply = await etcd.transact(txn.txn([], [*map(txn.range_, singles), later]), idempotent=True)
+    *found, rest = (rows_of(part.response_range) for part in reply.responses)
+    first, cluster, signing = (next(iter(rows), None) for rows in found)
+    return first, cluster, signing, rest
+
+
+async def _signing_key(etcd: Etcd, keys: KeyClient, row: KV | None) -> SigningKey:
+    """The one that stands in etcd, whoever put it first."""
+    if row is None:
+        seed = new_key()
+        sealed = to_record(await _seal(keys, seed, SIGNING_PATH, SIGNING_VERSION))
+        made = records.SigningKey(public_key=SigningKey(seed).public, seed=sealed)
+        put = txn.put(keyspace.AUDIT_SIGNING_KEY, made.SerializeToString())
+        absent = txn.mod_is(keyspace.AUDIT_SIGNING_KEY, 0)
+        await etcd.transact(txn.txn([absent], [put]), idempotent=True)
+        row = await etcd.get(keyspace.AUDIT_SIGNING_KEY)
+        if row is None:
+            raise NotInitialized
+    record = records.SigningKey.FromString(row.value)
+    key = SigningKey(await _open(keys, from_record(record.seed), SIGNING_PATH, SIGNING_VERSION))
+    if key.public != record.public_key:  # both public: nothing to compare in constant time
+        raise IntegrityError
+    return key
+
+
+async def _open(keys: KeyClient, envelope: Envelope, path: str, version: int) -> bytes:
+    (data_key,) = await keys.unwrap([envelope.wrapped])
+    return open_value(data_key, envelope, PURPOSE, path, version)
+
+
+async def _seal(keys: KeyClient, key: bytes, path: str, version: int) -> Envelope:
+    dek = Dek.fresh()
+    (wrapped,) = await keys.wrap([dek])
+    return seal_value(dek, wrapped, PURPOSE, path, version, key)
+
+
+def _envelope(value: bytes) -> Envelope:
+    return from_record(storage.Envelope.FromString(value))

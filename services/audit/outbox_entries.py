@@ -1,17 +1,18 @@
 """What the outbox holds, read back: keys, records and cursors, as entries that are not chained yet. No I/O.
 
 A record that cannot be read is chained all the same, as an `UnreadableRecord`: whoever can write to etcd must
-be able neither to stop the chain nor to put something into the outbox that leaves no trace.
+be able neither to stop the chain nor to put something into the outbox that leaves no trace. So is a record
+that announces an audit key which it did not make.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from services.audit.chain import Entry, timestamp
+from services.audit.chain import ROTATE, Entry, timestamp
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace
 
@@ -34,11 +35,35 @@ class Gap(NamedTuple):
     found: int
 
 
-def entries_of(changes: Iterable[Change]) -> Iterator[Entry]:
-    """The entries of outbox records in (revision, key) order; index, prev_hmac and hmac are still empty."""
+class Announcement(NamedTuple):
+    """A key term, and the revision of the record that says it holds from there on."""
+
+    term: int
+    revision: int
+
+
+def announcements_in(changes: Iterable[Change]) -> set[Announcement]:
+    """What the records say of key terms, true or not."""
+    found = set()
+    for change in changes:
+        if ROTATE.encode() in change.value and change.key.startswith(keyspace.OUTBOX):
+            entries = _entries(change)
+            found |= {Announcement(entry.announces, change.revision) for entry in entries if entry.announces}
+    return found
+
+
+def entries_of(
+    changes: Iterable[Change], announced: Container[Announcement] = frozenset()
+) -> Iterator[Entry]:
+    """The entries of outbox records in (revision, key) order; index, prev_hmac and hmac are still empty.
+
+    `announced`: the announcements that are true.
+    """
     records = (change for change in changes if change.key.startswith(keyspace.OUTBOX))
     for change in sorted(records, key=lambda record: (record.revision, record.key)):
-        yield from _entries(change)
+        for entry in _entries(change):
+            is_false = entry.announces and Announcement(entry.announces, change.revision) not in announced
+            yield _unreadable(entry.producer, entry.producer_seq) if is_false else entry
 
 
 def _entries(change: Change) -> list[Entry]:
@@ -47,7 +72,11 @@ def _entries(change: Change) -> list[Entry]:
         record = storage.OutboxRecord.FromString(change.value)
         return [_entry(one, producer, f"{seq}.{item}") for item, one in enumerate(record.entries)]
     except (DecodeError, ValueError, OverflowError):
-        return [_entry(storage.OutboxEntry(op=UNREADABLE, outcome="refused"), producer, f"{seq}.0")]
+        return [_unreadable(producer, f"{seq}.0")]
+
+
+def _unreadable(producer: str, seq: str) -> Entry:
+    return _entry(storage.OutboxEntry(op=UNREADABLE, outcome="refused"), producer, seq)
 
 
 def _entry(record: storage.OutboxEntry, producer: str, seq: str) -> Entry:
@@ -84,17 +113,25 @@ class Cursors:
     def __init__(self) -> None:
         self._last: dict[bytes, int] = {}
 
+    def begin(self, cursors: Iterable[Change]) -> None:
+        """Go on from these: they are all there are."""
+        self._last = {change.key: _batch_of(change.value) for change in cursors}
+
     def forget(self, key: bytes) -> None:
         """The cursor was deleted: its producer is gone."""
         self._last.pop(key, None)
 
     def learn(self, change: Change) -> Gap | None:
         """Take in a cursor's put; the gap it shows, if any. A producer's count begins at the first seen."""
-        number = change.value.split(b":")[0]
         producer = change.key.removeprefix(keyspace.PRODUCERS).decode("utf-8", "backslashreplace")
-        found = int(number) if number.isdigit() else -1
+        found = _batch_of(change.value)
         last = self._last.get(change.key)
         self._last[change.key] = found
         if last is None or found == last + 1:
             return None
         return Gap(producer, last + 1, found)
+
+
+def _batch_of(cursor: bytes) -> int:
+    number = cursor.split(b":")[0]
+    return int(number) if number.isdigit() and len(number) < 20 else -1

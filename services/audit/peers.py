@@ -15,8 +15,8 @@ from typing import Any
 import grpc.aio
 import structlog
 
-from services.audit.chain import Entry, Tampered, Verifier
-from services.audit.replica import Position
+from services.audit.chain import Entry, Keys, MissingKey, Tampered, Verifier
+from services.audit.positions import Position
 from services.audit.segments import Segments
 from strongbox.audit.v1 import audit_peer_service_pb2 as pb
 from strongbox.audit.v1 import audit_peer_service_pb2_grpc as pb_grpc
@@ -52,19 +52,19 @@ class PeerHistory:
     def __init__(self, channels: Callable[[], Awaitable[Sequence[grpc.aio.Channel]]]) -> None:
         self._channels = channels
 
-    async def __call__(self, log: Segments, key: bytes, mark: Position) -> None:
+    async def __call__(self, log: Segments, keys: Keys, mark: Position) -> None:
         """Append verified entries up to `mark.size`. Raises Unavailable when no peer leads there."""
         for channel in await self._channels():
             try:
-                await self._copy(channel, log, key, mark)
-            except (grpc.aio.AioRpcError, Tampered) as error:
+                await self._copy(channel, log, keys, mark)
+            except (grpc.aio.AioRpcError, Tampered, MissingKey) as error:
                 _log.error("a peer's audit history is of no use", why=type(error).__name__)
             if log.size >= mark.size:
                 return
         raise Unavailable("no audit replica gave the history up to the mark")
 
-    async def _copy(self, channel: grpc.aio.Channel, log: Segments, key: bytes, mark: Position) -> None:
-        verifier = Verifier(key, log.size, log.head)
+    async def _copy(self, channel: grpc.aio.Channel, log: Segments, keys: Keys, mark: Position) -> None:
+        verifier = Verifier(keys, log.size, log.head, log.term_at(log.size))
         request = pb.StreamLinesRequest(from_index=log.size)
         call = pb_grpc.AuditPeerServiceStub(channel).StreamLines(request, timeout=_TIMEOUT)
         async for message in call:

@@ -2,10 +2,9 @@
 
 * A position is (size, hmac, revision): the chain's length and HMAC when everything up to that etcd revision
   is in.
-* At start the newest known position that this replica's own log confirms is taken: its last report in etcd,
-  the mark, or the empty chain. From there the outbox's history is replayed; what is on disk already is
-  computed again and must be equal (so each record is chained exactly once, however the process died), what is
-  not is appended.
+* Where to begin is found by `starting`. From there the outbox's history is replayed; what is on disk already
+  is computed again and must be equal (so each record is chained exactly once, however the process died), what
+  is not is appended.
 * History is a watch from that revision. Where etcd has compacted it, the untrimmed records are listed at one
   revision instead; that is complete only if the mark is not beyond the position, else the history comes from
   a peer.
@@ -18,16 +17,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
-from typing import NamedTuple
 
 import structlog
 
-from services.audit.chain import GENESIS, Entry, link, parse_line
+from services.audit.chain import Entry, Keys, MissingKey, link
 from services.audit.gathering import Hurry, gathered
-from services.audit.outbox_entries import Change, Cursors, entries_of
+from services.audit.keys import AuditKeys
+from services.audit.outbox_entries import Change, Cursors, announcements_in, entries_of
+from services.audit.positions import BEGINNING, Position
 from services.audit.segments import Broken, Segments
-from strongbox.storage.v1 import audit_records_pb2 as storage
+from services.audit.starting import find_start
+from strongbox.errors import StrongBoxError
 from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, Etcd, rows_of
 from strongbox.store.errors import Compacted, EtcdError
@@ -41,42 +41,30 @@ _RETRY = 0.5  # seconds
 _log = structlog.get_logger(__name__)
 
 
-class Position(NamedTuple):
-    """How far a chain has come."""
-
-    size: int
-    hmac: str
-    revision: int
-
-    @classmethod
-    def parse(cls, value: bytes) -> Position:
-        """From a ChainPosition record."""
-        record = storage.ChainPosition.FromString(value)
-        return cls(record.size, record.hmac, record.revision)
-
-    def pack(self) -> bytes:
-        """As a ChainPosition record."""
-        return storage.ChainPosition(
-            size=self.size, hmac=self.hmac, revision=self.revision
-        ).SerializeToString()
-
-
-BEGINNING = Position(0, GENESIS, 0)
-CopyHistory = Callable[[Segments, bytes, Position], Awaitable[None]]
+__all__ = ["BEGINNING", "CopyHistory", "Position", "Replica"]
+CopyHistory = Callable[[Segments, Keys, Position], Awaitable[None]]
 
 
 class Replica:
     """Follows the outbox into `log` while `run` runs. `node_id` names its report in etcd."""
 
     def __init__(
-        self, etcd: Etcd, log: Segments, node_id: str, copy_history: CopyHistory | None = None
+        self,
+        etcd: Etcd,
+        log: Segments,
+        node_id: str,
+        copy_history: CopyHistory | None = None,
+        on_durable: Callable[[list[bytes]], None] | None = None,
     ) -> None:
         self.log = log
         self.position = BEGINNING
         self.trouble = ""
+        self._doubt = ""
+        self.gaps = 0
         self._etcd = etcd
         self._report_key = keyspace.AUDIT_REPLICAS + node_id.encode()
         self._copy_history = copy_history
+        self._on_durable = on_durable
         self._moved = asyncio.Condition()
         self._cursors = Cursors()
         self._hurry = Hurry()
@@ -86,10 +74,10 @@ class Replica:
         """Whether nothing is wrong with the log; `trouble` says what."""
         return not self.trouble
 
-    async def run(self, key: bytes) -> None:
-        """Follow for ever with the chain's key. Raises Broken when the log cannot be trusted any more."""
+    async def run(self, keys: AuditKeys) -> None:
+        """Follow for ever with the chain's keys. Raises Broken when the log cannot be trusted any more."""
         helpers = [asyncio.create_task(self._keep_reporting()), asyncio.create_task(self._keep_checking())]
-        follower = asyncio.create_task(self._keep_following(key))
+        follower = asyncio.create_task(self._keep_following(keys))
         try:
             done, _ = await asyncio.wait([follower, *helpers], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -106,44 +94,66 @@ class Replica:
             async with self._moved, limit:
                 await self._moved.wait_for(lambda: self.position.revision >= revision)
 
+    async def grown(self, size: int, seconds: float) -> bool:
+        """Wait so long for more than `size` entries; whether there are."""
+        try:
+            async with asyncio.timeout(seconds), self._moved:
+                await self._moved.wait_for(lambda: self.position.size > size)
+        except TimeoutError:
+            return False
+        return True
+
+    def doubt(self, why: str) -> None:
+        """Somebody found that the log is not what was signed: say so, until a start has looked at it."""
+        self.trouble = self._doubt = why
+        _log.critical("the audit log is in doubt", why=why)
+
     # following ------------------------------------------------------------------------------------
 
-    async def _keep_following(self, key: bytes) -> None:
+    async def _keep_following(self, keys: AuditKeys) -> None:
         while True:
             try:
-                await self._begin(key)
+                await self._begin(keys)
                 while True:
-                    await self._follow(key)
+                    await self._follow(keys)
             except Broken as fault:
-                self.trouble = str(fault)
-                _log.error("the audit log cannot be trusted", why=str(fault))
+                self._cannot_go_on(fault)
                 raise
             except OSError as error:
                 self.trouble = f"the audit log cannot be written: {error.strerror}"
                 _log.error("the audit log cannot be written", why=error.strerror)
-                await asyncio.sleep(_RETRY)
-                await asyncio.to_thread(self.log.reopen)
-            except EtcdError as error:
-                _log.warning("the outbox cannot be followed now", why=str(error))
-                await asyncio.sleep(_RETRY)
+                await self._reopen()
+            except MissingKey as error:
+                self.trouble = f"an audit key is not there: {error}"
+                _log.error("an audit key is not there", term=error.term, entry=error.index)
+            except (EtcdError, StrongBoxError) as error:
+                _log.warning("the outbox cannot be followed now", why=type(error).__name__)
+            await asyncio.sleep(_RETRY)
 
-    async def _begin(self, key: bytes) -> None:
-        """Find the position to go on from, fetching history from a peer if the outbox no longer has it."""
-        look = txn.txn([], [txn.range_(self._report_key), txn.range_(keyspace.AUDIT_MARK)])
-        seen = await self._etcd.transact(look, idempotent=True)
-        known = [Position.parse(row.value) for part in seen.responses for row in rows_of(part.response_range)]
-        for position in sorted(known, reverse=True):
-            if position.size > self.log.size:
-                _log.error(
-                    "the log on disk is shorter than it was", entries=self.log.size, known=position.size
-                )
-        usable = [position for position in known if position.size <= self.log.size]
-        start = max(usable, default=BEGINNING, key=lambda position: (position.size, position.revision))
-        if await asyncio.to_thread(self.log.hmac_at, start.size) != start.hmac:
-            raise Broken(f"entry {start.size - 1} is not the one this chain had there")
+    async def _reopen(self) -> None:
+        """Make ready to write again what could not be written; if that fails too, later."""
+        try:
+            await asyncio.to_thread(self.log.reopen)
+        except OSError as error:
+            _log.error("the audit log cannot be opened", why=error.strerror)
+        except Broken as fault:
+            self._cannot_go_on(fault)
+            raise
+
+    def _cannot_go_on(self, fault: Broken) -> None:
+        self.trouble = str(fault)
+        _log.error("the audit log cannot be trusted", why=str(fault))
+
+    async def _begin(self, keys: AuditKeys) -> None:
+        """Find the position to go on from, mending the log if need be."""
+        start = await find_start(self._etcd, self.log, await keys.open(), self._report_key, self._mending)
         await self._move(start)
 
-    async def _follow(self, key: bytes) -> None:
+    def _mending(self, what: str) -> None:
+        self.trouble = what
+        _log.error("the audit log is being mended", why=what)
+
+    async def _follow(self, keys: AuditKeys) -> None:
         """Follow until etcd says that the history is gone; then list what is left."""
         try:
             async with (
@@ -151,11 +161,11 @@ class Replica:
                 aclosing(gathered(batches, self._hurry)) as lots,
             ):
                 async for lot in lots:
-                    await self._take(key, lot)
+                    await self._take(keys, lot)
         except Compacted:
-            await self._list(key)
+            await self._list(keys)
 
-    async def _take(self, key: bytes, lot: Sequence[Batch]) -> None:
+    async def _take(self, keys: AuditKeys, lot: Sequence[Batch]) -> None:
         changes = []
         for event in (event for batch in lot for event in batch.events):
             if event.kind is Kind.PUT:
@@ -164,49 +174,60 @@ class Replica:
                     self._check_cursor(changes[-1])
             elif event.key.startswith(keyspace.PRODUCERS):
                 self._cursors.forget(event.key)
-        await self._chain(key, changes, lot[-1].revision)
+        await self._chain(keys, changes, lot[-1].revision)
 
     def _check_cursor(self, change: Change) -> None:
         gap = self._cursors.learn(change)
         if gap:
+            self.gaps += 1
             _log.error("audit batches are missing", **gap._asdict())
 
-    async def _list(self, key: bytes) -> None:
+    async def _list(self, keys: AuditKeys) -> None:
         """Take the untrimmed records at one revision; complete unless the mark is beyond our position."""
-        look = txn.txn([], [txn.range_(keyspace.AUDIT_MARK), txn.range_(START, keyspace.prefix_end(START))])
+        prefixes = (keyspace.OUTBOX, keyspace.PRODUCERS)
+        ranges = [txn.range_(prefix, keyspace.prefix_end(prefix)) for prefix in prefixes]
+        look = txn.txn([], [txn.range_(keyspace.AUDIT_MARK), *ranges])
         seen = await self._etcd.transact(look, idempotent=True)
-        marks, records = (rows_of(part.response_range) for part in seen.responses)
+        marks, records, cursors = (rows_of(part.response_range) for part in seen.responses)
+        self._cursors.begin(Change(row.key, row.value, row.mod_revision) for row in cursors)
         mark = Position.parse(marks[0].value) if marks else BEGINNING
         if mark.revision > self.position.revision:
-            await self._copy(key, mark)
-        await self._chain(key, _after(records, self.position.revision), seen.header.revision)
+            await self._copy(keys, mark)
+        await self._chain(keys, _after(records, self.position.revision), seen.header.revision)
 
-    async def _copy(self, key: bytes, mark: Position) -> None:
+    async def _copy(self, keys: AuditKeys, mark: Position) -> None:
         if self._copy_history is None:
             raise Broken(f"{mark.size} entries are trimmed and no peer is known to copy them from")
         if self.log.size < mark.size:
-            await self._copy_history(self.log, key, mark)
+            await self._copy_history(self.log, keys.require().chain, mark)
         if await asyncio.to_thread(self.log.hmac_at, mark.size) != mark.hmac:
             raise Broken("a peer's history does not lead to the mark")
         await self._move(mark)
 
     # chaining -------------------------------------------------------------------------------------
 
-    async def _chain(self, key: bytes, changes: Iterable[Change], revision: int) -> None:
+    async def _chain(self, keys: AuditKeys, changes: Sequence[Change], revision: int) -> None:
         """Chain the records among `changes` and make them durable."""
+        told = announcements_in(changes)
+        announced = {one for one in told if await keys.is_announced(*one)}
         size, head = self.position.size, self.position.hmac
+        term, chain = self.log.term_at(size), keys.require().chain
         fresh: list[Entry] = []
         stored: list[Entry] = []
-        for entry in entries_of(changes):
-            chained = link(key, head, replace(entry, index=size))
+        for entry in entries_of(changes, announced):
+            if term not in chain:
+                raise MissingKey(size, term)
+            chained = link(chain[term], head, entry, size)
             (fresh if size >= self.log.size else stored).append(chained)
-            size, head = size + 1, chained.hmac
+            size, head, term = size + 1, chained.hmac, chained.announces or term
         if stored:
             await asyncio.to_thread(_require_equal, self.log, stored)
         if fresh:
             await asyncio.shield(asyncio.to_thread(self.log.append, fresh))
+            if self._on_durable is not None:
+                self._on_durable([entry.line() for entry in fresh])
         await self._move(Position(size, head, revision))
-        self.trouble = ""
+        self.trouble = self._doubt
 
     async def _move(self, position: Position) -> None:
         async with self._moved:
@@ -236,9 +257,10 @@ class Replica:
             try:
                 await asyncio.to_thread(self.log.check)
             except Broken as fault:
-                self.trouble = str(fault)
-                _log.error("the audit log cannot be trusted", why=str(fault))
+                self._cannot_go_on(fault)
                 raise
+            except OSError as error:
+                _log.warning("the audit log cannot be looked at", why=error.strerror)
 
 
 def _after(rows: Iterable[KV], revision: int) -> list[Change]:
@@ -249,4 +271,4 @@ def _require_equal(log: Segments, entries: list[Entry]) -> None:
     """The log already holds these entries; raises Broken where it says something else."""
     for entry, line in zip(entries, log.read(entries[0].index), strict=False):
         if line != entry.line():
-            raise Broken(f"entry {parse_line(line).index} on disk is not what the outbox says")
+            raise Broken(f"entry {entry.index} on disk is not what the outbox says")

@@ -4,12 +4,9 @@
   folder.
 * A line that would make a segment larger than 64 MiB begins the next one: this depends on the lines alone, so
   all replicas cut at the same places, and there is never an empty next file.
-* A line without its newline at the very end is what a crash left of an unfinished write: it is cut off at
-  opening.
-* A file that was replaced, removed, cut or grown by somebody else is noticed by `check`, and nothing is
-  appended to it.
-* Where every 256th entry begins is kept in memory (16 bytes each), so that reading from an index is a short
-  scan.
+* What opening finds is in `contents`; while there is damage nothing is appended.
+* A file that is replaced, removed, cut, grown or rewritten while we run is noticed by `check`, whichever
+  segment it is, and nothing is appended any more.
 """
 
 from __future__ import annotations
@@ -17,100 +14,172 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
-from services.audit.chain import GENESIS, Entry, parse_line
+from services.audit.chain import FIRST_TERM, GENESIS, Entry, parse_line
+from services.audit.contents import Broken, Damage, Look, read_contents
+from services.audit.hashes import Hashes
+from services.audit.places import STRIDE, Places
+from strongbox.trail.merkle import leaf_hash
 
+__all__ = ["Broken", "Damage", "Segments"]
 SEGMENT_BYTES = 64 << 20
-_STRIDE = 256
-
-
-class Broken(Exception):
-    """The log on disk is not what this process wrote; people have to look."""
 
 
 class Segments:
     """One replica's log. Blocking; call it from a thread where that matters. One writer at a time."""
 
     def __init__(self, folder: Path, segment_bytes: int = SEGMENT_BYTES) -> None:
-        """Open the log, or begin one. Raises OSError, and Broken when the last entry cannot be read."""
-        self._folder = folder
+        """Open the log, or begin one. Raises OSError."""
+        self.folder = folder
         self._limit = segment_bytes
-        self._places: list[tuple[int, int]] = []  # (segment, offset) of every _STRIDE-th entry
         self._file: int | None = None
-        self._segment = -1
-        self._offset = 0
         self._lock = threading.Lock()
-        self.size = 0
-        self.last: Entry | None = None
+        self.being_mended = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._load()
+        self.hashes = Hashes(folder)
+        self.load()
+
+    @property
+    def size(self) -> int:
+        """How many entries there are, all of them durable."""
+        return self._known.size
+
+    @property
+    def last(self) -> Entry | None:
+        """The newest entry."""
+        return self._known.last
 
     @property
     def head(self) -> str:
         """The newest entry's HMAC, or 64 zeros."""
-        return self.last.hmac if self.last else GENESIS
+        return self._known.last.hmac if self._known.last else GENESIS
+
+    @property
+    def damage(self) -> Damage | None:
+        """What opening found wrong."""
+        return self._known.damage
+
+    @property
+    def places(self) -> Places:
+        """Where entries stand, and their times."""
+        return self._known.places
+
+    @property
+    def firsts(self) -> Sequence[int]:
+        """The index of each segment's first entry."""
+        return self._known.firsts
+
+    def term_at(self, size: int) -> int:
+        """The key term of what follows the first `size` entries."""
+        return max((term for index, term in self._known.announced if index < size), default=FIRST_TERM)
+
+    def path(self, segment: int) -> Path:
+        """A segment's file."""
+        return self._known.path(segment)
+
+    def load(self) -> None:
+        """Read everything anew. Raises OSError."""
+        self.close_file()
+        self._known = read_contents(self.folder, self.hashes)
+        if self._known.segment >= 0 and self._known.damage is None:
+            self._open(self._known.segment)
 
     def close(self) -> None:
-        """Give the file back."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        """Give the files back."""
+        self.close_file()
+        self.hashes.close()
+
+    # writing --------------------------------------------------------------------------------------
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Write entries, which continue the log, durably. Raises OSError (then `reopen`) or Broken."""
         with self._lock:
             self._check()
-            pending: list[bytes] = []
+            pending: list[tuple[bytes, Entry]] = []
             waiting = 0
             for entry in entries:
                 line = entry.line()
-                place = self._offset + waiting
+                place = self._known.offset + waiting
                 if self._file is None or (place and place + len(line) > self._limit):
                     self._flush(pending)
-                    self._open(self._segment + 1)
+                    self._open(self._known.segment + 1)
                     pending, waiting = [], 0
-                pending.append(line)
+                pending.append((line, entry))
                 waiting += len(line)
             self._flush(pending)
-            if entries:
-                self.last = entries[-1]
 
     def reopen(self) -> None:
-        """After a failed write: cut off what it left, go on from what is whole. Raises OSError or Broken."""
+        """After a failed write: cut off what it left, go on from what counts. Raises OSError or Broken."""
         with self._lock:
-            self.close()
-            self._load()
+            self.close_file()
+            known = self._known
+            if known.segment >= 0:
+                path = self.path(known.segment)
+                if not path.exists() or path.stat().st_size < known.offset:
+                    raise Broken(f"{path.name} lost what was written")
+                os.truncate(path, known.offset)
+                self._open(known.segment)
+            self.hashes.back_to(known.size)
 
-    def check(self) -> None:
-        """Raise Broken unless the current file is still the one we write, as long as we left it."""
-        with self._lock:
-            self._check()
-
-    def _check(self) -> None:
-        if self._file is None:
+    def _flush(self, lines: list[tuple[bytes, Entry]]) -> None:
+        """Write whole lines and fsync them; only then do they count."""
+        if not lines or self._file is None:
             return
-        path = self._path(self._segment)
+        view = memoryview(b"".join(line for line, _ in lines))
+        while view:
+            view = view[os.write(self._file, view) :]
+        os.fsync(self._file)
+        self.hashes.extend(line for line, _ in lines)
+        look = Look.of(os.fstat(self._file))
+        for line, _ in lines:
+            self._known.count(line)
+        self._known.last = lines[-1][1]
+        self._known.looks[self._known.segment] = look
+
+    def _open(self, segment: int) -> None:
+        """Open a segment for appending; a new one begins at offset 0. Raises OSError, then closed."""
+        self.close_file()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        file = os.open(self.path(segment), flags, 0o600)
         try:
-            named, ours = os.stat(path), os.fstat(self._file)
-        except OSError as error:
-            raise Broken(f"{path.name} cannot be looked at: {error.strerror}") from error
-        if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino):
-            raise Broken(f"{path.name} was replaced")
-        if named.st_size != self._offset:
-            raise Broken(f"{path.name} has {named.st_size} bytes, not the {self._offset} written")
-        if not os.access(path, os.W_OK):
-            raise Broken(f"{path.name} cannot be written")
+            os.fsync(file)
+            self.sync_folder()
+            look = Look.of(os.fstat(file))
+        except OSError:
+            os.close(file)
+            raise
+        if segment != self._known.segment:
+            self._known.begin(segment)
+        self._file, self._known.looks[segment] = file, look
+
+    def close_file(self) -> None:
+        """Give the current segment's file back."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def sync_folder(self) -> None:
+        """Make names durable."""
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    # reading --------------------------------------------------------------------------------------
 
     def read(self, from_index: int) -> Iterator[bytes]:
-        """The lines from an index on, as they stood when the reading began."""
+        """The lines from an index on, as they stood when the reading began. Raises OSError, Broken."""
         end = self.size
         if from_index >= end:
             return
-        segment, offset = self._places[from_index // _STRIDE]
-        index = from_index - from_index % _STRIDE
+        place = self.places.of(from_index)
+        segment, offset = place.segment, place.offset
+        index = from_index - from_index % STRIDE
         while index < end:
-            with self._path(segment).open("rb") as stream:
+            with self.path(segment).open("rb") as stream:
                 stream.seek(offset)
                 for line in stream:
                     if index >= end:
@@ -119,96 +188,65 @@ class Segments:
                         yield line
                     index += 1
             segment, offset = segment + 1, 0
-            if index < end and segment > self._segment:
+            if index < end and segment > self._known.segment:
                 raise Broken(f"the log ends at entry {index}, not at {end}")
 
+    def stride(self, number: int) -> list[bytes]:
+        """The lines of entries 256 × number and following, 256 at most. Raises OSError, Broken."""
+        return list(islice(self.read(number * STRIDE), STRIDE))
+
     def hmac_at(self, size: int) -> str:
-        """The chain's HMAC when it had `size` entries. Raises IndexError when it never had as many."""
+        """The chain's HMAC when it had `size` entries.
+
+        Raises IndexError when it never had as many, Broken when the entry cannot be read.
+        """
         if size == 0:
             return GENESIS
         if self.last and size == self.size:
             return self.last.hmac
         for line in self.read(size - 1):
-            return parse_line(line).hmac
+            try:
+                return parse_line(line).hmac
+            except ValueError as error:
+                raise Broken(f"entry {size - 1} cannot be read: {error}") from None
         raise IndexError(size)
 
-    # opening --------------------------------------------------------------------------------------
+    # checking -------------------------------------------------------------------------------------
 
-    def _load(self) -> None:
-        self._places, self.size, self.last = [], 0, None
-        self._segment, self._offset = -1, 0
-        last_line = b""
-        while self._path(self._segment + 1).exists():
-            self._segment += 1
-            self._offset = 0
-            last_line = self._scan() or last_line
-        names = {file.name for file in self._folder.glob("audit-*.jsonl")}
-        if names != {self._path(segment).name for segment in range(self._segment + 1)}:
-            raise Broken("a segment is missing")
-        if self._segment >= 0:
-            self._open(self._segment)
-        if last_line:
-            self.last = _last_entry(last_line, self.size - 1)
+    def check(self) -> None:
+        """Raise Broken unless every file is still the one we wrote, as we left it."""
+        with self._lock:
+            self._check()
+            for segment in range(self._known.segment):
+                self._require_untouched(segment)
 
-    def _scan(self) -> bytes:
-        """Count the current segment's lines; returns the last. Cuts off a torn line at the end of the log."""
-        path, last_line = self._path(self._segment), b""
-        with path.open("rb") as stream:
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    if self._path(self._segment + 1).exists():
-                        raise Broken(f"{path.name} is cut off")
-                    os.truncate(path, self._offset)
-                    break
-                self._count(line)
-                last_line = line
-        return last_line
-
-    def _open(self, segment: int) -> None:
-        """Open a segment for appending; a new one begins at offset 0."""
-        self.close()
-        if segment != self._segment:
-            self._segment, self._offset = segment, 0
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._file = os.open(self._path(segment), flags, 0o600)
-        os.fsync(self._file)
-        self._sync_folder()
-
-    # writing --------------------------------------------------------------------------------------
-
-    def _flush(self, lines: list[bytes]) -> None:
-        """Write whole lines and fsync them; only then do they count."""
-        if not lines or self._file is None:
+    def _check(self) -> None:
+        if self.damage:
+            raise Broken(self.damage.reason)
+        if self._file is None:
             return
-        view = memoryview(b"".join(lines))
-        while view:
-            view = view[os.write(self._file, view) :]
-        os.fsync(self._file)
-        for line in lines:
-            self._count(line)
+        self._require_untouched(self._known.segment)
+        if not os.access(self.path(self._known.segment), os.W_OK):
+            raise Broken(f"{self.path(self._known.segment).name} cannot be written")
 
-    def _count(self, line: bytes) -> None:
-        if self.size % _STRIDE == 0:
-            self._places.append((self._segment, self._offset))
-        self._offset += len(line)
-        self.size += 1
-
-    def _sync_folder(self) -> None:
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+    def _require_untouched(self, segment: int) -> None:
+        path, left = self.path(segment), self._known.looks[segment]
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            found = Look.of(path.stat())
+        except OSError as error:
+            raise Broken(f"{path.name} cannot be looked at: {error.strerror}") from error
+        if (found.device, found.inode) != (left.device, left.inode):
+            raise Broken(f"{path.name} was replaced")
+        if found.size != left.size:
+            raise Broken(f"{path.name} has {found.size} bytes, not the {left.size} written")
+        if found.mtime_ns != left.mtime_ns:  # somebody else wrote: the same again, or something else
+            self._require_lines(segment)
+            self._known.looks[segment] = found
 
-    def _path(self, segment: int) -> Path:
-        return self._folder / f"audit-{segment:06d}.jsonl"
-
-
-def _last_entry(line: bytes, index: int) -> Entry:
-    try:
-        entry = parse_line(line)
-    except ValueError as error:
-        raise Broken(f"the last entry cannot be read: {error}") from None
-    if entry.index != index:
-        raise Broken(f"the last entry says {entry.index} and stands at {index}")
-    return entry
+    def _require_lines(self, segment: int) -> None:
+        index = self.firsts[segment]
+        with self.path(segment).open("rb") as stream:
+            for line in stream:
+                if leaf_hash(line) != self.hashes.leaf(index):
+                    raise Broken(f"entry {index} in {self.path(segment).name} was changed")
+                index += 1

@@ -1,28 +1,39 @@
-"""AuditService: reading the log, and exporting the key that verifies it.
+"""AuditService: reading the log, proving what it holds, and the keys that verify it.
 
-A listing is itself an audited operation. Its transaction's revision is a point in etcd's order after
-everything acknowledged before the call, so the answer waits until this replica's log has come that far; then
-it holds all of it.
+* A listing, a checkpoint, a proof is itself an audited operation. Its transaction's revision is a point in
+  etcd's order after everything acknowledged before the call, so the answer waits until this replica's log has
+  come that far; then it holds all of it. A replica that cannot trust its log answers nothing.
+* A proof is verified, and so is the checkpoint it leads to, before it is told.
+* A follower is let in again before each lot: nothing is told to a token that has been revoked.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from services.audit.chain import Entry, parse_line
-from services.audit.keys import ChainKey
+from services.audit import proving, query
+from services.audit.answers import to_entries, to_entry, to_proof
+from services.audit.chain import ROTATE
+from services.audit.key_file import format_keys
+from services.audit.keys import AuditKeys
+from services.audit.proving import Unproved
+from services.audit.publishing import Forked, Publisher
 from services.audit.replica import Replica
-from services.audit.verify import format_key
 from strongbox.access.guard import Guard
 from strongbox.audit.v1 import audit_service_pb2 as pb
 from strongbox.audit.v1 import audit_service_pb2_grpc as pb_grpc
-from strongbox.errors import DependencyDown, InvalidInput
+from strongbox.crypto.signing import to_pem
+from strongbox.errors import DependencyDown, InvalidInput, NoQuorum, Overloaded, VersionMismatch
 from strongbox.rpc.inbound import Inbound, inbound_of
+from strongbox.store import keyspace
+from strongbox.store.errors import EtcdError
 from strongbox.store.pipeline import Pipeline, Work
 from strongbox.store.view import View
+from strongbox.trail.checkpoint import Checkpoint, verifier_key
 from strongbox.trail.outbox import draft_of
 
 if TYPE_CHECKING:
@@ -33,30 +44,158 @@ if TYPE_CHECKING:
 POLICY_PATH = "audit"
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
+MAX_FOLLOWERS = 64
 _MARGIN = 0.2  # seconds left for the answer itself
+_AGAIN = 1.5  # seconds to let a follower in again
+_QUIET = 5.0  # seconds after which a follower to whom nothing is told is let in again as well
+NewKey = Callable[[int], Awaitable[bytes]]
 
 
 class AuditServicer(pb_grpc.AuditServiceServicer):
-    """The two RPCs over one replica of the chain."""
+    """The RPCs over one replica of the chain. `new_key(term)` makes an HMAC key, as it is stored."""
 
-    def __init__(self, pipeline: Pipeline, guard: Guard, replica: Replica, key: ChainKey) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        guard: Guard,
+        replica: Replica,
+        keys: AuditKeys,
+        publisher: Publisher,
+        new_key: NewKey,
+    ) -> None:
         self._pipeline = pipeline
         self._guard = guard
         self._replica = replica
-        self._key = key
+        self._keys = keys
+        self._publisher = publisher
+        self._new_key = new_key
+        self._followers = 0
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
-        """Entries in ascending order; everything acknowledged before the call is in the log that is read."""
-        limit = limit_of(request)
+        """A page of entries; everything acknowledged before the call is in the log that is read."""
+        limit, wanted = limit_of(request), query.filter_of(request, request.since, request.until)
         inbound = inbound_of(context)
-        revision = await self._authorize(inbound, "ListEntries", "read")
-        await self._caught_up(revision, inbound.deadline)
-        return await asyncio.to_thread(self._list, request, limit)
+        await self._caught_up(inbound, "ListEntries")
+        position, log, until = self._replica.position, self._replica.log, inbound.deadline - _MARGIN
+        if request.newest_first:
+            end = (
+                min(request.before_index, position.size)
+                if request.HasField("before_index")
+                else position.size
+            )
+            page = await asyncio.to_thread(query.descending, log, wanted, end, limit, until)
+        else:
+            start = request.from_index
+            page = await asyncio.to_thread(query.ascending, log, wanted, start, position.size, limit, until)
+        return to_entries(page, position)
+
+    async def FollowEntries(
+        self, request: pb.FollowEntriesRequest, context: Context
+    ) -> AsyncIterator[pb.FollowEntriesResponse]:
+        """Entries as they come, until the client leaves or may no longer."""
+        inbound, wanted = inbound_of(context), query.filter_of(request)
+        if request.from_index < 0:
+            raise InvalidInput("from_index is not negative")
+        await self._caught_up(inbound, "FollowEntries")
+        if self._followers >= MAX_FOLLOWERS:
+            raise Overloaded("too many follow the audit log here")
+        self._followers += 1
+        try:
+            index = request.from_index if request.HasField("from_index") else self._replica.position.size
+            async for answer in self._follow(inbound, wanted, index):
+                yield answer
+        finally:
+            self._followers -= 1
+
+    async def _follow(
+        self, inbound: Inbound, wanted: query.Filter, index: int
+    ) -> AsyncIterator[pb.FollowEntriesResponse]:
+        log = self._replica.log
+        while True:
+            size = self._replica.position.size
+            until = time.monotonic() + _AGAIN
+            page = await asyncio.to_thread(query.ascending, log, wanted, index, size, MAX_LIMIT, until)
+            index = max(index, size) if page.next_index is None else page.next_index
+            await self._let_in_again(inbound)
+            for line in page.lines:
+                yield pb.FollowEntriesResponse(entry=to_entry(line))
+            if index >= self._replica.position.size:
+                await self._replica.grown(index, _QUIET)
+
+    async def GetCheckpoint(
+        self, request: pb.GetCheckpointRequest, context: Context
+    ) -> pb.GetCheckpointResponse:
+        """A signed statement of the log, which holds everything acknowledged before the call."""
+        inbound = inbound_of(context)
+        await self._caught_up(inbound, "GetCheckpoint")
+        note, told = await self._signed(self._replica.position.size, inbound.deadline)
+        return pb.GetCheckpointResponse(checkpoint=note, size=told.size, root_hash=told.root)
+
+    async def GetProof(self, request: pb.GetProofRequest, context: Context) -> pb.GetProofResponse:
+        """That an entry is in the log, or that the log only grew, up to a signed checkpoint."""
+        if not (request.HasField("index") or request.HasField("from_size")):
+            raise InvalidInput("index names an entry, from_size an older log: one of them is needed")
+        inbound = inbound_of(context)
+        await self._caught_up(inbound, "GetProof")
+        held = self._replica.position.size
+        size = request.size if request.HasField("size") else held
+        if not 0 < size <= held:
+            raise InvalidInput("the log never had this size", size=str(held))
+        if request.HasField("index") and not 0 <= request.index < size:
+            raise InvalidInput("index is that of an entry below size")
+        if request.HasField("from_size") and not 0 <= request.from_size <= size:
+            raise InvalidInput("from_size is at most size")
+        note, told = await self._signed(size, inbound.deadline)
+        if told.size > self._replica.log.size:
+            raise DependencyDown("this replica has not got as far as the newest checkpoint")
+        try:
+            return await asyncio.to_thread(self._prove, request, size, note, told)
+        except Unproved as fault:
+            self._replica.doubt(f"the hashes do not prove the log: {fault}")
+            raise DependencyDown("this replica's audit log is in trouble") from None
+
+    async def GetPublicKey(
+        self, request: pb.GetPublicKeyRequest, context: Context
+    ) -> pb.GetPublicKeyResponse:
+        """What checkpoints are verified with."""
+        await self._authorize(inbound_of(context), "GetPublicKey", "read")
+        keys = self._keys.require()
+        return pb.GetPublicKeyResponse(
+            public_key=to_pem(keys.signing.public),
+            verifier_key=verifier_key(keys.origin, keys.signing.public),
+        )
 
     async def ExportKey(self, request: pb.ExportKeyRequest, context: Context) -> pb.ExportKeyResponse:
         """The chain's keys, for `strongbox-verify --key-file`; the audit record of it is committed first."""
         await self._authorize(inbound_of(context), "ExportKey", "sudo")
-        return pb.ExportKeyResponse(key=format_key(self._key.require()))
+        try:
+            keys = await self._keys.open()  # a term that was announced a moment ago is among them
+        except EtcdError:
+            raise NoQuorum from None
+        return pb.ExportKeyResponse(key=format_keys(keys.chain))
+
+    async def RotateAuditKey(
+        self, request: pb.RotateAuditKeyRequest, context: Context
+    ) -> pb.RotateAuditKeyResponse:
+        """Put a new HMAC key in the transaction of the record that announces it."""
+        inbound = inbound_of(context)
+        term = max(self._keys.require().chain) + 1
+        made = await self._new_key(term)
+
+        def decide(view: View) -> None:
+            self._guard.require(view, inbound, "sudo", POLICY_PATH)
+            key = keyspace.audit_key(term)
+            if view.get(key).value is not None:
+                raise VersionMismatch("another rotation came first")
+            view.put(key, made)
+            if view.draft is not None:
+                view.draft.version = term
+
+        draft = draft_of(inbound, ROTATE, POLICY_PATH)
+        await self._pipeline.submit(Work(decide, draft, inbound.deadline))
+        return pb.RotateAuditKeyResponse(term=term)
+
+    # letting in -----------------------------------------------------------------------------------
 
     async def _authorize(self, inbound: Inbound, op: str, capability: str) -> int:
         """Check and record the call; returns the revision of its record."""
@@ -67,59 +206,51 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         work = Work(decide, draft_of(inbound, op, POLICY_PATH), inbound.deadline)
         return (await self._pipeline.submit(work)).revision
 
-    async def _caught_up(self, revision: int, deadline: float) -> None:
+    async def _let_in_again(self, inbound: Inbound) -> None:
+        """Check, without a record, that the token may still read."""
+        now = replace(inbound, deadline=time.monotonic() + _AGAIN)
+
+        def decide(view: View) -> None:
+            self._guard.require(view, now, "read", POLICY_PATH)
+
+        await self._pipeline.submit(Work(decide, None, now.deadline))
+
+    async def _caught_up(self, inbound: Inbound, op: str) -> None:
+        """Let in whoever may read, and wait for the log. Raises DependencyDown."""
+        revision = await self._authorize(inbound, op, "read")
+        if not self._replica.healthy:
+            raise DependencyDown("this replica's audit log is in trouble")
         try:
-            await self._replica.reached(revision, deadline - _MARGIN)
+            await self._replica.reached(revision, inbound.deadline - _MARGIN)
         except TimeoutError:
             raise DependencyDown("the audit log has not caught up in time") from None
 
-    def _list(self, request: pb.ListEntriesRequest, limit: int) -> pb.ListEntriesResponse:
-        """Read the log (blocking)."""
-        position = self._replica.position
-        answer = pb.ListEntriesResponse(head=pb.Head(index=position.size - 1, hmac=position.hmac))
-        for line in self._replica.log.read(request.from_index):
-            entry = parse_line(line)
-            if entry.index >= position.size:  # on disk, but not yet computed again after a restart
-                break
-            if is_wanted(entry, request):
-                answer.entries.append(to_proto(entry))
-            if len(answer.entries) == limit:
-                break
-        return answer
+    # proving --------------------------------------------------------------------------------------
+
+    async def _signed(self, size: int, deadline: float) -> tuple[str, Checkpoint]:
+        try:
+            return await self._publisher.publish(size, deadline - _MARGIN)
+        except EtcdError:
+            raise NoQuorum from None
+        except Forked as fault:
+            self._replica.doubt(str(fault))
+            raise DependencyDown("this replica's audit log is in trouble") from None
+
+    def _prove(
+        self, request: pb.GetProofRequest, size: int, note: str, told: Checkpoint
+    ) -> pb.GetProofResponse:
+        """Blocking."""
+        log = self._replica.log
+        signed = proving.prove_signed(log, size, told)
+        entry = proving.prove_entry(log, request.index, size) if request.HasField("index") else None
+        older = proving.prove_growth(log, request.from_size, size) if request.HasField("from_size") else None
+        return to_proof(note, signed, entry, older)
 
 
 def limit_of(request: pb.ListEntriesRequest) -> int:
     """How many entries are asked for. Raises InvalidInput."""
-    if request.from_index < 0:
-        raise InvalidInput("from_index is not negative")
+    if request.from_index < 0 or request.before_index < 0:
+        raise InvalidInput("an index is not negative")
     if not 0 <= request.limit <= MAX_LIMIT:
         raise InvalidInput(f"limit is 1 to {MAX_LIMIT}")
     return request.limit or DEFAULT_LIMIT
-
-
-def is_wanted(entry: Entry, request: pb.ListEntriesRequest) -> bool:
-    """Whether the filters that are given all match."""
-    wanted = ((request.path, entry.path), (request.accessor, entry.accessor), (request.op, entry.op))
-    return all(not asked or asked == stands for asked, stands in wanted)
-
-
-def to_proto(entry: Entry) -> pb.Entry:
-    """The entry on the wire."""
-    stamp = Timestamp()
-    stamp.FromJsonString(entry.ts)
-    return pb.Entry(
-        index=entry.index,
-        ts=stamp,
-        request_id=entry.request_id,
-        accessor=entry.accessor,
-        op=entry.op,
-        path=entry.path,
-        version=entry.version,
-        outcome=entry.outcome,
-        reason=entry.reason,
-        client=entry.client,
-        producer=entry.producer,
-        producer_seq=entry.producer_seq,
-        prev_hmac=entry.prev_hmac,
-        hmac=entry.hmac,
-    )

@@ -1,4 +1,5 @@
-"""The audit duty, done by one replica at a time: every second put the cluster's time and trim the outbox.
+"""The audit duty, done by one replica at a time: every second put the cluster's time and trim the outbox,
+every ten seconds sign a checkpoint, and close the cursors of producers that are gone (`closing`).
 
 Every transaction compares the duty's term and the very key it moves (cluster/time, audit/mark), so neither a
 deposed holder nor an attempt that arrives late changes anything.
@@ -24,8 +25,13 @@ from dataclasses import dataclass
 
 import structlog
 
-from services.audit.replica import BEGINNING, Position, Replica
+from services.audit.closing import Closing, incarnations_of
+from services.audit.positions import BEGINNING, Position
+from services.audit.publishing import Forked, Publisher
+from services.audit.replica import Replica
+from services.audit.segments import Broken
 from strongbox.clock import Clock
+from strongbox.errors import Sealed
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, Etcd, rows_of
@@ -33,6 +39,7 @@ from strongbox.store.election import Deposed, Term
 from strongbox.store.errors import EtcdError
 
 PERIOD = 1.0  # seconds
+SIGN_EVERY = 10.0  # seconds
 _MAX_PRODUCERS = 200  # range deletions in one transaction
 _DEADLINE = 0.9  # seconds for one transaction
 CLOCK_AGE = 6_000  # milliseconds; sessions write their clock every 5 s
@@ -53,6 +60,8 @@ class Seen:
     records: tuple[KV, ...]
     slots: tuple[KV, ...]
     clocks: tuple[int, ...]
+    cursors: tuple[KV, ...] = ()
+    incarnations: frozenset[str] = frozenset()
 
     @property
     def mark_position(self) -> Position:
@@ -63,42 +72,81 @@ class Seen:
 class Trimming:
     """The duty's work, for one replica of the chain."""
 
-    def __init__(self, etcd: Etcd, replica: Replica, clock: Clock, node_id: str) -> None:
+    def __init__(
+        self, etcd: Etcd, replica: Replica, clock: Clock, node_id: str, publisher: Publisher | None = None
+    ) -> None:
+        self.alarm = ""
+        self._publisher = publisher
+        self._closing = Closing()
+        self._signed_at = 0.0
         self._etcd = etcd
         self._replica = replica
         self._clock = clock
         self._own_report = keyspace.AUDIT_REPLICAS + node_id.encode()
-        self._backlog = -1
+        self.backlog = -1
 
     async def work(self, term: Term) -> None:
         """Until deposed. Raises Deposed when a transaction's fence fails."""
         put_at: float | None = None
+        self.backlog, self._closing = -1, Closing()
+        try:
+            await self._work(term, put_at)
+        finally:
+            self.alarm = ""
+
+    async def _work(self, term: Term, put_at: float | None) -> None:
         while True:
             started = time.monotonic()
             try:
                 seen = await self._look()
                 put_at = await self._put_time(term, seen, put_at)
                 await self._trim(term, seen)
+                await self._close(term, seen)
+                await self._sign(term)
+                self.alarm = ""
             except EtcdError as error:
                 _log.warning("the audit duty waits for etcd", why=str(error))
-            except Diverged as fault:
+            except (Diverged, Forked) as fault:
+                self.alarm = f"audit replicas differ: {fault}"
                 _log.critical("audit replicas differ: trimming has stopped", why=str(fault))
+            except (Broken, OSError, Sealed) as error:
+                _log.warning("the audit duty waits for its log", why=type(error).__name__)
             await asyncio.sleep(max(0.0, started + PERIOD - time.monotonic()))
 
     async def _look(self) -> Seen:
         """Read all that the duty decides from, keys only where values may be large."""
-        prefixes = (keyspace.AUDIT_REPLICAS, keyspace.OUTBOX, keyspace.AUDIT_SLOTS)
+        whole = (keyspace.AUDIT_REPLICAS, keyspace.PRODUCERS, keyspace.NODES)
+        keys_only = (keyspace.OUTBOX, keyspace.AUDIT_SLOTS)
         ranges = [
-            txn.range_(prefix, keyspace.prefix_end(prefix), keys_only=prefix != keyspace.AUDIT_REPLICAS)
-            for prefix in prefixes
+            *(txn.range_(prefix, keyspace.prefix_end(prefix)) for prefix in whole),
+            *(txn.range_(prefix, keyspace.prefix_end(prefix), keys_only=True) for prefix in keys_only),
         ]
-        nodes = txn.range_(keyspace.NODES, keyspace.prefix_end(keyspace.NODES))
         singles = [txn.range_(keyspace.CLUSTER_TIME), txn.range_(keyspace.AUDIT_MARK)]
-        request = txn.txn([], [*singles, *ranges, nodes])
+        request = txn.txn([], [*singles, *ranges])
         reply = await self._etcd.transact(request, deadline=time.monotonic() + _DEADLINE, idempotent=True)
         found = [rows_of(part.response_range) for part in reply.responses]
         first, mark = next(iter(found[0]), None), next(iter(found[1]), None)
-        return Seen(first, mark, found[2], found[3], found[4], clocks=clocks_of(found[5]))
+        reports, cursors, nodes, records, slots = found[2:]
+        return Seen(
+            first, mark, reports, records, slots, clocks_of(nodes), cursors, frozenset(incarnations_of(nodes))
+        )
+
+    async def _sign(self, term: Term) -> None:
+        """Every so often, sign what there is; what is unchanged is signed already."""
+        size, now = self._replica.position.size, time.monotonic()
+        if self._publisher is None or not size or now < self._signed_at + SIGN_EVERY:
+            return
+        await self._publisher.publish(size, now + _DEADLINE, [term.compare()])
+        self._signed_at = now
+
+    async def _close(self, term: Term, seen: Seen) -> None:
+        """Remove the cursors of producers that are gone, each under the compare that it has not moved."""
+        for row in self._closing.due(seen.cursors, seen.incarnations, seen.records, time.monotonic()):
+            still = txn.mod_is(row.key, row.mod_revision)
+            if await self._commit(term, [still], [txn.delete(row.key)]):
+                _log.info(
+                    "a producer that is gone is closed", producer=row.key.decode(), batch=row.value.decode()
+                )
 
     # time -----------------------------------------------------------------------------------------
 
@@ -133,12 +181,12 @@ class Trimming:
         """Free slots whose record is chained, and publish how much is left."""
         operations = [txn.delete(row.key) for row in seen.slots if row.mod_revision <= mark.revision]
         left = sum(row.mod_revision > mark.revision for row in seen.records)
-        if left != self._backlog:
+        if left != self.backlog:
             backlog = storage.Backlog(records=left).SerializeToString()
             operations.append(txn.put(keyspace.AUDIT_BACKLOG, backlog))
         if operations:
             await self._commit(term, [], operations)
-        self._backlog = left
+        self.backlog = left
 
     def _require_agreement(self, reports: dict[bytes, Position]) -> None:
         """Every report that the holder's log reaches is what that log says. Blocking. Raises Diverged."""
@@ -149,15 +197,19 @@ class Trimming:
 
     async def _commit(
         self, term: Term, compares: Sequence[txn.Compare], operations: Sequence[txn.RequestOp]
-    ) -> None:
-        """One fenced transaction. Another compare may fail by our own earlier attempt: the term's decides."""
+    ) -> bool:
+        """One fenced transaction; whether it was carried out.
+
+        Another compare may fail by our own earlier attempt: the term's decides.
+        """
         request = txn.txn([term.compare(), *compares], operations, [txn.range_(term.key)])
         reply = await self._etcd.transact(request, deadline=time.monotonic() + _DEADLINE, idempotent=True)
         if reply.succeeded:
-            return
+            return True
         rows = rows_of(reply.responses[0].response_range)
         if not rows or rows[0].mod_revision != term.fence:
             raise Deposed(f"term {term.number} of the audit duty is over")
+        return False
 
 
 def next_time(known_ms: int, clock_ms: int, elapsed_ms: int | None, clocks: Sequence[int] = ()) -> int:

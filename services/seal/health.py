@@ -140,8 +140,14 @@ class Health:
             mine = replica.node == self._node
             live = mine or (replica.live and fresh is not None)
             sealed = self._is_sealed if mine else not (live and replica.holds)
-            found.append(pb.NodeHealth(id=replica.node, live=live, sealed=sealed))
+            trouble = _trouble_of(known.sessions.get(f"audit/{replica.node}", b"")) if known else ""
+            found.append(pb.NodeHealth(id=replica.node, live=live, sealed=sealed, audit_trouble=trouble))
         return found
+
+
+def _trouble_of(presence: bytes) -> str:
+    """What a process says is wrong with it; "" when nothing is, or when it is away."""
+    return str(json.loads(presence).get("trouble", "")) if presence else ""
 
 
 def _is_unsealed(presence: bytes) -> bool:

@@ -1,14 +1,39 @@
-"""The tamper-evident log."""
+"""The tamper-evident log: reading it, following it, and not having to believe the service about it.
+
+A checkpoint is worth what its public key is: keep the key (`public_key`, once, by a way you trust) and give
+it to `checkpoint` and `prove`, which then verify the signature, and that the log only grew since a
+checkpoint you kept.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from strongbox.audit.v1 import audit_service_pb2 as pb
 from strongbox.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from strongbox.client.wire import Wire
+from strongbox.crypto.signing import from_pem
+from strongbox.errors import Internal, InvalidInput, NotInitialized, Sealed, StrongBoxError, Unavailable
+from strongbox.trail.checkpoint import BadCheckpoint, verify
+from strongbox.trail.checkpoint import Checkpoint as Told
+from strongbox.trail.merkle import is_consistent, is_included
 
 PAGE = 1000  # entries; the most that the service gives at once
+_REOPEN = 0.5  # seconds between two tries to go on following
+
+
+class LogForged(Internal):
+    """What the service says of the log is not what was signed."""
+
+
+class Checkpoint(NamedTuple):
+    """A signed note, and what it says: `size` entries under this Merkle root (32 bytes)."""
+
+    note: str
+    size: int
+    root: bytes
 
 
 class Audit:
@@ -19,25 +44,120 @@ class Audit:
         self._stub = AuditServiceStub(wire.channel)
 
     def page(
-        self, from_index: int = 0, limit: int = 0, *, path: str = "", accessor: str = "", op: str = ""
-    ) -> pb.ListEntriesResponse:
-        """Entries from an index on, and the head of the chain; 100 unless `limit` says more."""
+        self, from_index: int = 0, limit: int = 0, *, path: str = "", accessor: str = "", op: str = "",
+        path_prefix: str = "", outcome: str = "", since: str = "", until: str = "",
+        newest_first: bool = False, before_index: int | None = None,
+    ) -> pb.ListEntriesResponse:  # fmt: skip
+        """Entries from an index on (with `newest_first` below `before_index`), and the head of the chain.
+
+        100 unless `limit` says more; where to go on is in `next_index`, if anything is left.
+        """
         request = pb.ListEntriesRequest(
-            from_index=from_index, limit=limit, path=path, accessor=accessor, op=op
-        )
+            from_index=from_index, limit=limit, path=path, accessor=accessor, op=op, path_prefix=path_prefix,
+            outcome=outcome, since=since, until=until, newest_first=newest_first, before_index=before_index,
+        )  # fmt: skip
         return self._wire.call(self._stub.ListEntries, request)
 
     def entries(
-        self, from_index: int = 0, *, path: str = "", accessor: str = "", op: str = ""
-    ) -> Iterator[pb.Entry]:
+        self, from_index: int = 0, *, path: str = "", accessor: str = "", op: str = "",
+        path_prefix: str = "", outcome: str = "", since: str = "", until: str = "",
+    ) -> Iterator[pb.Entry]:  # fmt: skip
         """All entries that match, up to the newest, page by page as they are asked for."""
         while True:
-            page = self.page(from_index, PAGE, path=path, accessor=accessor, op=op)
+            page = self.page(
+                from_index, PAGE, path=path, accessor=accessor, op=op, path_prefix=path_prefix,
+                outcome=outcome, since=since, until=until,
+            )  # fmt: skip
             yield from page.entries
-            if len(page.entries) < PAGE:
+            if not page.HasField("next_index"):
                 return
-            from_index = page.entries[-1].index + 1
+            from_index = page.next_index
+
+    def follow(
+        self, from_index: int | None = None, *, path: str = "", accessor: str = "", op: str = "",
+        path_prefix: str = "", outcome: str = "",
+    ) -> Iterator[pb.Entry]:  # fmt: skip
+        """Entries as they come, for ever, over broken connections; none is left out or repeated.
+
+        Ends with an error when the token may no longer, or the cluster is sealed.
+        """
+        while True:
+            request = pb.FollowEntriesRequest(
+                from_index=from_index, path=path, accessor=accessor, op=op, path_prefix=path_prefix,
+                outcome=outcome,
+            )  # fmt: skip
+            try:
+                for answer in self._wire.stream(self._stub.FollowEntries, request):
+                    from_index = answer.entry.index + 1
+                    yield answer.entry
+            except StrongBoxError as error:
+                # Before anything was told nobody knows from where to go on.
+                if from_index is None or not _is_broken(error):
+                    raise
+            time.sleep(_REOPEN)
+
+    def public_key(self) -> str:
+        """What checkpoints are verified with, as PEM."""
+        return self._wire.call(self._stub.GetPublicKey, pb.GetPublicKeyRequest()).public_key
+
+    def checkpoint(self, public_key: str = "", since: str = "") -> Checkpoint:
+        """The newest checkpoint, which holds all that was acknowledged before the call.
+
+        `public_key`: PEM; the signature is verified. `since`: a note kept from before; that the log only grew
+        since is verified too (needs the key). Raises LogForged, InvalidInput.
+        """
+        answer = self._wire.call(self._stub.GetCheckpoint, pb.GetCheckpointRequest())
+        if not public_key:
+            return Checkpoint(answer.checkpoint, answer.size, answer.root_hash)
+        told = _verified(answer.checkpoint, public_key)
+        if since:
+            old = _verified(since, public_key)
+            if old.origin != told.origin or old.size > told.size:
+                raise LogForged("the log is shorter than, or another than, the one of the checkpoint kept")
+            self._require_growth(old, told)
+        return Checkpoint(answer.checkpoint, told.size, told.root)
+
+    def prove(self, index: int, public_key: str) -> Checkpoint:
+        """Have it proved that entry `index` is in the log; the checkpoint that it is in. Raises LogForged."""
+        answer = self._wire.call(self._stub.GetProof, pb.GetProofRequest(index=index))
+        told = _verified(answer.checkpoint, public_key)
+        path, size, root = list(answer.inclusion_path), answer.size, answer.root_hash
+        if answer.index != index or not is_included(index, size, answer.leaf_hash, path, root):
+            raise LogForged(f"entry {index} is not proved")
+        if not is_consistent(size, told.size, root, told.root, list(answer.checkpoint_path)):
+            raise LogForged("the proof does not lead to the signed checkpoint")
+        return Checkpoint(answer.checkpoint, told.size, told.root)
+
+    def rotate_key(self) -> int:
+        """A new HMAC key for what is recorded from now on; its term."""
+        return self._wire.call(self._stub.RotateAuditKey, pb.RotateAuditKeyRequest()).term
 
     def export_key(self) -> str:
         """The chain's HMAC keys, one file's worth for `strongbox-verify --key-file`. Itself audited."""
         return self._wire.call(self._stub.ExportKey, pb.ExportKeyRequest(), slow=True).key
+
+    def _require_growth(self, old: Told, told: Told) -> None:
+        if not old.size:
+            return
+        request = pb.GetProofRequest(from_size=old.size, size=told.size)
+        answer = self._wire.call(self._stub.GetProof, request)
+        if not is_consistent(old.size, told.size, old.root, told.root, list(answer.consistency_path)):
+            raise LogForged("the log is not the one that was signed before: it was written anew")
+
+
+def _verified(note: str, public_key: str) -> Told:
+    try:
+        public = from_pem(public_key)
+    except ValueError:
+        raise InvalidInput("this is not an Ed25519 public key in PEM") from None
+    try:
+        return verify(note, public)
+    except BadCheckpoint as fault:
+        raise LogForged(str(fault)) from None
+
+
+def _is_broken(error: StrongBoxError) -> bool:
+    """Whether a stream ended for want of a connection or of a replica, and not because it was refused."""
+    if isinstance(error, Unavailable):
+        return not isinstance(error, Sealed | NotInitialized)
+    return "request_id" not in error.metadata  # no service said this

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 
 def presence_of(runtime: Runtime) -> bytes:
-    """JSON: node, service, address (host:port to call it at), pid, clock_ms (its own), healthy, unsealed.
+    """JSON: node, service, address (host:port to call it at), pid, clock_ms (its own), healthy, unsealed,
+    incarnation (the audit producer's), trouble (what is wrong with it, "" if nothing is).
 
     `unsealed`: whether it has the record keys; false for the seal service, whose replicas say that elsewhere.
     """
@@ -23,5 +24,7 @@ def presence_of(runtime: Runtime) -> bytes:
         "clock_ms": runtime.clock.now_ms(),
         "healthy": runtime.health.serving,
         "unsealed": runtime.is_unsealed,
+        "incarnation": runtime.journal.incarnation,
+        "trouble": runtime.trouble,
     }
     return json.dumps(told).encode()

@@ -41,6 +41,7 @@ class Runtime:
         self.clock: Clock = clock or SystemClock()
         self.stopping = asyncio.Event()
         self.failed = False
+        self.trouble = ""  # told in the session key
         self.restarting = False
         tls = Tls.read(settings.tls_ca, settings.tls_cert, settings.tls_key)
         self.etcd = Etcd(settings.etcd_endpoints, tls)

@@ -32,6 +32,10 @@ class Cursor:
         """A batch landed."""
         self.batch, self.revision = batch, revision
 
+    def begin_anew(self) -> None:
+        """The journal has a new cursor key, which is not there yet."""
+        self.at(0, 0)
+
     def found(self, row: KV) -> None:
         """etcd says where the cursor is."""
         self.at(int(row.value.split(b":")[0]), row.mod_revision)

@@ -39,6 +39,9 @@ class Journal(Protocol):
     def cursor_key(self) -> bytes:
         """The key that every batch of this producer moves."""
 
+    def begin_anew(self) -> None:
+        """The cursor was removed, because this producer was believed gone: go on as another one."""
+
     def batch_prefix(self, batch: int) -> bytes:
         """The prefix of all records of a batch."""
 

@@ -53,6 +53,9 @@ LEASES_FOLLOWED = ROOT + b"lease/followed"
 OUTBOX = ROOT + b"audit/outbox/"
 PRODUCERS = ROOT + b"audit/producers/"
 AUDIT_KEY = ROOT + b"audit/key"
+AUDIT_KEYS = ROOT + b"audit/keys/"
+AUDIT_SIGNING_KEY = ROOT + b"audit/signing-key"
+AUDIT_CHECKPOINT = ROOT + b"audit/checkpoint"
 AUDIT_MARK = ROOT + b"audit/mark"
 AUDIT_REPLICAS = ROOT + b"audit/replicas/"
 AUDIT_SLOTS = ROOT + b"audit/slots/"
@@ -129,6 +132,11 @@ def read_lease(lease_id: str) -> bytes:
 def cursor(service: str, incarnation: str) -> bytes:
     """A producer's cursor: value `<batch>:<attempt nonce>`, moved by every batch."""
     return PRODUCERS + f"{service}/{incarnation}".encode()
+
+
+def audit_key(term: int) -> bytes:
+    """An HMAC key of the audit chain, enveloped; the first one is made at init."""
+    return AUDIT_KEY if term == 1 else AUDIT_KEYS + b"%08d" % term
 
 
 def outbox_batch(service: str, incarnation: str, batch: int) -> bytes:

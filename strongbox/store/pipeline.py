@@ -231,8 +231,7 @@ class Pipeline:
     async def _cursor_moved(self, attempt: Attempt, rows: Sequence[KV], asked: float) -> None:
         """An earlier attempt landed: of this batch, its answer lost, or of an abandoned one."""
         if not rows:
-            for item in attempt.items:
-                item.fail(Internal("the producer's cursor is gone"))
+            self._begin_anew(attempt.items)
             return
         self._cursor.found(rows[0])
         if rows[0].value == b"%d:%s" % (attempt.number, attempt.nonce.encode()):
@@ -241,6 +240,14 @@ class Pipeline:
         for item in attempt.items:
             item.again(fresh=True)
         self._requeue(attempt.items)
+
+    def _begin_anew(self, items: Sequence[Item]) -> None:
+        """The cursor was removed: nothing under way can take effect any more, only what already has."""
+        _log.warning("the producer's cursor is gone; going on as a new incarnation")
+        self._journal.begin_anew()
+        self._cursor.begin_anew()
+        for item in items:
+            item.expire()
 
     async def _recover(self, attempt: Attempt, asked: float) -> None:
         """This batch landed: its records say which parts did; parts without a record are decided again."""

@@ -2,6 +2,8 @@
 
 * One producer is one process: `<service>/<incarnation>`, the incarnation being 16 random hex digits of this
   start.
+* An incarnation ends with its process; the audit duty then removes its cursor. A process that was believed
+  gone and was not (stopped for a minute) goes on as a new incarnation.
 * One etcd record holds the operations of one part of one batch, in order, at
   `audit/outbox/<service>/<incarnation>/<batch:016d>/<part:04d>`; the producer's cursor counts the batches
   without gaps, so audit replicas see every one that is missing.
@@ -36,13 +38,21 @@ class Outbox:
     def __init__(self, service: str, incarnation: str | None = None) -> None:
         self.service = service
         self.incarnation = incarnation or new_incarnation()
-        self.cursor_key = keyspace.cursor(service, self.incarnation)
         self.bound = Bound()
+
+    @property
+    def cursor_key(self) -> bytes:
+        """The key that every batch of this producer moves."""
+        return keyspace.cursor(self.service, self.incarnation)
 
     @property
     def producer(self) -> str:
         """What entries name: `<service>/<incarnation>`."""
         return f"{self.service}/{self.incarnation}"
+
+    def begin_anew(self) -> None:
+        """The audit duty closed this incarnation, which was silent for too long: take another."""
+        self.incarnation = new_incarnation()
 
     def require_room(self) -> None:
         """Raise `Overloaded` when the outbox is full (see strongbox.trail.bound)."""

@@ -174,6 +174,15 @@ BAD: dict[str, list[Bad]] = {
     "RevokeLease": _each("id", IDS, "NOT_FOUND"),
     "ListEntries": [
         ({"from_index": -1}, INVALID), ({"limit": -1}, INVALID), ({"limit": 1001}, INVALID),
+        ({"before_index": -1}, INVALID),
+        *_each("since", ["yesterday", "2026-01-31", "2026-01-31T12:00:00", "9" * 300], INVALID),
+        *_each("until", ["0", "2026-13-01T00:00:00Z"], INVALID),
+    ],
+    "FollowEntries": [({"from_index": -1}, INVALID)],
+    "GetProof": [
+        ({}, INVALID), *_each("index", [-1, 2**31 - 1], INVALID),
+        *_each("size", [-1, 0, 2**31 - 1], INVALID, index=0), ({"index": 2, "size": 2}, INVALID),
+        *_each("from_size", [-1, 2**31 - 1], INVALID), ({"from_size": 3, "size": 2}, INVALID),
     ],
     "Unseal": _each("share", ["", "nonsense", "A" * 46, "A" * 5000], "any"),
     "Initialize": _each("shares", [-1, 256], "any"),
@@ -185,6 +194,7 @@ WITHOUT_INPUT = {
     "ReadKubernetesConfig",
     # Whatever is wrong with it, it is one and the same refusal (below).
     "LoginAppRole",
+    "GetCheckpoint", "GetPublicKey", "RotateAuditKey",
 }  # fmt: skip
 
 WRONG_TYPES: list[tuple[str, str, str]] = [

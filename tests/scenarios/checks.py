@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.scenarios import s0_init, s1_unseal, s2_secrets, s3_policy, s4_revocation
+from tests.scenarios import s0_init, s1_unseal, s2_secrets, s3_policy, s4_revocation, s9_audit
 from tests.scenarios.world import World
 
 
@@ -113,9 +113,11 @@ CHECKS = (
     Check(
         "S9", 1, "audit tamper",
         "change, delete, insert or reorder one entry: strongbox-verify exits 1 and names the index",
+        s9_audit.tampered_entries_are_named,
     ),
     Check(
         "S9", 2, "audit tamper",
         "truncation and rollback are caught against a checkpoint; the intact log verifies",
+        s9_audit.cut_off_logs_are_caught,
     ),
 )  # fmt: skip

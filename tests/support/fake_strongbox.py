@@ -20,6 +20,7 @@ from strongbox.audit.v1 import audit_service_pb2 as audit_pb
 from strongbox.audit.v1 import audit_service_pb2_grpc as audit_grpc
 from strongbox.auth.v1 import auth_service_pb2 as auth_pb
 from strongbox.auth.v1 import auth_service_pb2_grpc as auth_grpc
+from strongbox.crypto.signing import SigningKey, to_pem
 from strongbox.errors import (
     NotFound,
     RepeatedShare,
@@ -37,12 +38,32 @@ from strongbox.lease.v1 import lease_service_pb2_grpc as lease_grpc
 from strongbox.rpc.statuses import to_answer, to_status
 from strongbox.seal.v1 import seal_service_pb2 as seal_pb
 from strongbox.seal.v1 import seal_service_pb2_grpc as seal_grpc
+from strongbox.trail.checkpoint import Checkpoint, origin_of, sign
+from strongbox.trail.merkle import Frontier, leaf_hash, prove_consistency, prove_inclusion, stored_place
 
 TOKEN = "sbt_good"
 SHARES = ("c2hhcmUtMQ", "c2hhcmUtMg", "c2hhcmUtMw")
 REQUEST_ID = "7d9f0c1e-0000-4000-8000-000000000001"
 CREATED = Timestamp(seconds=1_700_000_000)
 KEY_FILE = "1:" + "ab" * 32 + "\n"
+
+
+class FakeLog:
+    """A Merkle tree over numbers, and a key to sign it with."""
+
+    def __init__(self, size: int = 0) -> None:
+        self.key = SigningKey(bytes(32))
+        self.frontier, self.row = Frontier(), list[bytes]()
+        self.grow(size)
+
+    def grow(self, size: int) -> None:
+        """Until it has so many leaves."""
+        while self.frontier.size < size:
+            self.row += self.frontier.add(leaf_hash(b"%d" % self.frontier.size))
+
+    def checkpoint(self) -> Checkpoint:
+        """What it says of itself."""
+        return Checkpoint(origin_of("fake"), self.frontier.size, self.frontier.root())
 
 
 @dataclass
@@ -56,6 +77,7 @@ class World:
     accessors: list[str] = field(default_factory=list)
     revoked: list[str] = field(default_factory=list)
     entries: int = 0
+    log: FakeLog = field(default_factory=FakeLog)
     failure: StrongBoxError | None = None
     delay: float = 0.0
     page: int = 2
@@ -362,7 +384,49 @@ class FakeAudit(audit_grpc.AuditServiceServicer):
             audit_pb.Entry(index=index, op="ReadSecret", path="secret/a", outcome="ok")
             for index in range(request.from_index, last)
         ]
-        return audit_pb.ListEntriesResponse(entries=entries, head=audit_pb.Head(index=self.world.entries - 1))
+        return audit_pb.ListEntriesResponse(
+            entries=entries,
+            head=audit_pb.Head(index=self.world.entries - 1),
+            next_index=last if last < self.world.entries else None,
+        )
+
+    def FollowEntries(self, request: Any, context: Any) -> Iterator[audit_pb.FollowEntriesResponse]:
+        """Entries 0 to 4; the stream breaks after each third."""
+        self.world.admit("FollowEntries", request, context)
+        left = range(request.from_index, 5)
+        for index in left[:3]:
+            yield audit_pb.FollowEntriesResponse(entry=audit_pb.Entry(index=index, op="ReadSecret"))
+        refuse(context, Unavailable() if left[3:] else Unauthenticated())
+
+    def GetCheckpoint(self, request: Any, context: Any) -> audit_pb.GetCheckpointResponse:
+        self.world.admit("GetCheckpoint", request, context)
+        told = self.world.log.checkpoint()
+        return audit_pb.GetCheckpointResponse(
+            checkpoint=sign(told, self.world.log.key), size=told.size, root_hash=told.root
+        )
+
+    def GetProof(self, request: Any, context: Any) -> audit_pb.GetProofResponse:
+        self.world.admit("GetProof", request, context)
+        log, told = self.world.log, self.world.log.checkpoint()
+        answer = audit_pb.GetProofResponse(
+            size=told.size, root_hash=told.root, checkpoint=sign(told, log.key)
+        )
+        if request.HasField("index"):
+            answer.index, answer.leaf_hash = request.index, log.row[stored_place(0, request.index)]
+            answer.inclusion_path.extend(prove_inclusion(request.index, told.size, log.row.__getitem__))
+        if request.HasField("from_size"):
+            answer.from_size = request.from_size
+            path = prove_consistency(request.from_size, told.size, log.row.__getitem__)
+            answer.consistency_path.extend(path)
+        return answer
+
+    def GetPublicKey(self, request: Any, context: Any) -> audit_pb.GetPublicKeyResponse:
+        self.world.admit("GetPublicKey", request, context)
+        return audit_pb.GetPublicKeyResponse(public_key=to_pem(self.world.log.key.public))
+
+    def RotateAuditKey(self, request: Any, context: Any) -> audit_pb.RotateAuditKeyResponse:
+        self.world.admit("RotateAuditKey", request, context)
+        return audit_pb.RotateAuditKeyResponse(term=2)
 
     def ExportKey(self, request: Any, context: Any) -> audit_pb.ExportKeyResponse:
         self.world.admit("ExportKey", request, context)

@@ -86,6 +86,11 @@ FIELDS: dict[str, dict[str, Any]] = {
     "RevokeLease": {"id": "0" * 32},
     "ListEntries": {},
     "ExportKey": {},
+    "FollowEntries": {"from_index": 0},
+    "GetCheckpoint": {},
+    "GetProof": {"index": 0},
+    "GetPublicKey": {},
+    "RotateAuditKey": {},
 }
 
 

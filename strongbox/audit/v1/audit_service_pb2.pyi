@@ -28,6 +28,12 @@ class ListEntriesRequest(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     ACCESSOR_FIELD_NUMBER: _builtins.int
     OP_FIELD_NUMBER: _builtins.int
+    PATH_PREFIX_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    NEWEST_FIRST_FIELD_NUMBER: _builtins.int
+    BEFORE_INDEX_FIELD_NUMBER: _builtins.int
     from_index: _builtins.int
     limit: _builtins.int
     """100 when absent, at most 1000."""
@@ -35,6 +41,17 @@ class ListEntriesRequest(_message.Message):
     """Filters; a path is a policy path."""
     accessor: _builtins.str
     op: _builtins.str
+    path_prefix: _builtins.str
+    """All paths that begin so."""
+    outcome: _builtins.str
+    """`ok` or `refused`."""
+    since: _builtins.str
+    """RFC 3339 times: entries at or after the one, before the other."""
+    until: _builtins.str
+    newest_first: _builtins.bool
+    """Descending from the newest entry instead of ascending from the oldest."""
+    before_index: _builtins.int
+    """With `newest_first`: entries below this index (absent: from the newest)."""
     def __init__(
         self,
         *,
@@ -43,12 +60,20 @@ class ListEntriesRequest(_message.Message):
         path: _builtins.str = ...,
         accessor: _builtins.str = ...,
         op: _builtins.str = ...,
+        path_prefix: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        since: _builtins.str = ...,
+        until: _builtins.str = ...,
+        newest_first: _builtins.bool = ...,
+        before_index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before_index", b"_before_index", "before_index", b"before_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "from_index", b"from_index", "limit", b"limit", "op", b"op", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_index", b"_before_index", "accessor", b"accessor", "before_index", b"before_index", "from_index", b"from_index", "limit", b"limit", "newest_first", b"newest_first", "op", b"op", "outcome", b"outcome", "path", b"path", "path_prefix", b"path_prefix", "since", b"since", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__before_index: _TypeAlias = _typing.Literal["before_index"]  # noqa: Y015
+    _WhichOneofArgType__before_index: _TypeAlias = _typing.Literal["_before_index", b"_before_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before_index) -> _WhichOneofReturnType__before_index | None: ...
 
 Global___ListEntriesRequest: _TypeAlias = ListEntriesRequest  # noqa: Y015
 
@@ -143,6 +168,11 @@ class ListEntriesResponse(_message.Message):
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
+    NEXT_INDEX_FIELD_NUMBER: _builtins.int
+    next_index: _builtins.int
+    """The next page's `from_index`, or `before_index`; absent when nothing is left. A page can be short, even
+    empty, and not the last: a call looks at a bounded number of entries.
+    """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Entry]: ...
     @_builtins.property
@@ -152,14 +182,280 @@ class ListEntriesResponse(_message.Message):
         *,
         entries: _abc.Iterable[Global___Entry] | None = ...,
         head: Global___Head | None = ...,
+        next_index: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_index", b"_next_index", "head", b"head", "next_index", b"next_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "head", b"head"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_index", b"_next_index", "entries", b"entries", "head", b"head", "next_index", b"next_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__next_index: _TypeAlias = _typing.Literal["next_index"]  # noqa: Y015
+    _WhichOneofArgType__next_index: _TypeAlias = _typing.Literal["_next_index", b"_next_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_index) -> _WhichOneofReturnType__next_index | None: ...
+
+Global___ListEntriesResponse: _TypeAlias = ListEntriesResponse  # noqa: Y015
+
+@_typing.final
+class FollowEntriesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_INDEX_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    ACCESSOR_FIELD_NUMBER: _builtins.int
+    OP_FIELD_NUMBER: _builtins.int
+    PATH_PREFIX_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    from_index: _builtins.int
+    """Absent: only what is recorded from now on."""
+    path: _builtins.str
+    accessor: _builtins.str
+    op: _builtins.str
+    path_prefix: _builtins.str
+    outcome: _builtins.str
+    def __init__(
+        self,
+        *,
+        from_index: _builtins.int | None = ...,
+        path: _builtins.str = ...,
+        accessor: _builtins.str = ...,
+        op: _builtins.str = ...,
+        path_prefix: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_from_index", b"_from_index", "from_index", b"from_index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_index", b"_from_index", "accessor", b"accessor", "from_index", b"from_index", "op", b"op", "outcome", b"outcome", "path", b"path", "path_prefix", b"path_prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__from_index: _TypeAlias = _typing.Literal["from_index"]  # noqa: Y015
+    _WhichOneofArgType__from_index: _TypeAlias = _typing.Literal["_from_index", b"_from_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from_index) -> _WhichOneofReturnType__from_index | None: ...
+
+Global___FollowEntriesRequest: _TypeAlias = FollowEntriesRequest  # noqa: Y015
+
+@_typing.final
+class FollowEntriesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entry(self) -> Global___Entry: ...
+    def __init__(
+        self,
+        *,
+        entry: Global___Entry | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ListEntriesResponse: _TypeAlias = ListEntriesResponse  # noqa: Y015
+Global___FollowEntriesResponse: _TypeAlias = FollowEntriesResponse  # noqa: Y015
+
+@_typing.final
+class GetCheckpointRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCheckpointRequest: _TypeAlias = GetCheckpointRequest  # noqa: Y015
+
+@_typing.final
+class GetCheckpointResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    ROOT_HASH_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.str
+    """The signed note (C2SP tlog-checkpoint)."""
+    size: _builtins.int
+    """What it says: its entries, and the Merkle root (RFC 6962) over them."""
+    root_hash: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        checkpoint: _builtins.str = ...,
+        size: _builtins.int = ...,
+        root_hash: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "root_hash", b"root_hash", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCheckpointResponse: _TypeAlias = GetCheckpointResponse  # noqa: Y015
+
+@_typing.final
+class GetProofRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    FROM_SIZE_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Prove that this entry is in the log (absent: no inclusion proof)."""
+    size: _builtins.int
+    """The log's size that the proofs are for (absent: the newest checkpoint's)."""
+    from_size: _builtins.int
+    """Prove that the log of this size is the beginning of it (absent: no consistency proof)."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int | None = ...,
+        size: _builtins.int | None = ...,
+        from_size: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_from_size", b"_from_size", "_index", b"_index", "_size", b"_size", "from_size", b"from_size", "index", b"index", "size", b"size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_from_size", b"_from_size", "_index", b"_index", "_size", b"_size", "from_size", b"from_size", "index", b"index", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__from_size: _TypeAlias = _typing.Literal["from_size"]  # noqa: Y015
+    _WhichOneofArgType__from_size: _TypeAlias = _typing.Literal["_from_size", b"_from_size"]  # noqa: Y015
+    _WhichOneofReturnType__index: _TypeAlias = _typing.Literal["index"]  # noqa: Y015
+    _WhichOneofArgType__index: _TypeAlias = _typing.Literal["_index", b"_index"]  # noqa: Y015
+    _WhichOneofReturnType__size: _TypeAlias = _typing.Literal["size"]  # noqa: Y015
+    _WhichOneofArgType__size: _TypeAlias = _typing.Literal["_size", b"_size"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__from_size) -> _WhichOneofReturnType__from_size | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__index) -> _WhichOneofReturnType__index | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__size) -> _WhichOneofReturnType__size | None: ...
+
+Global___GetProofRequest: _TypeAlias = GetProofRequest  # noqa: Y015
+
+@_typing.final
+class GetProofResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    ROOT_HASH_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    LEAF_HASH_FIELD_NUMBER: _builtins.int
+    INCLUSION_PATH_FIELD_NUMBER: _builtins.int
+    FROM_SIZE_FIELD_NUMBER: _builtins.int
+    FROM_ROOT_HASH_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_PATH_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_PATH_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    root_hash: _builtins.bytes
+    index: _builtins.int
+    """Of the entry asked for: its index, the hash of its line, and the hashes beside the way to the root."""
+    leaf_hash: _builtins.bytes
+    from_size: _builtins.int
+    """From the log of `from_size` to that of `size`."""
+    from_root_hash: _builtins.bytes
+    checkpoint: _builtins.str
+    """A checkpoint of at least `size` entries, and the way from `size` to it (empty when it has just so many)."""
+    @_builtins.property
+    def inclusion_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def consistency_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def checkpoint_path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+        root_hash: _builtins.bytes = ...,
+        index: _builtins.int = ...,
+        leaf_hash: _builtins.bytes = ...,
+        inclusion_path: _abc.Iterable[_builtins.bytes] | None = ...,
+        from_size: _builtins.int = ...,
+        from_root_hash: _builtins.bytes = ...,
+        consistency_path: _abc.Iterable[_builtins.bytes] | None = ...,
+        checkpoint: _builtins.str = ...,
+        checkpoint_path: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "checkpoint_path", b"checkpoint_path", "consistency_path", b"consistency_path", "from_root_hash", b"from_root_hash", "from_size", b"from_size", "inclusion_path", b"inclusion_path", "index", b"index", "leaf_hash", b"leaf_hash", "root_hash", b"root_hash", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProofResponse: _TypeAlias = GetProofResponse  # noqa: Y015
+
+@_typing.final
+class GetPublicKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPublicKeyRequest: _TypeAlias = GetPublicKeyRequest  # noqa: Y015
+
+@_typing.final
+class GetPublicKeyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    VERIFIER_KEY_FIELD_NUMBER: _builtins.int
+    public_key: _builtins.str
+    """PEM, SubjectPublicKeyInfo, Ed25519."""
+    verifier_key: _builtins.str
+    """The same as tools for signed notes take it: name+hash+key."""
+    def __init__(
+        self,
+        *,
+        public_key: _builtins.str = ...,
+        verifier_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["public_key", b"public_key", "verifier_key", b"verifier_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetPublicKeyResponse: _TypeAlias = GetPublicKeyResponse  # noqa: Y015
+
+@_typing.final
+class RotateAuditKeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateAuditKeyRequest: _TypeAlias = RotateAuditKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateAuditKeyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["term", b"term"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateAuditKeyResponse: _TypeAlias = RotateAuditKeyResponse  # noqa: Y015
 
 @_typing.final
 class ExportKeyRequest(_message.Message):

@@ -40,6 +40,31 @@ class AuditServiceStub:
                 request_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ListEntriesRequest.SerializeToString,
                 response_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ListEntriesResponse.FromString,
                 _registered_method=True)
+        self.FollowEntries = channel.unary_stream(
+                '/strongbox.audit.v1.AuditService/FollowEntries',
+                request_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.FollowEntriesRequest.SerializeToString,
+                response_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.FollowEntriesResponse.FromString,
+                _registered_method=True)
+        self.GetCheckpoint = channel.unary_unary(
+                '/strongbox.audit.v1.AuditService/GetCheckpoint',
+                request_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
+                response_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.FromString,
+                _registered_method=True)
+        self.GetProof = channel.unary_unary(
+                '/strongbox.audit.v1.AuditService/GetProof',
+                request_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetProofRequest.SerializeToString,
+                response_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetProofResponse.FromString,
+                _registered_method=True)
+        self.GetPublicKey = channel.unary_unary(
+                '/strongbox.audit.v1.AuditService/GetPublicKey',
+                request_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetPublicKeyRequest.SerializeToString,
+                response_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetPublicKeyResponse.FromString,
+                _registered_method=True)
+        self.RotateAuditKey = channel.unary_unary(
+                '/strongbox.audit.v1.AuditService/RotateAuditKey',
+                request_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.RotateAuditKeyRequest.SerializeToString,
+                response_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.RotateAuditKeyResponse.FromString,
+                _registered_method=True)
         self.ExportKey = channel.unary_unary(
                 '/strongbox.audit.v1.AuditService/ExportKey',
                 request_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ExportKeyRequest.SerializeToString,
@@ -53,6 +78,41 @@ class AuditServiceServicer:
 
     def ListEntries(self, request, context):
         """Entries in ascending order; holds all that was acknowledged before the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FollowEntries(self, request, context):
+        """The same entries as they come, from an index on, for as long as the token is good.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCheckpoint(self, request, context):
+        """A signed statement of the log's size and Merkle root; it holds all that was acknowledged before the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProof(self, request, context):
+        """That an entry is in the log, and that the log only grew: checked with hashes and the public key alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPublicKey(self, request, context):
+        """What checkpoints are verified with: keep it, and take no other for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateAuditKey(self, request, context):
+        """A new HMAC key for all entries after the one that announces it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,6 +132,31 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListEntries,
                     request_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ListEntriesRequest.FromString,
                     response_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ListEntriesResponse.SerializeToString,
+            ),
+            'FollowEntries': grpc.unary_stream_rpc_method_handler(
+                    servicer.FollowEntries,
+                    request_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.FollowEntriesRequest.FromString,
+                    response_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.FollowEntriesResponse.SerializeToString,
+            ),
+            'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCheckpoint,
+                    request_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.FromString,
+                    response_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.SerializeToString,
+            ),
+            'GetProof': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProof,
+                    request_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetProofRequest.FromString,
+                    response_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetProofResponse.SerializeToString,
+            ),
+            'GetPublicKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPublicKey,
+                    request_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetPublicKeyRequest.FromString,
+                    response_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetPublicKeyResponse.SerializeToString,
+            ),
+            'RotateAuditKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateAuditKey,
+                    request_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.RotateAuditKeyRequest.FromString,
+                    response_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.RotateAuditKeyResponse.SerializeToString,
             ),
             'ExportKey': grpc.unary_unary_rpc_method_handler(
                     servicer.ExportKey,
@@ -107,6 +192,141 @@ class AuditService:
             '/strongbox.audit.v1.AuditService/ListEntries',
             strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ListEntriesRequest.SerializeToString,
             strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ListEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FollowEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/strongbox.audit.v1.AuditService/FollowEntries',
+            strongbox_dot_audit_dot_v1_dot_audit__service__pb2.FollowEntriesRequest.SerializeToString,
+            strongbox_dot_audit_dot_v1_dot_audit__service__pb2.FollowEntriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.audit.v1.AuditService/GetCheckpoint',
+            strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointRequest.SerializeToString,
+            strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetCheckpointResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProof(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.audit.v1.AuditService/GetProof',
+            strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetProofRequest.SerializeToString,
+            strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetProofResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPublicKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.audit.v1.AuditService/GetPublicKey',
+            strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetPublicKeyRequest.SerializeToString,
+            strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetPublicKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateAuditKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.audit.v1.AuditService/RotateAuditKey',
+            strongbox_dot_audit_dot_v1_dot_audit__service__pb2.RotateAuditKeyRequest.SerializeToString,
+            strongbox_dot_audit_dot_v1_dot_audit__service__pb2.RotateAuditKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

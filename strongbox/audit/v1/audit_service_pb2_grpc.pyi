@@ -35,6 +35,16 @@ class AuditServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListEntries: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListEntriesRequest, _audit_service_pb2.ListEntriesResponse]
     """Entries in ascending order; holds all that was acknowledged before the call."""
+    FollowEntries: _grpc.UnaryStreamMultiCallable[_audit_service_pb2.FollowEntriesRequest, _audit_service_pb2.FollowEntriesResponse]
+    """The same entries as they come, from an index on, for as long as the token is good."""
+    GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]
+    """A signed statement of the log's size and Merkle root; it holds all that was acknowledged before the call."""
+    GetProof: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetProofRequest, _audit_service_pb2.GetProofResponse]
+    """That an entry is in the log, and that the log only grew: checked with hashes and the public key alone."""
+    GetPublicKey: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetPublicKeyRequest, _audit_service_pb2.GetPublicKeyResponse]
+    """What checkpoints are verified with: keep it, and take no other for it."""
+    RotateAuditKey: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.RotateAuditKeyRequest, _audit_service_pb2.RotateAuditKeyResponse]
+    """A new HMAC key for all entries after the one that announces it."""
     ExportKey: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ExportKeyRequest, _audit_service_pb2.ExportKeyResponse]
     """The chain's HMAC keys, one file's worth for `strongbox-verify --key-file`."""
 
@@ -45,6 +55,16 @@ class AuditServiceAsyncStub(AuditServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListEntries: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListEntriesRequest, _audit_service_pb2.ListEntriesResponse]  # type: ignore[assignment]
     """Entries in ascending order; holds all that was acknowledged before the call."""
+    FollowEntries: _aio.UnaryStreamMultiCallable[_audit_service_pb2.FollowEntriesRequest, _audit_service_pb2.FollowEntriesResponse]  # type: ignore[assignment]
+    """The same entries as they come, from an index on, for as long as the token is good."""
+    GetCheckpoint: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetCheckpointRequest, _audit_service_pb2.GetCheckpointResponse]  # type: ignore[assignment]
+    """A signed statement of the log's size and Merkle root; it holds all that was acknowledged before the call."""
+    GetProof: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetProofRequest, _audit_service_pb2.GetProofResponse]  # type: ignore[assignment]
+    """That an entry is in the log, and that the log only grew: checked with hashes and the public key alone."""
+    GetPublicKey: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetPublicKeyRequest, _audit_service_pb2.GetPublicKeyResponse]  # type: ignore[assignment]
+    """What checkpoints are verified with: keep it, and take no other for it."""
+    RotateAuditKey: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.RotateAuditKeyRequest, _audit_service_pb2.RotateAuditKeyResponse]  # type: ignore[assignment]
+    """A new HMAC key for all entries after the one that announces it."""
     ExportKey: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ExportKeyRequest, _audit_service_pb2.ExportKeyResponse]  # type: ignore[assignment]
     """The chain's HMAC keys, one file's worth for `strongbox-verify --key-file`."""
 
@@ -58,6 +78,46 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ListEntriesResponse, _abc.Awaitable[_audit_service_pb2.ListEntriesResponse]]:
         """Entries in ascending order; holds all that was acknowledged before the call."""
+
+    @_abc_1.abstractmethod
+    def FollowEntries(
+        self,
+        request: _audit_service_pb2.FollowEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_service_pb2.FollowEntriesResponse], _abc.AsyncIterator[_audit_service_pb2.FollowEntriesResponse]]:
+        """The same entries as they come, from an index on, for as long as the token is good."""
+
+    @_abc_1.abstractmethod
+    def GetCheckpoint(
+        self,
+        request: _audit_service_pb2.GetCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetCheckpointResponse, _abc.Awaitable[_audit_service_pb2.GetCheckpointResponse]]:
+        """A signed statement of the log's size and Merkle root; it holds all that was acknowledged before the call."""
+
+    @_abc_1.abstractmethod
+    def GetProof(
+        self,
+        request: _audit_service_pb2.GetProofRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetProofResponse, _abc.Awaitable[_audit_service_pb2.GetProofResponse]]:
+        """That an entry is in the log, and that the log only grew: checked with hashes and the public key alone."""
+
+    @_abc_1.abstractmethod
+    def GetPublicKey(
+        self,
+        request: _audit_service_pb2.GetPublicKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.GetPublicKeyResponse, _abc.Awaitable[_audit_service_pb2.GetPublicKeyResponse]]:
+        """What checkpoints are verified with: keep it, and take no other for it."""
+
+    @_abc_1.abstractmethod
+    def RotateAuditKey(
+        self,
+        request: _audit_service_pb2.RotateAuditKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.RotateAuditKeyResponse, _abc.Awaitable[_audit_service_pb2.RotateAuditKeyResponse]]:
+        """A new HMAC key for all entries after the one that announces it."""
 
     @_abc_1.abstractmethod
     def ExportKey(

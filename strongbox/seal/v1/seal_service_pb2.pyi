@@ -318,19 +318,23 @@ class NodeHealth(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     LIVE_FIELD_NUMBER: _builtins.int
     SEALED_FIELD_NUMBER: _builtins.int
+    AUDIT_TROUBLE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     live: _builtins.bool
     sealed: _builtins.bool
+    audit_trouble: _builtins.str
+    """What is wrong with the node's audit replica; empty when nothing is."""
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         live: _builtins.bool = ...,
         sealed: _builtins.bool = ...,
+        audit_trouble: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "live", b"live", "sealed", b"sealed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_trouble", b"audit_trouble", "id", b"id", "live", b"live", "sealed", b"sealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

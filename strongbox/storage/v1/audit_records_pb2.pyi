@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from strongbox.storage.v1 import envelope_pb2 as _envelope_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -136,3 +137,31 @@ class Backlog(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Backlog: _TypeAlias = Backlog  # noqa: Y015
+
+@_typing.final
+class SigningKey(_message.Message):
+    """What checkpoints are signed with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUBLIC_KEY_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    public_key: _builtins.bytes
+    """Ed25519, 32 bytes; whoever holds the seed compares."""
+    @_builtins.property
+    def seed(self) -> _envelope_pb2.Envelope:
+        """The seed, 32 bytes."""
+
+    def __init__(
+        self,
+        *,
+        public_key: _builtins.bytes = ...,
+        seed: _envelope_pb2.Envelope | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seed", b"seed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["public_key", b"public_key", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SigningKey: _TypeAlias = SigningKey  # noqa: Y015

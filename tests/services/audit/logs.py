@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.audit.chain import GENESIS, Entry, link
 
 KEY = bytes(range(32))
+KEYS = {1: KEY}
 
 
 def entry(index: int, **changes: object) -> Entry:

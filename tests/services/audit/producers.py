@@ -9,14 +9,28 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from services.audit.keys import AuditKeys, OpenKeys
 from services.audit.replica import CopyHistory, Replica
 from services.audit.segments import Segments
+from strongbox.crypto.signing import SigningKey
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
-from tests.services.audit.logs import KEY
+from strongbox.trail.checkpoint import origin_of
+from tests.services.audit.logs import KEYS
 
+SIGNING = SigningKey(bytes(range(32, 64)))
+ORIGIN = origin_of("test")
 PATIENCE = 20.0  # seconds
+
+
+def audit_keys(chain: dict[int, bytes] = KEYS, created: dict[int, int] | None = None) -> AuditKeys:
+    """Keys that are there at once."""
+
+    async def load() -> OpenKeys:
+        return OpenKeys(chain, created or dict.fromkeys(chain, 0), SIGNING, ORIGIN)
+
+    return AuditKeys(load)
 
 
 class Producer:
@@ -55,12 +69,12 @@ class Producer:
 
 @asynccontextmanager
 async def following(
-    etcd: Etcd, folder: Path, node: str, copy: CopyHistory | None = None
+    etcd: Etcd, folder: Path, node: str, copy: CopyHistory | None = None, keys: AuditKeys | None = None
 ) -> AsyncIterator[Replica]:
     """A running replica on `folder`."""
     log = Segments(folder)
     replica = Replica(etcd, log, node, copy)
-    task = asyncio.create_task(replica.run(KEY))
+    task = asyncio.create_task(replica.run(keys or audit_keys()))
     try:
         yield replica
     finally:

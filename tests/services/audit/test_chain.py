@@ -15,15 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.audit.chain import GENESIS, Entry, Tampered, Verifier, canonical, link, parse_line, timestamp
-from tests.services.audit.logs import KEY, chain, entry
+from tests.services.audit.logs import KEY, KEYS, chain, entry
 
 VECTORS = json.loads((Path(__file__).parent / "chain_vectors.json").read_text("utf-8"))
 TEXT = [field.name for field in fields(Entry) if field.name not in ("index", "version", "hmac")]
 
 
-def first_fault(lines: list[bytes], key: bytes | None = KEY) -> Tampered | None:
+def first_fault(lines: list[bytes], keys: dict[int, bytes] | None = KEYS) -> Tampered | None:
     """Where the verifier stops, if it does."""
-    verifier = Verifier(key)
+    verifier = Verifier(keys)
     try:
         for line in lines:
             verifier.check(line)
@@ -90,8 +90,8 @@ def test_a_changed_number_is_found_at_its_index(name: str) -> None:
 )
 def test_moved_entries_are_found_with_or_without_the_key(order: list[int], first_bad: int) -> None:
     lines = [one.line() for one in chain(6)]
-    for key in (KEY, None):
-        fault = first_fault([lines[i] for i in order], key)
+    for keys in (KEYS, None):
+        fault = first_fault([lines[i] for i in order], keys)
         assert fault is not None and fault.index == first_bad
 
 

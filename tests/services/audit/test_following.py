@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from services.audit.following import Following
-from services.audit.keys import ChainKey
 from services.audit.replica import Replica
 from services.audit.segments import Segments
 from strongbox.errors import Sealed
 from strongbox.store.client import Etcd
-from tests.services.audit.logs import KEY
-from tests.services.audit.producers import Producer, caught_up, text_of
+from tests.services.audit.logs import KEYS
+from tests.services.audit.producers import Producer, audit_keys, caught_up, text_of
 
 
 class FakeSeal:
@@ -38,20 +37,17 @@ class FakeSeal:
 
 
 async def test_the_chain_is_computed_between_unsealing_and_sealing(etcd: Etcd, tmp_path: Path) -> None:
-    seal, key, kv = FakeSeal(), ChainKey(), Producer(etcd, "kv", "a" * 16)
+    seal, key, kv = FakeSeal(), audit_keys(), Producer(etcd, "kv", "a" * 16)
     replica = Replica(etcd, Segments(tmp_path / "1"), "node-1")
 
-    async def open_key() -> bytes:
-        return KEY
-
-    following = asyncio.create_task(Following(seal, replica, key, open_key).run())
+    following = asyncio.create_task(Following(seal, replica, key).run())
     try:
         revision = await kv.put(2)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(caught_up(revision, replica), 0.5)
         seal.unsealed.set()
         await caught_up(revision, replica)
-        assert key.require() == KEY
+        assert key.require().chain == KEYS
         seal.seal()
         with pytest.raises(Sealed):
             key.require()

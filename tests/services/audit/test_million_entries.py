@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from services.audit.chain import GENESIS, Entry, link
+from services.audit.key_file import format_keys
 from services.audit.segments import Segments
-from services.audit.verify import format_key, main
-from tests.services.audit.logs import KEY, entry
+from services.audit.verify import main
+from tests.services.audit.logs import KEY, KEYS, entry
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1800)]
 ENTRIES, LOT = 1_000_000, 1000
@@ -42,7 +43,7 @@ def test_a_million_entries_are_kept_found_and_verified(
 ) -> None:
     folder, key_file = tmp_path / "audit", tmp_path / "key"
     folder.mkdir()
-    key_file.write_text(format_key(KEY))
+    key_file.write_text(format_keys(KEYS))
     log = Segments(folder)
     with told(f"{ENTRIES} entries chained and made durable, {LOT} a lot", capsys):
         for lot in lots():

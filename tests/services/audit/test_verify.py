@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from services.audit.verify import format_key, main, parse_key
-from tests.services.audit.logs import KEY, chain
+from services.audit.key_file import format_keys, parse_keys
+from services.audit.verify import main
+from tests.services.audit.logs import KEYS, chain
 
 LINES = [one.line() for one in chain(40)]
 
@@ -17,7 +18,7 @@ LINES = [one.line() for one in chain(40)]
 @pytest.fixture
 def key_file(tmp_path: Path) -> Path:
     file = tmp_path / "key"
-    file.write_text(format_key(KEY))
+    file.write_text(format_keys(KEYS))
     return file
 
 
@@ -74,14 +75,14 @@ def test_one_endless_line_does_not_eat_the_memory(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_and_a_wrong_key_file_are_usage_errors(tmp_path: Path) -> None:
     log = write(tmp_path / "log", LINES)
     assert main([str(tmp_path / "none")]) == 2
-    for text in ("", "1:abcd\n", "1:zz\n", "1:" + "00" * 32 + "\n2:" + "00" * 32):
+    for text in ("", "1:abcd\n", "1:zz\n", "2:" + "00" * 32, "1:" + "00" * 32 + "\n1:" + "00" * 32):
         assert main([log, "--key-file", write(tmp_path / "bad", [text.encode()])]) == 2
     assert main([log, "--key-file", write(tmp_path / "bad", [b"\xff\xfe"])]) == 2
 
 
 def test_the_exported_key_reads_back() -> None:
-    assert parse_key(format_key(KEY)) == KEY
-    assert parse_key(format_key(KEY).replace("\n", "\r\n")) == KEY
+    assert parse_keys(format_keys(KEYS)) == KEYS
+    assert parse_keys(format_keys(KEYS).replace("\n", "\r\n")) == KEYS
 
 
 def test_it_runs_without_grpc_and_usage_errors_exit_2() -> None:

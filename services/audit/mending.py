@@ -1,0 +1,100 @@
+"""Mending a damaged log at start: what the chain's keys do not prove is set aside, and had again from peers.
+
+* The keys decide which line is bad: a line whose hash differs may be right, and the row of hashes wrong.
+* Nothing is destroyed. A damaged segment, and those after it, are renamed to `….damaged-<n>` and stay for
+  people to look at; the good lines before the damage are written anew. What is missing then comes from the
+  outbox, or from a peer, verified line by line.
+* A crash at any point leaves a log that is shorter or still damaged, never one that lies.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from pathlib import Path
+
+import structlog
+
+from services.audit.chain import Keys, Tampered, Verifier
+from services.audit.segments import Segments
+
+_log = structlog.get_logger(__name__)
+
+
+def mend(log: Segments, keys: Keys) -> str:
+    """Cut the log back to what verifies; says what was found, "" when every entry is right. Blocking.
+
+    Raises OSError; MissingKey when a key term is not known. One at a time.
+    """
+    with log.being_mended:
+        return _mend(log, keys)
+
+
+def _mend(log: Segments, keys: Keys) -> str:
+    fault = first_fault(log, keys)
+    if fault is None and (log.damage is None or log.damage.entry < log.size):
+        log.hashes.clear()
+        log.load()
+        return ""
+    index, reason = (
+        (fault.index, fault.reason) if fault else (log.size, log.damage.reason if log.damage else "")
+    )
+    kept = set_aside(log, index)
+    log.load()
+    _log.error(
+        "the audit log was damaged; what is not proved is set aside", entry=index, why=reason, files=kept
+    )
+    return f"entry {index}: {reason}"
+
+
+def first_fault(log: Segments, keys: Keys) -> Tampered | None:
+    """The first entry on disk that the keys do not prove. Blocking."""
+    verifier = Verifier(keys)
+    try:
+        for line in log.read(0):
+            verifier.check(line)
+    except Tampered as fault:
+        return fault
+    except OSError as error:
+        return Tampered(verifier.size, f"cannot be read: {error.strerror}")
+    return None
+
+
+def set_aside(log: Segments, index: int) -> list[str]:
+    """Keep the first `index` entries; rename the segments from there on. Returns the new names."""
+    first = max((n for n, start in enumerate(log.firsts) if start <= index), default=0)
+    good = index - log.firsts[first] if log.firsts else 0
+    part = log.folder / f"audit-{first:06d}.part"
+    if good and _copy_lines(log.path(first), part, good):  # nothing wrong with this one
+        part.unlink()
+        first, good = first + 1, 0
+    log.close_file()
+    renamed = [
+        _rename(path)
+        for path in sorted(log.folder.glob("audit-*.jsonl"), reverse=True)
+        if path >= log.path(first)
+    ]
+    if good:
+        part.rename(log.path(first))
+    log.sync_folder()
+    return renamed
+
+
+def _copy_lines(source: Path, target: Path, lines: int) -> bool:
+    """Copy so many lines durably; whether that is all of the file."""
+    with source.open("rb") as stream, target.open("wb") as copy:
+        os.chmod(target, 0o600)
+        for _ in range(lines):
+            copy.write(stream.readline())
+        copy.flush()
+        os.fsync(copy.fileno())
+        return not stream.read(1)
+
+
+def _rename(path: Path) -> str:
+    for number in count(1):
+        aside = path.with_suffix(f".damaged-{number}")
+        if not aside.exists():
+            path.rename(aside)
+            return aside.name
+    raise AssertionError("numbers do not end")

@@ -1,0 +1,53 @@
+"""Where entries stand, kept in memory for every 256th: its segment and offset, and what times its 256 span.
+
+Some 250 bytes a stride, so a megabyte for a million entries. Times of entries are those of their producers
+and not quite in order, so a search by time skips the strides that cannot hold any, and looks at the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STRIDE = 256
+_TIME = b'"ts":"'
+_TIME_BYTES = 24  # 2026-01-31T12:00:00.123Z
+
+
+@dataclass(slots=True)
+class Stride:
+    """Up to 256 entries. `earliest` and `latest` are times as they stand in the lines."""
+
+    segment: int
+    offset: int
+    earliest: bytes
+    latest: bytes
+
+
+class Places:
+    """The strides of one log."""
+
+    def __init__(self) -> None:
+        self._strides: list[Stride] = []
+
+    def __len__(self) -> int:
+        return len(self._strides)
+
+    def count(self, index: int, line: bytes, segment: int, offset: int) -> None:
+        """Entry `index` stands there."""
+        time = time_of(line)
+        if index % STRIDE == 0:
+            self._strides.append(Stride(segment, offset, time, time))
+            return
+        stride = self._strides[-1]
+        stride.earliest = min(stride.earliest, time)
+        stride.latest = max(stride.latest, time)
+
+    def of(self, index: int) -> Stride:
+        """The stride that an entry is in. Raises IndexError."""
+        return self._strides[index // STRIDE]
+
+
+def time_of(line: bytes) -> bytes:
+    """The time of a line; nonsense for a line that is none."""
+    start = line.find(_TIME) + len(_TIME)
+    return line[start : start + _TIME_BYTES]

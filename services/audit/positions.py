@@ -1,0 +1,31 @@
+"""How far a chain has come, as replicas report it and as the mark says it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from services.audit.chain import GENESIS
+from strongbox.storage.v1 import audit_records_pb2 as storage
+
+
+class Position(NamedTuple):
+    """The chain's length and newest HMAC when everything up to an etcd revision is in."""
+
+    size: int
+    hmac: str
+    revision: int
+
+    @classmethod
+    def parse(cls, value: bytes) -> Position:
+        """From a ChainPosition record."""
+        record = storage.ChainPosition.FromString(value)
+        return cls(record.size, record.hmac, record.revision)
+
+    def pack(self) -> bytes:
+        """As a ChainPosition record."""
+        return storage.ChainPosition(
+            size=self.size, hmac=self.hmac, revision=self.revision
+        ).SerializeToString()
+
+
+BEGINNING = Position(0, GENESIS, 0)

@@ -1,0 +1,66 @@
+"""Telling others how this replica is: health, presence, metrics. Each look costs nothing but memory.
+
+A replica in trouble (its file gone, full, altered, or another chain than the others') is "not serving", so
+the gateway asks another; its session key says why, so every node's health can; its log has said so already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Gauge
+
+from services.audit.replica import Replica
+from services.audit.standard_output import StandardOutput
+from services.audit.trimming import Trimming
+from strongbox.process import Runtime
+
+PERIOD = 0.5  # seconds
+
+
+class Reporting:
+    """Watches one replica and the duty it may hold."""
+
+    def __init__(
+        self, runtime: Runtime, replica: Replica, duty: Trimming, copies: StandardOutput | None
+    ) -> None:
+        self._runtime, self._replica, self._duty = runtime, replica, duty
+        if runtime.metrics is not None:
+            _register(runtime.metrics.registry, self._gauges(copies))
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(PERIOD)
+
+    async def look(self) -> None:
+        """Tell what has changed since the last look."""
+        runtime, trouble = self._runtime, self._replica.trouble or self._duty.alarm
+        if trouble == runtime.trouble and not (trouble and runtime.health.serving):
+            return
+        was, runtime.trouble = runtime.trouble, trouble
+        if trouble:
+            await runtime.health.set_serving(False)
+        elif was:
+            await runtime.health.set_serving(True)
+        runtime.session.write_now()
+
+    def _gauges(self, copies: StandardOutput | None) -> dict[str, tuple[str, Callable[[], float]]]:
+        runtime, replica, duty = self._runtime, self._replica, self._duty
+        return {
+            "strongbox_audit_trouble": ("1: the log here is in trouble.", lambda: bool(runtime.trouble)),
+            "strongbox_audit_entries": ("Entries of the chain here.", lambda: replica.position.size),
+            "strongbox_audit_gaps": ("Missing batches seen since the start.", lambda: replica.gaps),
+            "strongbox_audit_backlog": ("Records the duty sees in the outbox.", lambda: max(0, duty.backlog)),
+            "strongbox_audit_copies_dropped": (
+                "Entries not copied to standard output.",
+                lambda: copies.dropped if copies else 0,
+            ),
+        }
+
+
+def _register(registry: CollectorRegistry, gauges: dict[str, tuple[str, Callable[[], float]]]) -> None:
+    for name, (text, read) in gauges.items():
+        Gauge(name, text, registry=registry).set_function(read)

@@ -1,0 +1,81 @@
+"""Where a replica goes on from after a start, and whether its log on disk is to be trusted.
+
+* The newest known position that the log confirms is taken: this replica's last report in etcd, the mark, or
+  the empty chain.
+* The log is in doubt when opening found damage, when it has another entry than a known position, or another
+  root than the newest signed checkpoint. Then every HMAC is checked and the log cut back to what is proved
+  (`mending`); what is missing is had again like any other history.
+* A log whose every HMAC is right and which still contradicts is a second chain under our own keys: `Broken`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from services.audit.keys import OpenKeys
+from services.audit.mending import mend
+from services.audit.positions import BEGINNING, Position
+from services.audit.segments import Broken, Segments
+from strongbox.store import keyspace, txn
+from strongbox.store.client import Etcd, rows_of
+from strongbox.trail.checkpoint import BadCheckpoint, Checkpoint, verify
+
+_log = structlog.get_logger(__name__)
+
+
+async def find_start(
+    etcd: Etcd, log: Segments, keys: OpenKeys, report_key: bytes, mending: Callable[[str], None]
+) -> Position:
+    """The position to go on from; `mending` is told what is being mended.
+
+    Raises EtcdError, OSError, Broken, MissingKey.
+    """
+    wanted = (report_key, keyspace.AUDIT_MARK, keyspace.AUDIT_CHECKPOINT)
+    seen = await etcd.transact(txn.txn([], map(txn.range_, wanted)), idempotent=True)
+    report, mark, signed = (rows_of(part.response_range) for part in seen.responses)
+    known = [Position.parse(row.value) for row in (*report, *mark)]
+    checkpoint = read_checkpoint(signed[0].value, keys) if signed else None
+    doubt = await asyncio.to_thread(doubt_of, log, known, checkpoint)
+    if doubt:
+        mending(f"the audit log is damaged and being mended: {doubt}")
+        # To its end, even when a sealing cancels us: a second one must not begin beside it.
+        await asyncio.shield(asyncio.to_thread(mend, log, keys.chain))
+        doubt = await asyncio.to_thread(doubt_of, log, known, checkpoint)
+    if doubt:
+        raise Broken(f"{doubt}, though every HMAC is right")
+    longest = max((position.size for position in known), default=0)
+    if longest > log.size:
+        _log.error("the audit log is shorter than it was", entries=log.size, known=longest)
+    usable = [position for position in known if position.size <= log.size]
+    return max(usable, default=BEGINNING, key=lambda position: (position.size, position.revision))
+
+
+def read_checkpoint(note: bytes, keys: OpenKeys) -> Checkpoint | None:
+    """The checkpoint that stands in etcd; None when it is not ours."""
+    try:
+        return verify(note.decode("utf-8", "replace"), keys.signing.public, keys.origin)
+    except BadCheckpoint as error:
+        _log.error("the checkpoint in etcd is not ours", why=str(error))
+        return None
+
+
+def doubt_of(log: Segments, known: Sequence[Position], checkpoint: Checkpoint | None) -> str:
+    """Why the log is not to be trusted as it stands; "" if it is. Blocking. Raises OSError."""
+    if log.damage:
+        return log.damage.reason
+    for position in known:
+        if position.size <= log.size and not _has(log, position):
+            return f"entry {position.size - 1} is not the one this chain had there"
+    if checkpoint and checkpoint.size <= log.size and log.hashes.root(checkpoint.size) != checkpoint.root:
+        return f"the first {checkpoint.size} entries are not those of the signed checkpoint"
+    return ""
+
+
+def _has(log: Segments, position: Position) -> bool:
+    try:
+        return log.hmac_at(position.size) == position.hmac
+    except Broken:
+        return False
