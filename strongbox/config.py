@@ -44,7 +44,7 @@ class Settings(BaseModel):
     # lease: pauses between attempts to end a credential (the first, doubled up to the last), and from one
     # comparison with PostgreSQL to the next
     revoke_backoff_s: float = Field(default=10.0, gt=0)
-    revoke_backoff_cap_s: float = Field(default=60.0, gt=0)
+    revoke_backoff_cap_s: float = Field(default=40.0, gt=0)
     reconcile_every_s: float = Field(default=60.0, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -48,7 +48,7 @@ class Backoff:
     """Pauses between attempts, in milliseconds."""
 
     first_ms: int = 10_000
-    cap_ms: int = 60_000
+    cap_ms: int = 40_000
 
     def after(self, attempts: int) -> int:
         """The pause after so many attempts (1 and more): doubled each time, up to the cap."""

@@ -9,6 +9,7 @@ from strongbox.client.audit import Audit
 from strongbox.client.kv import Secrets
 from strongbox.client.leases import Leases
 from strongbox.client.policies import Policies
+from strongbox.client.postgres import Postgres
 from strongbox.client.seal import Seal
 from strongbox.client.tokens import Tokens
 from strongbox.client.wire import Wire
@@ -31,6 +32,7 @@ class StrongBox:
         self.tokens = Tokens(self._wire)
         self.policies = Policies(self._wire)
         self.leases = Leases(self._wire)
+        self.postgres = Postgres(self._wire)
         self.audit = Audit(self._wire)
 
     def use_token(self, token: str) -> None:

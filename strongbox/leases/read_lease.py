@@ -142,6 +142,9 @@ def put(view: View, keys: RecordKeys, record: Record, known: Record | None, tall
 
 def drop(view: View, record: Record) -> None:
     """Delete the lease and all that leads to it."""
+    tally = Tally()
+    tally.move(counters.token_key(record.accessor, record.id), -_counts(record))
+    tally.settle(view)
     view.delete(keyspace.read_lease(record.id))
     view.delete(due_key(record))
     view.delete(by_path_key(record.path, record.id))
