@@ -42,6 +42,11 @@ class Settings(BaseModel):
     data_dir: Path = Path(".")
     profile: Literal["local", "kubernetes"] = "local"
     metrics_listen: str = ""
+    # lease: pauses between attempts to end a credential (the first, doubled up to the last), and from one
+    # comparison with PostgreSQL to the next
+    revoke_backoff_s: float = Field(default=10.0, gt=0)
+    revoke_backoff_cap_s: float = Field(default=40.0, gt=0)
+    reconcile_every_s: float = Field(default=60.0, gt=0)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("etcd_endpoints", "seal_addresses", mode="before")

@@ -3,13 +3,15 @@
     StrongBoxError
     ├── InvalidInput            400 INVALID_ARGUMENT
     │   ├── InvalidPath · TooLarge · WrongShare · RepeatedShare · AlreadyInitialized
-    │   └── IdempotencyMismatch
+    │   ├── IdempotencyMismatch
+    │   └── LiveLeases
     ├── Unauthenticated         401 UNAUTHENTICATED
     ├── PermissionDenied        403 PERMISSION_DENIED
     ├── NotFound                404 NOT_FOUND
     │   ├── VersionDeleted · VersionDestroyed
     ├── VersionMismatch         409 ABORTED
     ├── RateLimited             429 RESOURCE_EXHAUSTED
+    │   └── QuotaExceeded
     ├── Unavailable             503 UNAVAILABLE
     │   ├── Sealed · NotInitialized · NoQuorum · DependencyDown · Overloaded · UnknownOutcome
     ├── DeadlineExceeded        504 DEADLINE_EXCEEDED
@@ -67,6 +69,10 @@ class IdempotencyMismatch(InvalidInput):
     reason, text = "IDEMPOTENCY_MISMATCH", "this idempotency key was used with another request"
 
 
+class LiveLeases(InvalidInput):
+    reason, text = "LIVE_LEASES", "leases that live need it"
+
+
 class Unauthenticated(StrongBoxError):
     reason, kind = "UNAUTHENTICATED", "UNAUTHENTICATED"
     text = "a valid token is needed"
@@ -96,6 +102,10 @@ class VersionMismatch(StrongBoxError):
 
 class RateLimited(StrongBoxError):
     reason, kind, text = "RATE_LIMITED", "RESOURCE_EXHAUSTED", "too many requests"
+
+
+class QuotaExceeded(RateLimited):
+    reason, text = "QUOTA_EXCEEDED", "there are as many live leases as are allowed"
 
 
 class Unavailable(StrongBoxError):

@@ -1,8 +1,19 @@
-"""The lease service: read leases, and the duties that end them. Only assembles."""
+"""The lease service: leases, database credentials, and the duties that end them. Only assembles."""
 
 from __future__ import annotations
 
+from prometheus_client import CollectorRegistry
+
+from services.lease.calls import Calls
+from services.lease.databases import Databases
+from services.lease.grants import Backoff
+from services.lease.issuing import Issuer
+from services.lease.measures import Measures
 from services.lease.reaper import Follower, Reaper
+from services.lease.reconciler import Reconciler
+from services.lease.renewing import Renewer
+from services.lease.revoking import Revoker
+from services.lease.root_rotation import Rotation
 from services.lease.servicer import LeaseServicer
 from strongbox.access.guard import Guard
 from strongbox.lease.v1.lease_service_pb2_grpc import add_LeaseServiceServicer_to_server
@@ -10,12 +21,28 @@ from strongbox.process import Runtime, run
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Serve LeaseService; reap and follow while this replica holds the duties."""
-    guard = Guard(runtime.keys)
-    servicer = LeaseServicer(runtime.pipeline, guard)
+    """Serve LeaseService; reap, follow and reconcile while this replica holds the duties."""
+    settings, keys = runtime.settings, runtime.keys
+    guard = Guard(keys)
+    calls, databases = Calls(runtime.pipeline, guard), Databases(keys)
+    measures = Measures(runtime.metrics.registry if runtime.metrics else CollectorRegistry())
+    backoff = Backoff(round(settings.revoke_backoff_s * 1000), round(settings.revoke_backoff_cap_s * 1000))
+    revoker = Revoker(runtime.pipeline, guard.lookup, databases, backoff, measures)
+    servicer = LeaseServicer(
+        calls,
+        revoker,
+        Renewer(calls, databases),
+        Issuer(calls, databases, measures),
+        Rotation(calls, databases, keys),
+        keys,
+    )
+    keys.on_sealed(databases.close)
     runtime.serve(add_LeaseServiceServicer_to_server, servicer, "strongbox.lease.v1.LeaseService")
-    runtime.duty("reaper", Reaper(runtime.pipeline, guard.lookup, runtime.clock).work)
+    reaper = Reaper(runtime.pipeline, guard.lookup, runtime.clock, revoker, measures)
+    runtime.duty("reaper", reaper.work)
     runtime.duty("follower", Follower(runtime.pipeline, guard.lookup, runtime.etcd).work)
+    reconciler = Reconciler(calls, databases, measures, settings.reconcile_every_s)
+    runtime.duty("reconciler", reconciler.work)
 
 
 if __name__ == "__main__":

@@ -1,52 +1,69 @@
 """What the lease duties decide: the expired are revoked, the long revoked go, and revoked tokens lose theirs.
 
-Each entry of the due index is settled in a transaction of its own, which compares the term's fence and the
-lease itself:
+Entries of the due index are settled in groups, each in one transaction, which compares the term's fence and
+the leases themselves:
 
-    active, expired          → revoked; due again in 24 h
+    read lease, expired      → revoked; due again in 24 h
     revoked 24 h ago         → deleted with all that leads to it
     gone, or due elsewhere   → the entry is dropped
+    credential that is due   → its role has to be taken away first (revoking)
 
 A read lease needs nothing undone outside etcd, so it goes from EXPIRED to REVOKED in one step. Pure.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
 
+from services.lease import grants, leases, repository
+from services.lease.revoking import Fence
 from strongbox.crypto.record_keys import RecordKeys
-from strongbox.leases import read_lease
+from strongbox.leases import index, read_lease
+from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
 
-SLICE = 64  # entries of one go
+SLICE = 512  # entries of one read
+GROUP = 32  # entries that are settled in one transaction
 
 
-class Fence(Protocol):
-    """What a decision of a duty compares (strongbox.store.election.Term)."""
-
-    def require(self, view: View, /) -> None:
-        """Make the decision depend on the term; raises when it is over."""
-
-
-def read_due(view: View, fence: Fence, now_ms: int) -> None:
-    """Fetch a slice of what is due: of all the buckets that have passed."""
+def read_due(view: View, fence: Fence, now_ms: int, after: bytes = b"") -> None:
+    """Fetch a slice of what is due, behind the entry `after`: of all the buckets that have passed."""
     fence.require(view)
-    view.fetch(keyspace.LEASES_DUE, read_lease.due_bucket(now_ms), limit=SLICE, keys_only=True)
+    start = after + b"\0" if after else keyspace.LEASES_DUE
+    view.fetch(start, index.due_bucket(now_ms), limit=SLICE, keys_only=True)
 
 
-def settle(view: View, fence: Fence, keys: RecordKeys, key: bytes) -> None:
-    """Do what an entry of the due index asks."""
+def settle(view: View, fence: Fence, keys: RecordKeys, entries: Sequence[bytes]) -> list[str]:
+    """Do what entries of the due index ask; returns the ids of credentials whose role has to go first."""
     fence.require(view)
-    record = read_lease.find(view, keys, read_lease.name_in(key))
-    if record is None or read_lease.due_key(record) != key:
-        view.delete(key)
-    elif read_lease.due_ms(record) <= view.now_ms:
-        if record.revoked_ms:
-            read_lease.drop(view, record)
-        else:
-            read_lease.revoke(view, keys, record)
+    tally, left = Tally(), []
+    names = [index.name_in(key) for key in entries]
+    view.prefetch(*(keyspace.read_lease(name) for name in names if read_lease.is_lease_id(name)))
+    view.prefetch(*(keyspace.grant(name) for name in names if grants.is_grant_id(name)))
+    for key, name in zip(entries, names, strict=True):
+        record = leases.find(view, keys, name)
+        if record is None or _due_key(record) != key:
+            view.delete(key)
+        elif isinstance(record, grants.Record):
+            if record.state != grants.REVOKED:
+                left.append(name)
+            elif grants.due_ms(record) <= view.now_ms:
+                repository.drop_grant(view, record, tally)
+        elif read_lease.due_ms(record) <= view.now_ms:
+            if record.revoked_ms:
+                read_lease.drop(view, record)
+            else:
+                read_lease.revoke(view, keys, record, tally)
+    tally.settle(view)
+    return left
+
+
+def _due_key(record: leases.Record) -> bytes:
+    if isinstance(record, grants.Record):
+        return index.due_key(grants.due_ms(record), record.id)
+    return read_lease.due_key(record)
 
 
 def read_markers(view: View, fence: Fence, after: bytes) -> None:
@@ -59,19 +76,25 @@ def read_markers(view: View, fence: Fence, after: bytes) -> None:
 def read_held(view: View, fence: Fence, accessor: str, after: bytes) -> None:
     """Fetch a slice of the index of what a token holds, behind the key `after`."""
     fence.require(view)
-    prefix = read_lease.by_accessor_key(accessor, "")
+    prefix = index.by_accessor_key(accessor, "")
     start = after + b"\0" if after else prefix
     view.fetch(start, keyspace.prefix_end(prefix), limit=SLICE, keys_only=True)
 
 
-def revoke_held(view: View, fence: Fence, keys: RecordKeys, key: bytes) -> None:
-    """Revoke the lease that an entry of that index names; the record says whose it is."""
+def end_held(view: View, fence: Fence, keys: RecordKeys, entries: Sequence[bytes]) -> None:
+    """End the leases that entries of that index name; the records say whose they are."""
     fence.require(view)
-    record = read_lease.find(view, keys, read_lease.name_in(key))
-    if record is None or read_lease.by_accessor_key(record.accessor, record.id) != key:
-        view.delete(key)
-    else:
-        read_lease.revoke(view, keys, record)
+    tally = Tally()
+    names = [index.name_in(key) for key in entries]
+    view.prefetch(*(keyspace.read_lease(name) for name in names if read_lease.is_lease_id(name)))
+    view.prefetch(*(keyspace.grant(name) for name in names if grants.is_grant_id(name)))
+    for key, name in zip(entries, names, strict=True):
+        record = leases.find(view, keys, name)
+        if record is None or index.by_accessor_key(record.accessor, record.id) != key:
+            view.delete(key)
+        else:
+            leases.end(view, keys, record, tally)
+    tally.settle(view)
 
 
 def followed(view: View, fence: Fence) -> int:

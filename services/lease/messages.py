@@ -6,11 +6,12 @@ from typing import TypedDict
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.lease import grants
 from services.lease.leases import Told
 
 
-class Info(TypedDict):
-    """The fields that Lease and GetLeaseResponse share; a read lease has no attempts and no error."""
+class Info(TypedDict, total=False):
+    """The fields that the messages of a lease share; a read lease has no attempts and no error."""
 
     id: str
     state: str
@@ -18,20 +19,29 @@ class Info(TypedDict):
     accessor: str
     issued_at: Timestamp
     expires_at: Timestamp
+    attempts: int
+    last_error: str
+    next_attempt_at: Timestamp
 
 
 def info_to_proto(told: Told) -> Info:
     """A lease's fields."""
     record = told.record
-    return Info(
+    info = Info(
         id=record.id,
         state=told.state,
         path=record.path,
         accessor=record.accessor,
-        issued_at=_moment(record.issued_ms),
-        expires_at=_moment(record.expires_ms),
+        issued_at=moment(record.issued_ms),
+        expires_at=moment(record.expires_ms),
     )
+    if isinstance(record, grants.Record):
+        info["attempts"], info["last_error"] = record.attempts, record.last_error
+        if record.state in (grants.PENDING, grants.ABANDONED):
+            info["next_attempt_at"] = moment(record.next_ms)
+    return info
 
 
-def _moment(at_ms: int) -> Timestamp:
+def moment(at_ms: int) -> Timestamp:
+    """A moment in milliseconds since the epoch."""
     return Timestamp(seconds=at_ms // 1000, nanos=at_ms % 1000 * 1_000_000)

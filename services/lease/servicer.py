@@ -4,55 +4,99 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc.aio
 
-from services.lease.leases import ROOT, Leases, Query, Told
+from services.lease.calls import Calls
+from services.lease.issuing import Issuer
+from services.lease.leases import ROOT, Leases, Query, Told, require_prefix
 from services.lease.messages import info_to_proto
-from strongbox.access.guard import Caller, Guard
+from services.lease.passwords import Keys
+from services.lease.postgres_calls import PostgresCalls
+from services.lease.renewing import Renewer
+from services.lease.revoking import Revoker
+from services.lease.root_rotation import Rotation
+from strongbox.access.durations import parse_duration
+from strongbox.access.guard import Caller
+from strongbox.errors import InvalidInput
 from strongbox.lease.v1 import lease_service_pb2 as pb
-from strongbox.lease.v1 import lease_service_pb2_grpc as rpc
-from strongbox.leases.read_lease import name_in
+from strongbox.leases.index import name_in
 from strongbox.rpc.inbound import Inbound, inbound_of
-from strongbox.store import paging
+from strongbox.store import keyspace, paging
 from strongbox.store.batch import Row
-from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
-from strongbox.trail.outbox import draft_of
 
-T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 _CHUNK = 200  # leases read by one transaction: each is one compare
+_ENDED = 30  # leases ended by one transaction: each writes up to eight keys
+_PAGE = 600  # leases of one call that ends a prefix
 
 
-class LeaseServicer(rpc.LeaseServiceServicer):
-    """Read leases over the pipeline."""
+class LeaseServicer(PostgresCalls):
+    """Leases over the pipeline; credentials, connections and database roles are in `PostgresCalls`."""
 
-    def __init__(self, pipeline: Pipeline, guard: Guard) -> None:
-        self._pipeline, self._guard = pipeline, guard
-        self._leases = Leases(guard.lookup)
+    def __init__(
+        self, calls: Calls, revoker: Revoker, renewer: Renewer, issuer: Issuer, rotation: Rotation, keys: Keys
+    ) -> None:
+        super().__init__(calls, revoker, issuer, rotation, keys)
+        self._leases, self._renewer = Leases(calls.guard), renewer
 
     async def GetLease(self, request: pb.GetLeaseRequest, context: Context) -> pb.GetLeaseResponse:
         """One lease; the audit record names its path."""
-        done = await self._act(
+        done = await self._calls.act(
             inbound_of(context), "GetLease", ROOT,
             lambda view, caller: self._leases.get(view, caller, request.id),
         )  # fmt: skip
         return pb.GetLeaseResponse(**info_to_proto(done.value))
 
+    async def RenewLease(self, request: pb.RenewLeaseRequest, context: Context) -> pb.RenewLeaseResponse:
+        """Move a lease's expiry, in PostgreSQL first: there it may end later than here, never earlier."""
+        increment = parse_duration(request.increment, "increment")
+        if increment == 0:
+            raise InvalidInput("increment is at least one second")
+        told = await self._renewer.renew(inbound_of(context), request.id, increment)
+        return pb.RenewLeaseResponse(**info_to_proto(told), ttl=told.ttl_s)
+
     async def RevokeLease(self, request: pb.RevokeLeaseRequest, context: Context) -> pb.RevokeLeaseResponse:
-        """End a lease; ending the ended succeeds."""
-        done = await self._act(
-            inbound_of(context), "RevokeLease", ROOT,
+        """End a lease; ending the ended succeeds. Without PostgreSQL it is pending, and its end goes on."""
+        inbound = inbound_of(context)
+        done = await self._calls.act(
+            inbound, "RevokeLease", ROOT,
             lambda view, caller: self._leases.revoke(view, caller, request.id),
         )  # fmt: skip
-        return pb.RevokeLeaseResponse(id=done.value.record.id, state=done.value.state)
+        told = await self._ended(inbound, done.value)
+        return pb.RevokeLeaseResponse(**info_to_proto(told))
+
+    async def RevokeLeasePrefix(
+        self, request: pb.RevokeLeasePrefixRequest, context: Context
+    ) -> pb.RevokeLeasePrefixResponse:
+        """End a page of the leases below a prefix, as far as the caller may."""
+        prefix, inbound = require_prefix(request.prefix), inbound_of(context)
+        keys = self._calls.guard.lookup.require_keys()
+        below = keyspace.LEASES_BY_PATH + prefix.encode()
+        start, end = paging.page_range(keys, below, request.page_token)
+
+        def decide(view: View, caller: Caller) -> Caller:
+            caller.require("delete", ROOT + prefix)
+            view.fetch(start, end, limit=_PAGE, keys_only=True)
+            return caller
+
+        done = await self._calls.act(inbound, "RevokeLeasePrefix", ROOT + prefix, decide)
+        ended: list[Told] = []
+        for names in _chunks((name_in(row.key) for row in done.rows), _ENDED):
+            ended += (await self._quietly(inbound, _ending(self._leases, done.value, prefix, names))).value
+        pending = {told.record.id for told in ended if told.state != "REVOKED"}
+        pending -= await self._end_roles(inbound, sorted(pending))
+        token = paging.next_token(keys, below, [row.key for row in done.rows], _PAGE)
+        return pb.RevokeLeasePrefixResponse(
+            revoked=len(ended) - len(pending), pending=len(pending), next_page_token=token
+        )
 
     async def ListLeases(self, request: pb.ListLeasesRequest, context: Context) -> pb.ListLeasesResponse:
         """Leases of a path or of a token; a page may hold fewer than asked, or none, and not be the last."""
         query = Query.parse(request.path, request.accessor, request.state)
-        keys, size = self._guard.lookup.require_keys(), paging.page_size(request.page_size)
+        keys, size = self._calls.guard.lookup.require_keys(), paging.page_size(request.page_size)
         start, end = paging.page_range(keys, query.prefix, request.page_token)
         inbound = inbound_of(context)
 
@@ -61,7 +105,7 @@ class LeaseServicer(rpc.LeaseServiceServicer):
             view.fetch(start, end, limit=size, keys_only=True)
             return caller
 
-        done = await self._act(inbound, "ListLeases", query.policy_path, decide)
+        done = await self._calls.act(inbound, "ListLeases", query.policy_path, decide)
         found = await self._select(inbound, done.value, query, done.rows)
         token = paging.next_token(keys, query.prefix, [row.key for row in done.rows], size)
         return pb.ListLeasesResponse(
@@ -73,21 +117,17 @@ class LeaseServicer(rpc.LeaseServiceServicer):
     ) -> list[Told]:
         """The leases that the entries name, as far as they answer the query."""
         found: list[Told] = []
-        for names in _chunks(name_in(row.key) for row in rows):
-            decide = _selecting(self._leases, caller, query, names)
-            done = await self._pipeline.submit(Work(decide, None, inbound.deadline))
-            found.extend(done.value)
+        for names in _chunks((name_in(row.key) for row in rows), _CHUNK):
+            found += (await self._quietly(inbound, _selecting(self._leases, caller, query, names))).value
         return found
 
-    async def _act(
-        self, inbound: Inbound, op: str, path: str, decide: Callable[[View, Caller], T]
-    ) -> Outcome[T]:
-        """Authenticate, decide (which asks for capabilities), audit and carry out in one transaction."""
-
-        def guarded(view: View) -> T:
-            return decide(view, self._guard.authenticate(view, inbound))
-
-        return await self._pipeline.submit(Work(guarded, draft_of(inbound, op, path), inbound.deadline))
+    async def _ended(self, inbound: Inbound, told: Told) -> Told:
+        """The lease as it is after its role was taken away, or could not be."""
+        if told.state not in ("REVOCATION_PENDING", "ABANDONED"):
+            return told
+        await self._end_roles(inbound, [told.record.id])
+        after = await self._quietly(inbound, lambda view: self._leases.told(view, told.record.id))
+        return after.value or told
 
 
 def _selecting(
@@ -96,6 +136,10 @@ def _selecting(
     return lambda view: leases.select(view, caller, query, names)
 
 
-def _chunks(names: Iterator[str]) -> Iterator[list[str]]:
-    while chunk := list(islice(names, _CHUNK)):
+def _ending(leases: Leases, caller: Caller, prefix: str, names: list[str]) -> Callable[[View], list[Told]]:
+    return lambda view: leases.end_below(view, caller, prefix, names)
+
+
+def _chunks(names: Iterator[str], size: int) -> Iterator[list[str]]:
+    while chunk := list(islice(names, size)):
         yield chunk

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from strongbox.cli import approle, audit, kubernetes, kv, lease, login, operator, policy, token, user
+from strongbox.cli import approle, audit, kubernetes, kv, lease, login, operator, policy, postgres, token, user
 from strongbox.cli.output import Format, choose
 
 DEV_HELP = "A cluster on this machine, for trying out and for tests."
@@ -25,7 +25,7 @@ def build(*, with_dev: bool) -> typer.Typer:
         "Exit status: 0; 1 refused or failed; 2 a wrong command line, or sealed.",
     )
     root.callback()(choose)
-    for room in (operator, kv, token, policy, user, approle, kubernetes, lease, audit):
+    for room in (operator, kv, token, policy, user, approle, kubernetes, lease, postgres, audit):
         root.add_typer(room.app)
     root.command("login")(login.login)
     root.add_typer(_dev() if with_dev else _name_only(), name="dev", help=DEV_HELP)

@@ -33,11 +33,33 @@ def list_leases(
         complain("give --path or --accessor")
     with connected() as box:
         found = map(to_dict, box.leases.list(path=path, accessor=accessor, state=state))
-        show_rows(found, ("id", "state", "path", "accessor", "expires_at"), output)
+        show_rows(found, ("id", "state", "path", "accessor", "expires_at", "attempts", "last_error"), output)
+
+
+@app.command("renew")
+def renew(
+    lease_id: LeaseId,
+    increment: Annotated[str | None, typer.Option(help="For how long from now, such as 1h.")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Move a lease's expiry; a database user's password is taken as long."""
+    with connected() as box:
+        show(to_dict(box.leases.renew(lease_id, increment)), output)
+
+
+@app.command("revoke-prefix")
+def revoke_prefix(
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Such as dynamic-postgres/readonly.")],
+    output: Output = Format.TABLE,
+) -> None:
+    """End all leases whose policy path begins so."""
+    with connected() as box:
+        revoked, pending = box.leases.revoke_prefix(prefix)
+        show({"revoked": revoked, "pending": pending}, output)
 
 
 @app.command("revoke")
 def revoke(lease_id: LeaseId, output: Output = Format.TABLE) -> None:
-    """End a lease."""
+    """End a lease, and the database user that it stands for."""
     with connected() as box:
         show(to_dict(box.leases.revoke(lease_id)), output)

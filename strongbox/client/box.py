@@ -11,6 +11,7 @@ from strongbox.client.kubernetes import Kubernetes
 from strongbox.client.kv import Secrets
 from strongbox.client.leases import Leases
 from strongbox.client.policies import Policies
+from strongbox.client.postgres import Postgres
 from strongbox.client.seal import Seal
 from strongbox.client.tokens import Tokens
 from strongbox.client.users import Users
@@ -37,6 +38,7 @@ class StrongBox:
         self.approles = AppRoles(self._wire)
         self.kubernetes = Kubernetes(self._wire)
         self.leases = Leases(self._wire)
+        self.postgres = Postgres(self._wire)
         self.audit = Audit(self._wire)
 
     def use_token(self, token: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from strongbox.client.values import to_duration
 from strongbox.client.wire import Wire
 from strongbox.errors import InvalidInput
 from strongbox.lease.v1 import lease_service_pb2 as pb
@@ -11,7 +12,7 @@ from strongbox.lease.v1.lease_service_pb2_grpc import LeaseServiceStub
 
 
 class Leases:
-    """Leases of secrets that were read."""
+    """Leases of secrets that were read, and of database credentials."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -23,7 +24,23 @@ class Leases:
 
     def revoke(self, lease_id: str) -> pb.RevokeLeaseResponse:
         """End a lease. Revoking the revoked succeeds."""
-        return self._wire.call(self._stub.RevokeLease, pb.RevokeLeaseRequest(id=_named(lease_id)))
+        request = pb.RevokeLeaseRequest(id=_named(lease_id))
+        return self._wire.call(self._stub.RevokeLease, request, slow=True)
+
+    def renew(self, lease_id: str, increment: str | int | None = None) -> pb.RenewLeaseResponse:
+        """Move a lease's expiry: `increment` from now, whole seconds or text such as "90s" or "1h"."""
+        request = pb.RenewLeaseRequest(id=_named(lease_id), increment=to_duration(increment))
+        return self._wire.call(self._stub.RenewLease, request, slow=True)
+
+    def revoke_prefix(self, prefix: str) -> tuple[int, int]:
+        """End all leases whose policy path begins so; how many are revoked, and how many are pending."""
+        revoked, pending, token = 0, 0, ""
+        while True:
+            request = pb.RevokeLeasePrefixRequest(prefix=prefix, page_token=token)
+            page = self._wire.call(self._stub.RevokeLeasePrefix, request, slow=True)
+            revoked, pending, token = revoked + page.revoked, pending + page.pending, page.next_page_token
+            if not token:
+                return revoked, pending
 
     def list(self, *, path: str = "", accessor: str = "", state: str = "") -> Iterator[pb.Lease]:
         """Leases of a policy path (`secret/app/db`) or of a token, page by page as they are asked for."""

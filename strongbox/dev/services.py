@@ -14,6 +14,10 @@ from strongbox.dev.layout import Layout
 from strongbox.dev.processes import Spec, dying_with_parent
 
 PROCESSES = ("etcd", *SERVICES, "envoy")
+# Settings that whoever starts the cluster may choose for its services.
+_PASSED = tuple(f"STRONGBOX_{name}" for name in (
+    "REVOKE_BACKOFF_S", "REVOKE_BACKOFF_CAP_S", "RECONCILE_EVERY_S",
+))  # fmt: skip
 
 
 def service(layout: Layout, node: str, name: str) -> Spec:
@@ -47,6 +51,7 @@ def _environment(layout: Layout, node: str, name: str) -> dict[str, str]:
         "STRONGBOX_DATA_DIR": str(data),
         "STRONGBOX_PROFILE": "local",
         "STRONGBOX_LOG_LEVEL": os.environ.get("STRONGBOX_LOG_LEVEL", "info"),
+        **{name: os.environ[name] for name in _PASSED if name in os.environ},
     }
 
 

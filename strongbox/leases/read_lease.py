@@ -6,8 +6,9 @@ Rules:
 * It lasts 1 h, never beyond the token. It is written when there is none, when it is revoked, or when writing
   moves its expiry by a quarter of what is left to the reader: a hot read writes nothing.
 * The record is authenticated; one that does not verify is absent, and is replaced by the next read.
-* Three entries lead to it: in the time-bucketed index of what is due (its expiry, or the end of the 24 h for
-  which a revoked one stays readable), by path and by accessor. They are hints: the record decides.
+* Three entries lead to it (`index`): when it is due (its expiry, or the end of the 24 h for which a revoked
+  one stays readable), by path and by accessor. They are hints: the record decides.
+* It counts against the token's quota (`counters`) until it is revoked.
 * `ACTIVE → EXPIRED → REVOKED`: expired is what an active one is after its expiry, until it is reaped.
 """
 
@@ -23,6 +24,10 @@ from google.protobuf.message import DecodeError
 from strongbox.access.records import Forged, open_record, seal_record
 from strongbox.crypto.encoding import canonical_aad
 from strongbox.crypto.record_keys import RecordKeys
+from strongbox.leases import counters
+from strongbox.leases.counters import Tally
+from strongbox.leases.index import KEPT_MS, by_accessor_key, by_path_key
+from strongbox.leases.index import due_key as due_entry
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
@@ -30,8 +35,6 @@ from strongbox.store.view import View
 ACTIVE, EXPIRED, REVOKED = "ACTIVE", "EXPIRED", "REVOKED"
 TTL_MS = 3_600_000
 STEPS = 4  # an expiry moves by at least this part of the time the reader may hold the secret
-KEPT_MS = 86_400_000  # how long a revoked lease stays readable
-BUCKET_MS = 10_000  # of the index of what is due
 _ID = re.compile(r"r[0-9a-f]{40}\Z")
 _log = structlog.get_logger(__name__)
 
@@ -57,7 +60,10 @@ def is_lease_id(text: str) -> bool:
 
 
 def hold(view: View, keys: RecordKeys, accessor: str, path: str, token_expires_ms: int) -> Held:
-    """The token's lease of `path`, written if it must be. `token_expires_ms` 0: the token never expires."""
+    """The token's lease of `path`, written if it must be. `token_expires_ms` 0: the token never expires.
+
+    Raises `QuotaExceeded`.
+    """
     name = lease_id(accessor, path)
     expires_ms = _wanted_expiry(view.now_ms, token_expires_ms)
     known = find(view, keys, name)
@@ -66,7 +72,11 @@ def hold(view: View, keys: RecordKeys, accessor: str, path: str, token_expires_m
     lives = known is not None and state_of(known, view.now_ms) == ACTIVE
     issued_ms = known.issued_ms if known is not None and lives else view.now_ms
     record = Record(id=name, path=path, accessor=accessor, issued_ms=issued_ms, expires_ms=expires_ms)
-    put(view, keys, record, known)
+    if known is None or known.revoked_ms:
+        counters.require_room(view, counters.token_key(accessor, name), counters.PER_PART, "token")
+    tally = Tally()
+    put(view, keys, record, known, tally)
+    tally.settle(view)
     return Held(name, expires_ms, view.now_ms)
 
 
@@ -85,14 +95,20 @@ def state_of(record: Record, now_ms: int) -> str:
     return EXPIRED if record.expires_ms <= now_ms else ACTIVE
 
 
-def revoke(view: View, keys: RecordKeys, record: Record) -> Record:
-    """Write the lease as revoked, unless it is; it stays readable for 24 h. Returns it as it is then."""
+def revoke(view: View, keys: RecordKeys, record: Record, tally: Tally | None = None) -> Record:
+    """Write the lease as revoked, unless it is; it stays readable for 24 h. Returns it as it is then.
+
+    Whoever revokes several in one decision gives the tally, and settles it.
+    """
     if record.revoked_ms:
         return record
     revoked = Record()
     revoked.CopyFrom(record)
     revoked.revoked_ms = view.now_ms
-    put(view, keys, revoked, record)
+    own = tally or Tally()
+    put(view, keys, revoked, record, own)
+    if tally is None:
+        own.settle(view)
     return revoked
 
 
@@ -110,9 +126,10 @@ def find(view: View, keys: RecordKeys, name: str) -> Record | None:
     return view.parsed(keyspace.read_lease(name), parse)
 
 
-def put(view: View, keys: RecordKeys, record: Record, known: Record | None) -> None:
+def put(view: View, keys: RecordKeys, record: Record, known: Record | None, tally: Tally) -> None:
     """Write `record` in place of `known`, and the entries that lead to it."""
     key = keyspace.read_lease(record.id)
+    tally.move(counters.token_key(record.accessor, record.id), _counts(record) - _counts(known))
     if known is None:
         view.put(by_path_key(record.path, record.id), b"")
         view.put(by_accessor_key(record.accessor, record.id), b"")
@@ -125,6 +142,9 @@ def put(view: View, keys: RecordKeys, record: Record, known: Record | None) -> N
 
 def drop(view: View, record: Record) -> None:
     """Delete the lease and all that leads to it."""
+    tally = Tally()
+    tally.move(counters.token_key(record.accessor, record.id), -_counts(record))
+    tally.settle(view)
     view.delete(keyspace.read_lease(record.id))
     view.delete(due_key(record))
     view.delete(by_path_key(record.path, record.id))
@@ -138,27 +158,11 @@ def due_ms(record: Record) -> int:
 
 def due_key(record: Record) -> bytes:
     """Its entry in the index of what is due."""
-    return due_bucket(due_ms(record)) + b"/" + record.id.encode()
+    return due_entry(due_ms(record), record.id)
 
 
-def due_bucket(at_ms: int) -> bytes:
-    """The bucket (of 10 s) that a moment is in; all earlier ones sort before it."""
-    return keyspace.LEASES_DUE + b"%012d" % (at_ms // BUCKET_MS)
-
-
-def by_path_key(path: str, name: str) -> bytes:
-    """Its entry under the policy path, which a zero byte ends: no path holds one."""
-    return keyspace.LEASES_BY_PATH + path.encode() + b"\0" + name.encode()
-
-
-def by_accessor_key(accessor: str, name: str) -> bytes:
-    """Its entry under the accessor."""
-    return keyspace.LEASES_BY_ACCESSOR + f"{accessor}/{name}".encode()
-
-
-def name_in(key: bytes) -> str:
-    """The id that ends an entry of any of the three indexes."""
-    return key[-41:].decode("ascii", "replace")
+def _counts(record: Record | None) -> int:
+    return 1 if record is not None and not record.revoked_ms else 0
 
 
 def _wanted_expiry(now_ms: int, token_expires_ms: int) -> int:

@@ -48,7 +48,12 @@ READ_LEASES = ROOT + b"lease/reads/"
 LEASES_DUE = ROOT + b"lease/due/"
 LEASES_BY_PATH = ROOT + b"lease/by-path/"
 LEASES_BY_ACCESSOR = ROOT + b"lease/by-accessor/"
+LEASES_BY_CONNECTION = ROOT + b"lease/by-connection/"
+LEASE_COUNTS = ROOT + b"lease/counts/"
 LEASES_FOLLOWED = ROOT + b"lease/followed"
+GRANTS = ROOT + b"lease/grants/"
+POSTGRES_CONNECTIONS = ROOT + b"lease/postgres/connections/"
+POSTGRES_ROLES = ROOT + b"lease/postgres/roles/"
 
 OUTBOX = ROOT + b"audit/outbox/"
 PRODUCERS = ROOT + b"audit/producers/"
@@ -65,7 +70,7 @@ AUDIT_TRIMMED = ROOT + b"audit/trimmed/"
 # Prefixes whose values are authenticated records, by owner: what a new record key has to re-MAC.
 AUTHENTICATED: dict[str, tuple[bytes, ...]] = {
     "auth": (TOKENS, POLICIES, USERS, APPROLES, SECRET_IDS, KUBERNETES),
-    "lease": (READ_LEASES,),
+    "lease": (READ_LEASES, GRANTS, POSTGRES_CONNECTIONS, POSTGRES_ROLES),
 }
 
 
@@ -127,6 +132,21 @@ def policy(folded: str) -> bytes:
 def read_lease(lease_id: str) -> bytes:
     """A read lease's record; its id is computed from accessor and path."""
     return READ_LEASES + lease_id.encode()
+
+
+def grant(lease_id: str) -> bytes:
+    """The lease of a database credential."""
+    return GRANTS + lease_id.encode()
+
+
+def postgres_connection(folded: str) -> bytes:
+    """A connection to a database server, by its folded name."""
+    return POSTGRES_CONNECTIONS + folded.encode()
+
+
+def postgres_role(folded: str) -> bytes:
+    """A database role, by its folded name."""
+    return POSTGRES_ROLES + folded.encode()
 
 
 def cursor(service: str, incarnation: str) -> bytes:

@@ -24,6 +24,22 @@ IDS = ["", "nonsense", "../root", "x" * 600, "a/b", "\x00" * 24, "é" * 12]
 DURATIONS: list[Any] = ["", "soon", "-5s", -1, "1.5.h", 1e12, True, {"a": 1}, [1], "9" * 400]
 
 
+_DSN = "postgresql://127.0.0.1:1/postgres"
+_USER = {"username": "u", "password": "p"}
+_CONNECTION: dict[str, Any] = {"dsn": _DSN, **_USER}
+_ROLE: dict[str, Any] = {"connection": "nobody", "template_role": "t"}
+DSNS = [
+    "", "host=127.0.0.1", "mysql://127.0.0.1/x", "postgresql://", "postgresql:///postgres",
+    "postgresql://u:secret@127.0.0.1/postgres", "postgresql://127.0.0.1/x?password=secret",
+    "postgresql://127.0.0.1/x?passfile=/etc/passwd", "postgresql://127.0.0.1/x?options=-csearch_path%3Dx",
+    "postgresql://%2Fvar%2Frun/x", "postgresql://127.0.0.1/x?sslmode=maybe", "postgresql://127.0.0.1:0/x",
+    "postgresql://127.0.0.1:99999/x", "postgresql://127.0.0.1/a b", "postgresql://127.0.0.1/x?service=prod",
+    "postgresql://127.0.0.1/x?sslrootcert=/etc/shadow", "postgresql://db.example/x?sslmode=prefer",
+    "p" * 2000,
+    "postgresql://127.0.0.1,/x", "postgresql://127.0.0.1/x?sslmode=verify-ca",
+]  # fmt: skip
+
+
 def _each(field: str, values: list[Any], reason: str, **rest: Any) -> list[Bad]:
     return [({**rest, field: value}, reason) for value in values]
 
@@ -172,6 +188,37 @@ BAD: dict[str, list[Bad]] = {
         ({"path": "secret/bad", "state": "SLEEPING"}, INVALID),
     ],
     "RevokeLease": _each("id", IDS, "NOT_FOUND"),
+    "RenewLease": [
+        *_each("id", IDS, "NOT_FOUND"), *_each("increment", DURATIONS, INVALID, id="p" + "0" * 40),
+    ],
+    "RevokeLeasePrefix": [
+        *_each("prefix", [path for path in PATHS if path != "a/"], BAD_PATH),
+        ({"prefix": "secret/bad/", "page_token": "!"}, INVALID),
+    ],
+    "IssueCredential": _each("role", NAMES, INVALID),
+    "WritePostgresConnection": [
+        *_each("name", NAMES, INVALID, **_CONNECTION), *_each("dsn", DSNS, INVALID, name="bad", **_USER),
+        *_each("username", ["x" * 64, "a\x00b"], INVALID, name="bad", dsn=_DSN, password="p"),
+        *_each("password", ["", "p" * 1025, "a\x00b"], INVALID, name="bad", dsn=_DSN, username="u"),
+        ({"name": "bad", **_CONNECTION, "ca": "no PEM"}, INVALID),
+    ],
+    "ReadPostgresConnection": _each("name", NAMES, INVALID),
+    "DeletePostgresConnection": _each("name", NAMES, INVALID),
+    "ListPostgresConnections": _PAGES,
+    "RotatePostgresRoot": _each("name", NAMES, INVALID),
+    "WritePostgresRole": [
+        *_each("name", NAMES, INVALID, **_ROLE),
+        *_each("connection", NAMES, INVALID, name="bad", template_role="t"),
+        ({"name": "bad", **_ROLE}, INVALID),  # there is no such connection
+        *_each("template_role", ["", "x" * 64, "a\x00b", "a\nb"], INVALID, name="bad", connection="c"),
+        *_each("default_ttl", [*DURATIONS, "0s", "33d"], INVALID, name="bad", **_ROLE),
+        *_each("max_ttl", [*DURATIONS, "0s", "33d"], INVALID, name="bad", **_ROLE),
+        ({"name": "bad", **_ROLE, "default_ttl": "2h", "max_ttl": "1h"}, INVALID),
+        *_each("max_leases", [-1, 1_000_001], INVALID, name="bad", **_ROLE),
+    ],
+    "ReadPostgresRole": _each("name", NAMES, INVALID),
+    "DeletePostgresRole": _each("name", NAMES, INVALID),
+    "ListPostgresRoles": _PAGES,
     "ListEntries": [
         ({"from_index": -1}, INVALID), ({"limit": -1}, INVALID), ({"limit": 1001}, INVALID),
         ({"before_index": -1}, INVALID),

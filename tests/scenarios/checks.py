@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.scenarios import s0_init, s1_unseal, s2_secrets, s3_policy, s4_revocation, s9_audit
+from tests.scenarios import (
+    s0_init,
+    s1_unseal,
+    s2_secrets,
+    s3_policy,
+    s4_revocation,
+    s5_postgres,
+    s6_postgres_down,
+    s9_audit,
+)
 from tests.scenarios.world import World
 
 
@@ -78,18 +87,22 @@ CHECKS = (
         "S5", 1, "dynamic PostgreSQL",
         "the credential logs in with its template's rights; a lease is created; it cannot log in after "
         "expiry, and its open sessions are gone",
+        s5_postgres.rights_until_the_end,
     ),
     Check(
         "S5", 2, "dynamic PostgreSQL",
         "the password is in no file, no etcd key, no log of ours or PostgreSQL's",
+        s5_postgres.password_nowhere,
     ),
     Check(
         "S6", 1, "PostgreSQL down",
         "at expiry the lease is REVOCATION_PENDING, with attempts at 10, 20, 40 s capped",
+        s6_postgres_down.pending_with_pauses,
     ),
     Check(
         "S6", 2, "PostgreSQL down",
         "PostgreSQL returns: the role is dropped and the lease REVOKED with nobody's help",
+        s6_postgres_down.by_itself,
     ),
     Check(
         "S7", 1, "leader kill",

@@ -34,7 +34,7 @@ class World:
     def cluster(self) -> Cluster:
         """Started, in whatever state it is."""
         if self._cluster is None:
-            self._cluster = Cluster.start(3, unseal=False)
+            self._cluster = Cluster.start(3, unseal=False, postgres=True)
         return self._cluster
 
     def initialized(self) -> Cluster:

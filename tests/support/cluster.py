@@ -181,5 +181,5 @@ def _are_free(ports: Sequence[int]) -> bool:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """Three nodes, unsealed, for all tests of the session that damage nothing; use paths of your own."""
-    with Cluster.start(3) as running:
+    with Cluster.start(3, postgres=True) as running:
         yield running

@@ -23,11 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from strongbox.options.v1 import rule_pb2 as strongbox_dot_options_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&strongbox/lease/v1/lease_service.proto\x12\x12strongbox.lease.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fstrongbox/options/v1/rule.proto\"\xfc\x01\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x04 \x01(\t\x12-\n\tissued_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\x12\x12\n\nlast_error\x18\x08 \x01(\t\x12\x33\n\x0fnext_attempt_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1d\n\x0fGetLeaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x87\x02\n\x10GetLeaseResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x04 \x01(\t\x12-\n\tissued_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\x12\x12\n\nlast_error\x18\x08 \x01(\t\x12\x33\n\x0fnext_attempt_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\x11ListLeasesRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"X\n\x12ListLeasesResponse\x12)\n\x06leases\x18\x01 \x03(\x0b\x32\x19.strongbox.lease.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x12RevokeLeaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"0\n\x13RevokeLeaseResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t2\xe8\x03\n\x0cLeaseService\x12\x98\x01\n\x08GetLease\x12#.strongbox.lease.v1.GetLeaseRequest\x1a$.strongbox.lease.v1.GetLeaseResponse\"A\x8a\xb5\x18&\x08\x01\x12\x1aleases/{path of the lease}\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/leases/{id}\x12\x8c\x01\n\nListLeases\x12%.strongbox.lease.v1.ListLeasesRequest\x1a&.strongbox.lease.v1.ListLeasesResponse\"/\x8a\xb5\x18\x19\x08\x01\x12\rleases/{path}\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/leases\x12\xad\x01\n\x0bRevokeLease\x12&.strongbox.lease.v1.RevokeLeaseRequest\x1a\'.strongbox.lease.v1.RevokeLeaseResponse\"M\x8a\xb5\x18(\x08\x01\x12\x1aleases/{path of the lease}\x1a\x06\x64\x65lete \x01\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/leases/{id}/revoke:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&strongbox/lease/v1/lease_service.proto\x12\x12strongbox.lease.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fstrongbox/options/v1/rule.proto\"\xfc\x01\n\x05Lease\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x04 \x01(\t\x12-\n\tissued_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\x12\x12\n\nlast_error\x18\x08 \x01(\t\x12\x33\n\x0fnext_attempt_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1d\n\x0fGetLeaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x87\x02\n\x10GetLeaseResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x04 \x01(\t\x12-\n\tissued_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\x12\x12\n\nlast_error\x18\x08 \x01(\t\x12\x33\n\x0fnext_attempt_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\x11ListLeasesRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"X\n\x12ListLeasesResponse\x12)\n\x06leases\x18\x01 \x03(\x0b\x32\x19.strongbox.lease.v1.Lease\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\" \n\x12RevokeLeaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\"\x8a\x02\n\x13RevokeLeaseResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x04 \x01(\t\x12-\n\tissued_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\x12\x12\n\nlast_error\x18\x08 \x01(\t\x12\x33\n\x0fnext_attempt_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"J\n\x11RenewLeaseRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12)\n\tincrement\x18\x02 \x01(\x0b\x32\x16.google.protobuf.Value\"\x96\x02\n\x12RenewLeaseResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x04 \x01(\t\x12-\n\tissued_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\x12\x12\n\nlast_error\x18\x08 \x01(\t\x12\x33\n\x0fnext_attempt_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03ttl\x18\n \x01(\x05\">\n\x18RevokeLeasePrefixRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x19RevokeLeasePrefixResponse\x12\x0f\n\x07revoked\x18\x01 \x01(\x05\x12\x0f\n\x07pending\x18\x02 \x01(\x05\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"m\n\x0f\x43redentialLease\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03ttl\x18\x02 \x01(\x05\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\trenewable\x18\x04 \x01(\x08\"&\n\x16IssueCredentialRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\"q\n\x17IssueCredentialResponse\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\x12\x32\n\x05lease\x18\x03 \x01(\x0b\x32#.strongbox.lease.v1.CredentialLease\"k\n\x1eWritePostgresConnectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64sn\x18\x02 \x01(\t\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x10\n\x08password\x18\x04 \x01(\t\x12\n\n\x02\x63\x61\x18\x05 \x01(\t\"f\n\x1fWritePostgresConnectionResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64sn\x18\x02 \x01(\t\x12\x10\n\x08username\x18\x03 \x01(\t\x12\x16\n\x0eserver_version\x18\x04 \x01(\t\"-\n\x1dReadPostgresConnectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xe6\x01\n\x1eReadPostgresConnectionResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64sn\x18\x02 \x01(\t\x12\x10\n\x08username\x18\x03 \x01(\t\x12\n\n\x02\x63\x61\x18\x04 \x01(\t\x12\x16\n\x0eserver_version\x18\x05 \x01(\t\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrotated_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0blive_leases\x18\x08 \x01(\x05\"F\n\x1f\x44\x65letePostgresConnectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rrevoke_leases\x18\x02 \x01(\x08\"0\n DeletePostgresConnectionResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x1eListPostgresConnectionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"I\n\x1fListPostgresConnectionsResponse\x12\r\n\x05names\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x19RotatePostgresRootRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"Z\n\x1aRotatePostgresRootResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\nrotated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbd\x01\n\x18WritePostgresRoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nconnection\x18\x02 \x01(\t\x12\x15\n\rtemplate_role\x18\x03 \x01(\t\x12+\n\x0b\x64\x65\x66\x61ult_ttl\x18\x04 \x01(\x0b\x32\x16.google.protobuf.Value\x12\'\n\x07max_ttl\x18\x05 \x01(\x0b\x32\x16.google.protobuf.Value\x12\x12\n\nmax_leases\x18\x06 \x01(\x05\"\x8e\x01\n\x19WritePostgresRoleResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nconnection\x18\x02 \x01(\t\x12\x15\n\rtemplate_role\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65\x66\x61ult_ttl\x18\x04 \x01(\x05\x12\x0f\n\x07max_ttl\x18\x05 \x01(\x05\x12\x12\n\nmax_leases\x18\x06 \x01(\x05\"\'\n\x17ReadPostgresRoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa2\x01\n\x18ReadPostgresRoleResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nconnection\x18\x02 \x01(\t\x12\x15\n\rtemplate_role\x18\x03 \x01(\t\x12\x13\n\x0b\x64\x65\x66\x61ult_ttl\x18\x04 \x01(\x05\x12\x0f\n\x07max_ttl\x18\x05 \x01(\x05\x12\x12\n\nmax_leases\x18\x06 \x01(\x05\x12\x13\n\x0blive_leases\x18\x07 \x01(\x05\")\n\x19\x44\x65letePostgresRoleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x1a\x44\x65letePostgresRoleResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x18ListPostgresRolesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"C\n\x19ListPostgresRolesResponse\x12\r\n\x05names\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xce\x16\n\x0cLeaseService\x12\x98\x01\n\x08GetLease\x12#.strongbox.lease.v1.GetLeaseRequest\x1a$.strongbox.lease.v1.GetLeaseResponse\"A\x8a\xb5\x18&\x08\x01\x12\x1aleases/{path of the lease}\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/leases/{id}\x12\x8c\x01\n\nListLeases\x12%.strongbox.lease.v1.ListLeasesRequest\x1a&.strongbox.lease.v1.ListLeasesResponse\"/\x8a\xb5\x18\x19\x08\x01\x12\rleases/{path}\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/leases\x12\xaa\x01\n\nRenewLease\x12%.strongbox.lease.v1.RenewLeaseRequest\x1a&.strongbox.lease.v1.RenewLeaseResponse\"M\x8a\xb5\x18)\x08\x01\x12\x1aleases/{path of the lease}\x1a\x05write \x01(\x01\x82\xd3\xe4\x93\x02\x1a\"\x15/v1/leases/{id}/renew:\x01*\x12\xaf\x01\n\x0bRevokeLease\x12&.strongbox.lease.v1.RevokeLeaseRequest\x1a\'.strongbox.lease.v1.RevokeLeaseResponse\"O\x8a\xb5\x18*\x08\x01\x12\x1aleases/{path of the lease}\x1a\x06\x64\x65lete \x01(\x01\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/leases/{id}/revoke:\x01*\x12\xb8\x01\n\x11RevokeLeasePrefix\x12,.strongbox.lease.v1.RevokeLeasePrefixRequest\x1a-.strongbox.lease.v1.RevokeLeasePrefixResponse\"F\x8a\xb5\x18\x1f\x08\x01\x12\x0fleases/{prefix}\x1a\x06\x64\x65lete \x01(\x01\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/leases-revoke-prefix:\x01*\x12\xb6\x01\n\x0fIssueCredential\x12*.strongbox.lease.v1.IssueCredentialRequest\x1a+.strongbox.lease.v1.IssueCredentialResponse\"J\x8a\xb5\x18#\x08\x01\x12\x17\x64ynamic-postgres/{role}\x1a\x04read(\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/v1/dynamic-postgres/{role}\x12\xe0\x01\n\x17WritePostgresConnection\x12\x32.strongbox.lease.v1.WritePostgresConnectionRequest\x1a\x33.strongbox.lease.v1.WritePostgresConnectionResponse\"\\\x8a\xb5\x18.\x08\x01\x12\x1fsys/postgres/connections/{name}\x1a\x05write \x01(\x01\x82\xd3\xe4\x93\x02$\x1a\x1f/v1/postgres/connections/{name}:\x01*\x12\xd7\x01\n\x16ReadPostgresConnection\x12\x31.strongbox.lease.v1.ReadPostgresConnectionRequest\x1a\x32.strongbox.lease.v1.ReadPostgresConnectionResponse\"V\x8a\xb5\x18+\x08\x01\x12\x1fsys/postgres/connections/{name}\x1a\x04read \x01\x82\xd3\xe4\x93\x02!\x12\x1f/v1/postgres/connections/{name}\x12\xe1\x01\n\x18\x44\x65letePostgresConnection\x12\x33.strongbox.lease.v1.DeletePostgresConnectionRequest\x1a\x34.strongbox.lease.v1.DeletePostgresConnectionResponse\"Z\x8a\xb5\x18/\x08\x01\x12\x1fsys/postgres/connections/{name}\x1a\x06\x64\x65lete \x01(\x01\x82\xd3\xe4\x93\x02!*\x1f/v1/postgres/connections/{name}\x12\xcd\x01\n\x17ListPostgresConnections\x12\x32.strongbox.lease.v1.ListPostgresConnectionsRequest\x1a\x33.strongbox.lease.v1.ListPostgresConnectionsResponse\"I\x8a\xb5\x18%\x08\x01\x12\x19sys/postgres/connections/\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/postgres/connections\x12\xda\x01\n\x12RotatePostgresRoot\x12-.strongbox.lease.v1.RotatePostgresRootRequest\x1a..strongbox.lease.v1.RotatePostgresRootResponse\"e\x8a\xb5\x18+\x08\x01\x12\x1fsys/postgres/connections/{name}\x1a\x04sudo(\x01\x82\xd3\xe4\x93\x02\x30\"+/v1/postgres/connections/{name}/rotate-root:\x01*\x12\xc0\x01\n\x11WritePostgresRole\x12,.strongbox.lease.v1.WritePostgresRoleRequest\x1a-.strongbox.lease.v1.WritePostgresRoleResponse\"N\x8a\xb5\x18&\x08\x01\x12\x19sys/postgres/roles/{name}\x1a\x05write \x01\x82\xd3\xe4\x93\x02\x1e\x1a\x19/v1/postgres/roles/{name}:\x01*\x12\xb9\x01\n\x10ReadPostgresRole\x12+.strongbox.lease.v1.ReadPostgresRoleRequest\x1a,.strongbox.lease.v1.ReadPostgresRoleResponse\"J\x8a\xb5\x18%\x08\x01\x12\x19sys/postgres/roles/{name}\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/postgres/roles/{name}\x12\xc1\x01\n\x12\x44\x65letePostgresRole\x12-.strongbox.lease.v1.DeletePostgresRoleRequest\x1a..strongbox.lease.v1.DeletePostgresRoleResponse\"L\x8a\xb5\x18\'\x08\x01\x12\x19sys/postgres/roles/{name}\x1a\x06\x64\x65lete \x01\x82\xd3\xe4\x93\x02\x1b*\x19/v1/postgres/roles/{name}\x12\xaf\x01\n\x11ListPostgresRoles\x12,.strongbox.lease.v1.ListPostgresRolesRequest\x1a-.strongbox.lease.v1.ListPostgresRolesResponse\"=\x8a\xb5\x18\x1f\x08\x01\x12\x13sys/postgres/roles/\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/postgres/rolesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,22 +39,96 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEASESERVICE'].methods_by_name['GetLease']._serialized_options = b'\212\265\030&\010\001\022\032leases/{path of the lease}\032\004read \001\202\323\344\223\002\021\022\017/v1/leases/{id}'
   _globals['_LEASESERVICE'].methods_by_name['ListLeases']._loaded_options = None
   _globals['_LEASESERVICE'].methods_by_name['ListLeases']._serialized_options = b'\212\265\030\031\010\001\022\rleases/{path}\032\004read \001\202\323\344\223\002\014\022\n/v1/leases'
+  _globals['_LEASESERVICE'].methods_by_name['RenewLease']._loaded_options = None
+  _globals['_LEASESERVICE'].methods_by_name['RenewLease']._serialized_options = b'\212\265\030)\010\001\022\032leases/{path of the lease}\032\005write \001(\001\202\323\344\223\002\032\"\025/v1/leases/{id}/renew:\001*'
   _globals['_LEASESERVICE'].methods_by_name['RevokeLease']._loaded_options = None
-  _globals['_LEASESERVICE'].methods_by_name['RevokeLease']._serialized_options = b'\212\265\030(\010\001\022\032leases/{path of the lease}\032\006delete \001\202\323\344\223\002\033\"\026/v1/leases/{id}/revoke:\001*'
-  _globals['_LEASE']._serialized_start=159
-  _globals['_LEASE']._serialized_end=411
-  _globals['_GETLEASEREQUEST']._serialized_start=413
-  _globals['_GETLEASEREQUEST']._serialized_end=442
-  _globals['_GETLEASERESPONSE']._serialized_start=445
-  _globals['_GETLEASERESPONSE']._serialized_end=708
-  _globals['_LISTLEASESREQUEST']._serialized_start=710
-  _globals['_LISTLEASESREQUEST']._serialized_end=815
-  _globals['_LISTLEASESRESPONSE']._serialized_start=817
-  _globals['_LISTLEASESRESPONSE']._serialized_end=905
-  _globals['_REVOKELEASEREQUEST']._serialized_start=907
-  _globals['_REVOKELEASEREQUEST']._serialized_end=939
-  _globals['_REVOKELEASERESPONSE']._serialized_start=941
-  _globals['_REVOKELEASERESPONSE']._serialized_end=989
-  _globals['_LEASESERVICE']._serialized_start=992
-  _globals['_LEASESERVICE']._serialized_end=1480
+  _globals['_LEASESERVICE'].methods_by_name['RevokeLease']._serialized_options = b'\212\265\030*\010\001\022\032leases/{path of the lease}\032\006delete \001(\001\202\323\344\223\002\033\"\026/v1/leases/{id}/revoke:\001*'
+  _globals['_LEASESERVICE'].methods_by_name['RevokeLeasePrefix']._loaded_options = None
+  _globals['_LEASESERVICE'].methods_by_name['RevokeLeasePrefix']._serialized_options = b'\212\265\030\037\010\001\022\017leases/{prefix}\032\006delete \001(\001\202\323\344\223\002\035\"\030/v1/leases-revoke-prefix:\001*'
+  _globals['_LEASESERVICE'].methods_by_name['IssueCredential']._loaded_options = None
+  _globals['_LEASESERVICE'].methods_by_name['IssueCredential']._serialized_options = b'\212\265\030#\010\001\022\027dynamic-postgres/{role}\032\004read(\001\202\323\344\223\002\035\022\033/v1/dynamic-postgres/{role}'
+  _globals['_LEASESERVICE'].methods_by_name['WritePostgresConnection']._loaded_options = None
+  _globals['_LEASESERVICE'].methods_by_name['WritePostgresConnection']._serialized_options = b'\212\265\030.\010\001\022\037sys/postgres/connections/{name}\032\005write \001(\001\202\323\344\223\002$\032\037/v1/postgres/connections/{name}:\001*'
+  _globals['_LEASESERVICE'].methods_by_name['ReadPostgresConnection']._loaded_options = None
+  _globals['_LEASESERVICE'].methods_by_name['ReadPostgresConnection']._serialized_options = b'\212\265\030+\010\001\022\037sys/postgres/connections/{name}\032\004read \001\202\323\344\223\002!\022\037/v1/postgres/connections/{name}'
+  _globals['_LEASESERVICE'].methods_by_name['DeletePostgresConnection']._loaded_options = None
+  _globals['_LEASESERVICE'].methods_by_name['DeletePostgresConnection']._serialized_options = b'\212\265\030/\010\001\022\037sys/postgres/connections/{name}\032\006delete \001(\001\202\323\344\223\002!*\037/v1/postgres/connections/{name}'
+  _globals['_LEASESERVICE'].methods_by_name['ListPostgresConnections']._loaded_options = None
+  _globals['_LEASESERVICE'].methods_by_name['ListPostgresConnections']._serialized_options = b'\212\265\030%\010\001\022\031sys/postgres/connections/\032\004read \001\202\323\344\223\002\032\022\030/v1/postgres/connections'
+  _globals['_LEASESERVICE'].methods_by_name['RotatePostgresRoot']._loaded_options = None
+  _globals['_LEASESERVICE'].methods_by_name['RotatePostgresRoot']._serialized_options = b'\212\265\030+\010\001\022\037sys/postgres/connections/{name}\032\004sudo(\001\202\323\344\223\0020\"+/v1/postgres/connections/{name}/rotate-root:\001*'
+  _globals['_LEASESERVICE'].methods_by_name['WritePostgresRole']._loaded_options = None
+  _globals['_LEASESERVICE'].methods_by_name['WritePostgresRole']._serialized_options = b'\212\265\030&\010\001\022\031sys/postgres/roles/{name}\032\005write \001\202\323\344\223\002\036\032\031/v1/postgres/roles/{name}:\001*'
+  _globals['_LEASESERVICE'].methods_by_name['ReadPostgresRole']._loaded_options = None
+  _globals['_LEASESERVICE'].methods_by_name['ReadPostgresRole']._serialized_options = b'\212\265\030%\010\001\022\031sys/postgres/roles/{name}\032\004read \001\202\323\344\223\002\033\022\031/v1/postgres/roles/{name}'
+  _globals['_LEASESERVICE'].methods_by_name['DeletePostgresRole']._loaded_options = None
+  _globals['_LEASESERVICE'].methods_by_name['DeletePostgresRole']._serialized_options = b'\212\265\030\'\010\001\022\031sys/postgres/roles/{name}\032\006delete \001\202\323\344\223\002\033*\031/v1/postgres/roles/{name}'
+  _globals['_LEASESERVICE'].methods_by_name['ListPostgresRoles']._loaded_options = None
+  _globals['_LEASESERVICE'].methods_by_name['ListPostgresRoles']._serialized_options = b'\212\265\030\037\010\001\022\023sys/postgres/roles/\032\004read \001\202\323\344\223\002\024\022\022/v1/postgres/roles'
+  _globals['_LEASE']._serialized_start=189
+  _globals['_LEASE']._serialized_end=441
+  _globals['_GETLEASEREQUEST']._serialized_start=443
+  _globals['_GETLEASEREQUEST']._serialized_end=472
+  _globals['_GETLEASERESPONSE']._serialized_start=475
+  _globals['_GETLEASERESPONSE']._serialized_end=738
+  _globals['_LISTLEASESREQUEST']._serialized_start=740
+  _globals['_LISTLEASESREQUEST']._serialized_end=845
+  _globals['_LISTLEASESRESPONSE']._serialized_start=847
+  _globals['_LISTLEASESRESPONSE']._serialized_end=935
+  _globals['_REVOKELEASEREQUEST']._serialized_start=937
+  _globals['_REVOKELEASEREQUEST']._serialized_end=969
+  _globals['_REVOKELEASERESPONSE']._serialized_start=972
+  _globals['_REVOKELEASERESPONSE']._serialized_end=1238
+  _globals['_RENEWLEASEREQUEST']._serialized_start=1240
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1314
+  _globals['_RENEWLEASERESPONSE']._serialized_start=1317
+  _globals['_RENEWLEASERESPONSE']._serialized_end=1595
+  _globals['_REVOKELEASEPREFIXREQUEST']._serialized_start=1597
+  _globals['_REVOKELEASEPREFIXREQUEST']._serialized_end=1659
+  _globals['_REVOKELEASEPREFIXRESPONSE']._serialized_start=1661
+  _globals['_REVOKELEASEPREFIXRESPONSE']._serialized_end=1747
+  _globals['_CREDENTIALLEASE']._serialized_start=1749
+  _globals['_CREDENTIALLEASE']._serialized_end=1858
+  _globals['_ISSUECREDENTIALREQUEST']._serialized_start=1860
+  _globals['_ISSUECREDENTIALREQUEST']._serialized_end=1898
+  _globals['_ISSUECREDENTIALRESPONSE']._serialized_start=1900
+  _globals['_ISSUECREDENTIALRESPONSE']._serialized_end=2013
+  _globals['_WRITEPOSTGRESCONNECTIONREQUEST']._serialized_start=2015
+  _globals['_WRITEPOSTGRESCONNECTIONREQUEST']._serialized_end=2122
+  _globals['_WRITEPOSTGRESCONNECTIONRESPONSE']._serialized_start=2124
+  _globals['_WRITEPOSTGRESCONNECTIONRESPONSE']._serialized_end=2226
+  _globals['_READPOSTGRESCONNECTIONREQUEST']._serialized_start=2228
+  _globals['_READPOSTGRESCONNECTIONREQUEST']._serialized_end=2273
+  _globals['_READPOSTGRESCONNECTIONRESPONSE']._serialized_start=2276
+  _globals['_READPOSTGRESCONNECTIONRESPONSE']._serialized_end=2506
+  _globals['_DELETEPOSTGRESCONNECTIONREQUEST']._serialized_start=2508
+  _globals['_DELETEPOSTGRESCONNECTIONREQUEST']._serialized_end=2578
+  _globals['_DELETEPOSTGRESCONNECTIONRESPONSE']._serialized_start=2580
+  _globals['_DELETEPOSTGRESCONNECTIONRESPONSE']._serialized_end=2628
+  _globals['_LISTPOSTGRESCONNECTIONSREQUEST']._serialized_start=2630
+  _globals['_LISTPOSTGRESCONNECTIONSREQUEST']._serialized_end=2701
+  _globals['_LISTPOSTGRESCONNECTIONSRESPONSE']._serialized_start=2703
+  _globals['_LISTPOSTGRESCONNECTIONSRESPONSE']._serialized_end=2776
+  _globals['_ROTATEPOSTGRESROOTREQUEST']._serialized_start=2778
+  _globals['_ROTATEPOSTGRESROOTREQUEST']._serialized_end=2819
+  _globals['_ROTATEPOSTGRESROOTRESPONSE']._serialized_start=2821
+  _globals['_ROTATEPOSTGRESROOTRESPONSE']._serialized_end=2911
+  _globals['_WRITEPOSTGRESROLEREQUEST']._serialized_start=2914
+  _globals['_WRITEPOSTGRESROLEREQUEST']._serialized_end=3103
+  _globals['_WRITEPOSTGRESROLERESPONSE']._serialized_start=3106
+  _globals['_WRITEPOSTGRESROLERESPONSE']._serialized_end=3248
+  _globals['_READPOSTGRESROLEREQUEST']._serialized_start=3250
+  _globals['_READPOSTGRESROLEREQUEST']._serialized_end=3289
+  _globals['_READPOSTGRESROLERESPONSE']._serialized_start=3292
+  _globals['_READPOSTGRESROLERESPONSE']._serialized_end=3454
+  _globals['_DELETEPOSTGRESROLEREQUEST']._serialized_start=3456
+  _globals['_DELETEPOSTGRESROLEREQUEST']._serialized_end=3497
+  _globals['_DELETEPOSTGRESROLERESPONSE']._serialized_start=3499
+  _globals['_DELETEPOSTGRESROLERESPONSE']._serialized_end=3541
+  _globals['_LISTPOSTGRESROLESREQUEST']._serialized_start=3543
+  _globals['_LISTPOSTGRESROLESREQUEST']._serialized_end=3608
+  _globals['_LISTPOSTGRESROLESRESPONSE']._serialized_start=3610
+  _globals['_LISTPOSTGRESROLESRESPONSE']._serialized_end=3677
+  _globals['_LEASESERVICE']._serialized_start=3680
+  _globals['_LEASESERVICE']._serialized_end=6574
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class LeaseServiceStub:
-    """Leases of secrets that were read.
+    """Leases of secrets that were read and of database credentials, and what such credentials are made from.
     """
 
     def __init__(self, channel):
@@ -45,15 +45,75 @@ class LeaseServiceStub:
                 request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListLeasesRequest.SerializeToString,
                 response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListLeasesResponse.FromString,
                 _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/RenewLease',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RenewLeaseResponse.FromString,
+                _registered_method=True)
         self.RevokeLease = channel.unary_unary(
                 '/strongbox.lease.v1.LeaseService/RevokeLease',
                 request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RevokeLeaseRequest.SerializeToString,
                 response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RevokeLeaseResponse.FromString,
                 _registered_method=True)
+        self.RevokeLeasePrefix = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/RevokeLeasePrefix',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RevokeLeasePrefixRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RevokeLeasePrefixResponse.FromString,
+                _registered_method=True)
+        self.IssueCredential = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/IssueCredential',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.IssueCredentialRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.IssueCredentialResponse.FromString,
+                _registered_method=True)
+        self.WritePostgresConnection = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/WritePostgresConnection',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresConnectionRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresConnectionResponse.FromString,
+                _registered_method=True)
+        self.ReadPostgresConnection = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/ReadPostgresConnection',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ReadPostgresConnectionRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ReadPostgresConnectionResponse.FromString,
+                _registered_method=True)
+        self.DeletePostgresConnection = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/DeletePostgresConnection',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.DeletePostgresConnectionRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.DeletePostgresConnectionResponse.FromString,
+                _registered_method=True)
+        self.ListPostgresConnections = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/ListPostgresConnections',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListPostgresConnectionsRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListPostgresConnectionsResponse.FromString,
+                _registered_method=True)
+        self.RotatePostgresRoot = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/RotatePostgresRoot',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RotatePostgresRootRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RotatePostgresRootResponse.FromString,
+                _registered_method=True)
+        self.WritePostgresRole = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/WritePostgresRole',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresRoleRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresRoleResponse.FromString,
+                _registered_method=True)
+        self.ReadPostgresRole = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/ReadPostgresRole',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ReadPostgresRoleRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ReadPostgresRoleResponse.FromString,
+                _registered_method=True)
+        self.DeletePostgresRole = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/DeletePostgresRole',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.DeletePostgresRoleRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.DeletePostgresRoleResponse.FromString,
+                _registered_method=True)
+        self.ListPostgresRoles = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/ListPostgresRoles',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListPostgresRolesRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListPostgresRolesResponse.FromString,
+                _registered_method=True)
 
 
 class LeaseServiceServicer:
-    """Leases of secrets that were read.
+    """Leases of secrets that were read and of database credentials, and what such credentials are made from.
     """
 
     def GetLease(self, request, context):
@@ -70,8 +130,92 @@ class LeaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewLease(self, request, context):
+        """Moves a lease's expiry, and with it the time until which the database takes the password.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RevokeLease(self, request, context):
-        """Ends a lease. Revoking the revoked succeeds.
+        """Ends a lease and the database role it stands for. Revoking the revoked succeeds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeLeasePrefix(self, request, context):
+        """Ends leases whose path begins so, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IssueCredential(self, request, context):
+        """Makes a database role with a password of its own. Never retried: a lost answer leaves a role that expires.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WritePostgresConnection(self, request, context):
+        """Makes or replaces a connection to a database server, after trying it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadPostgresConnection(self, request, context):
+        """A connection, without its password.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePostgresConnection(self, request, context):
+        """Removes a connection that has no live leases, or whose leases are to be revoked first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPostgresConnections(self, request, context):
+        """Names of connections, one page of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotatePostgresRoot(self, request, context):
+        """Gives a connection's user a new password, which from then on only StrongBox knows.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WritePostgresRole(self, request, context):
+        """Makes or replaces a database role: what credentials of this name may do and how long they live.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadPostgresRole(self, request, context):
+        """A database role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePostgresRole(self, request, context):
+        """Removes a database role; credentials made from it live on until they expire.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPostgresRoles(self, request, context):
+        """Names of database roles, one page of them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,10 +234,70 @@ def add_LeaseServiceServicer_to_server(servicer, server):
                     request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListLeasesRequest.FromString,
                     response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListLeasesResponse.SerializeToString,
             ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RenewLeaseResponse.SerializeToString,
+            ),
             'RevokeLease': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeLease,
                     request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RevokeLeaseRequest.FromString,
                     response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RevokeLeaseResponse.SerializeToString,
+            ),
+            'RevokeLeasePrefix': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeLeasePrefix,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RevokeLeasePrefixRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RevokeLeasePrefixResponse.SerializeToString,
+            ),
+            'IssueCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueCredential,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.IssueCredentialRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.IssueCredentialResponse.SerializeToString,
+            ),
+            'WritePostgresConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.WritePostgresConnection,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresConnectionRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresConnectionResponse.SerializeToString,
+            ),
+            'ReadPostgresConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadPostgresConnection,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ReadPostgresConnectionRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ReadPostgresConnectionResponse.SerializeToString,
+            ),
+            'DeletePostgresConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePostgresConnection,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.DeletePostgresConnectionRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.DeletePostgresConnectionResponse.SerializeToString,
+            ),
+            'ListPostgresConnections': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPostgresConnections,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListPostgresConnectionsRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListPostgresConnectionsResponse.SerializeToString,
+            ),
+            'RotatePostgresRoot': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotatePostgresRoot,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RotatePostgresRootRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RotatePostgresRootResponse.SerializeToString,
+            ),
+            'WritePostgresRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.WritePostgresRole,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresRoleRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresRoleResponse.SerializeToString,
+            ),
+            'ReadPostgresRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadPostgresRole,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ReadPostgresRoleRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ReadPostgresRoleResponse.SerializeToString,
+            ),
+            'DeletePostgresRole': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePostgresRole,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.DeletePostgresRoleRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.DeletePostgresRoleResponse.SerializeToString,
+            ),
+            'ListPostgresRoles': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPostgresRoles,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListPostgresRolesRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListPostgresRolesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -104,7 +308,7 @@ def add_LeaseServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LeaseService:
-    """Leases of secrets that were read.
+    """Leases of secrets that were read and of database credentials, and what such credentials are made from.
     """
 
     @staticmethod
@@ -162,6 +366,33 @@ class LeaseService:
             _registered_method=True)
 
     @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/RenewLease',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RenewLeaseRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RenewLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def RevokeLease(request,
             target,
             options=(),
@@ -178,6 +409,303 @@ class LeaseService:
             '/strongbox.lease.v1.LeaseService/RevokeLease',
             strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RevokeLeaseRequest.SerializeToString,
             strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RevokeLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeLeasePrefix(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/RevokeLeasePrefix',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RevokeLeasePrefixRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RevokeLeasePrefixResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/IssueCredential',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.IssueCredentialRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.IssueCredentialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WritePostgresConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/WritePostgresConnection',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresConnectionRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresConnectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadPostgresConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/ReadPostgresConnection',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ReadPostgresConnectionRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ReadPostgresConnectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePostgresConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/DeletePostgresConnection',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.DeletePostgresConnectionRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.DeletePostgresConnectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPostgresConnections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/ListPostgresConnections',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListPostgresConnectionsRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListPostgresConnectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotatePostgresRoot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/RotatePostgresRoot',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RotatePostgresRootRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RotatePostgresRootResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WritePostgresRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/WritePostgresRole',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresRoleRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadPostgresRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/ReadPostgresRole',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ReadPostgresRoleRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ReadPostgresRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePostgresRole(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/DeletePostgresRole',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.DeletePostgresRoleRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.DeletePostgresRoleResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPostgresRoles(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/ListPostgresRoles',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListPostgresRolesRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.ListPostgresRolesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class LeaseServiceStub:
-    """Leases of secrets that were read."""
+    """Leases of secrets that were read and of database credentials, and what such credentials are made from."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,23 +37,71 @@ class LeaseServiceStub:
     """One lease."""
     ListLeases: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ListLeasesRequest, _lease_service_pb2.ListLeasesResponse]
     """Leases of a path or of a token, one page of them."""
+    RenewLease: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.RenewLeaseRequest, _lease_service_pb2.RenewLeaseResponse]
+    """Moves a lease's expiry, and with it the time until which the database takes the password."""
     RevokeLease: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.RevokeLeaseRequest, _lease_service_pb2.RevokeLeaseResponse]
-    """Ends a lease. Revoking the revoked succeeds."""
+    """Ends a lease and the database role it stands for. Revoking the revoked succeeds."""
+    RevokeLeasePrefix: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.RevokeLeasePrefixRequest, _lease_service_pb2.RevokeLeasePrefixResponse]
+    """Ends leases whose path begins so, a page at a time."""
+    IssueCredential: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.IssueCredentialRequest, _lease_service_pb2.IssueCredentialResponse]
+    """Makes a database role with a password of its own. Never retried: a lost answer leaves a role that expires."""
+    WritePostgresConnection: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.WritePostgresConnectionRequest, _lease_service_pb2.WritePostgresConnectionResponse]
+    """Makes or replaces a connection to a database server, after trying it."""
+    ReadPostgresConnection: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ReadPostgresConnectionRequest, _lease_service_pb2.ReadPostgresConnectionResponse]
+    """A connection, without its password."""
+    DeletePostgresConnection: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.DeletePostgresConnectionRequest, _lease_service_pb2.DeletePostgresConnectionResponse]
+    """Removes a connection that has no live leases, or whose leases are to be revoked first."""
+    ListPostgresConnections: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ListPostgresConnectionsRequest, _lease_service_pb2.ListPostgresConnectionsResponse]
+    """Names of connections, one page of them."""
+    RotatePostgresRoot: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.RotatePostgresRootRequest, _lease_service_pb2.RotatePostgresRootResponse]
+    """Gives a connection's user a new password, which from then on only StrongBox knows."""
+    WritePostgresRole: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.WritePostgresRoleRequest, _lease_service_pb2.WritePostgresRoleResponse]
+    """Makes or replaces a database role: what credentials of this name may do and how long they live."""
+    ReadPostgresRole: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ReadPostgresRoleRequest, _lease_service_pb2.ReadPostgresRoleResponse]
+    """A database role."""
+    DeletePostgresRole: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.DeletePostgresRoleRequest, _lease_service_pb2.DeletePostgresRoleResponse]
+    """Removes a database role; credentials made from it live on until they expire."""
+    ListPostgresRoles: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ListPostgresRolesRequest, _lease_service_pb2.ListPostgresRolesResponse]
+    """Names of database roles, one page of them."""
 
 @_typing.type_check_only
 class LeaseServiceAsyncStub(LeaseServiceStub):
-    """Leases of secrets that were read."""
+    """Leases of secrets that were read and of database credentials, and what such credentials are made from."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetLease: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.GetLeaseRequest, _lease_service_pb2.GetLeaseResponse]  # type: ignore[assignment]
     """One lease."""
     ListLeases: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ListLeasesRequest, _lease_service_pb2.ListLeasesResponse]  # type: ignore[assignment]
     """Leases of a path or of a token, one page of them."""
+    RenewLease: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.RenewLeaseRequest, _lease_service_pb2.RenewLeaseResponse]  # type: ignore[assignment]
+    """Moves a lease's expiry, and with it the time until which the database takes the password."""
     RevokeLease: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.RevokeLeaseRequest, _lease_service_pb2.RevokeLeaseResponse]  # type: ignore[assignment]
-    """Ends a lease. Revoking the revoked succeeds."""
+    """Ends a lease and the database role it stands for. Revoking the revoked succeeds."""
+    RevokeLeasePrefix: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.RevokeLeasePrefixRequest, _lease_service_pb2.RevokeLeasePrefixResponse]  # type: ignore[assignment]
+    """Ends leases whose path begins so, a page at a time."""
+    IssueCredential: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.IssueCredentialRequest, _lease_service_pb2.IssueCredentialResponse]  # type: ignore[assignment]
+    """Makes a database role with a password of its own. Never retried: a lost answer leaves a role that expires."""
+    WritePostgresConnection: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.WritePostgresConnectionRequest, _lease_service_pb2.WritePostgresConnectionResponse]  # type: ignore[assignment]
+    """Makes or replaces a connection to a database server, after trying it."""
+    ReadPostgresConnection: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ReadPostgresConnectionRequest, _lease_service_pb2.ReadPostgresConnectionResponse]  # type: ignore[assignment]
+    """A connection, without its password."""
+    DeletePostgresConnection: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.DeletePostgresConnectionRequest, _lease_service_pb2.DeletePostgresConnectionResponse]  # type: ignore[assignment]
+    """Removes a connection that has no live leases, or whose leases are to be revoked first."""
+    ListPostgresConnections: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ListPostgresConnectionsRequest, _lease_service_pb2.ListPostgresConnectionsResponse]  # type: ignore[assignment]
+    """Names of connections, one page of them."""
+    RotatePostgresRoot: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.RotatePostgresRootRequest, _lease_service_pb2.RotatePostgresRootResponse]  # type: ignore[assignment]
+    """Gives a connection's user a new password, which from then on only StrongBox knows."""
+    WritePostgresRole: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.WritePostgresRoleRequest, _lease_service_pb2.WritePostgresRoleResponse]  # type: ignore[assignment]
+    """Makes or replaces a database role: what credentials of this name may do and how long they live."""
+    ReadPostgresRole: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ReadPostgresRoleRequest, _lease_service_pb2.ReadPostgresRoleResponse]  # type: ignore[assignment]
+    """A database role."""
+    DeletePostgresRole: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.DeletePostgresRoleRequest, _lease_service_pb2.DeletePostgresRoleResponse]  # type: ignore[assignment]
+    """Removes a database role; credentials made from it live on until they expire."""
+    ListPostgresRoles: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ListPostgresRolesRequest, _lease_service_pb2.ListPostgresRolesResponse]  # type: ignore[assignment]
+    """Names of database roles, one page of them."""
 
 class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Leases of secrets that were read."""
+    """Leases of secrets that were read and of database credentials, and what such credentials are made from."""
 
     @_abc_1.abstractmethod
     def GetLease(
@@ -72,11 +120,107 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         """Leases of a path or of a token, one page of them."""
 
     @_abc_1.abstractmethod
+    def RenewLease(
+        self,
+        request: _lease_service_pb2.RenewLeaseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.RenewLeaseResponse, _abc.Awaitable[_lease_service_pb2.RenewLeaseResponse]]:
+        """Moves a lease's expiry, and with it the time until which the database takes the password."""
+
+    @_abc_1.abstractmethod
     def RevokeLease(
         self,
         request: _lease_service_pb2.RevokeLeaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.RevokeLeaseResponse, _abc.Awaitable[_lease_service_pb2.RevokeLeaseResponse]]:
-        """Ends a lease. Revoking the revoked succeeds."""
+        """Ends a lease and the database role it stands for. Revoking the revoked succeeds."""
+
+    @_abc_1.abstractmethod
+    def RevokeLeasePrefix(
+        self,
+        request: _lease_service_pb2.RevokeLeasePrefixRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.RevokeLeasePrefixResponse, _abc.Awaitable[_lease_service_pb2.RevokeLeasePrefixResponse]]:
+        """Ends leases whose path begins so, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def IssueCredential(
+        self,
+        request: _lease_service_pb2.IssueCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.IssueCredentialResponse, _abc.Awaitable[_lease_service_pb2.IssueCredentialResponse]]:
+        """Makes a database role with a password of its own. Never retried: a lost answer leaves a role that expires."""
+
+    @_abc_1.abstractmethod
+    def WritePostgresConnection(
+        self,
+        request: _lease_service_pb2.WritePostgresConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.WritePostgresConnectionResponse, _abc.Awaitable[_lease_service_pb2.WritePostgresConnectionResponse]]:
+        """Makes or replaces a connection to a database server, after trying it."""
+
+    @_abc_1.abstractmethod
+    def ReadPostgresConnection(
+        self,
+        request: _lease_service_pb2.ReadPostgresConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.ReadPostgresConnectionResponse, _abc.Awaitable[_lease_service_pb2.ReadPostgresConnectionResponse]]:
+        """A connection, without its password."""
+
+    @_abc_1.abstractmethod
+    def DeletePostgresConnection(
+        self,
+        request: _lease_service_pb2.DeletePostgresConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.DeletePostgresConnectionResponse, _abc.Awaitable[_lease_service_pb2.DeletePostgresConnectionResponse]]:
+        """Removes a connection that has no live leases, or whose leases are to be revoked first."""
+
+    @_abc_1.abstractmethod
+    def ListPostgresConnections(
+        self,
+        request: _lease_service_pb2.ListPostgresConnectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.ListPostgresConnectionsResponse, _abc.Awaitable[_lease_service_pb2.ListPostgresConnectionsResponse]]:
+        """Names of connections, one page of them."""
+
+    @_abc_1.abstractmethod
+    def RotatePostgresRoot(
+        self,
+        request: _lease_service_pb2.RotatePostgresRootRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.RotatePostgresRootResponse, _abc.Awaitable[_lease_service_pb2.RotatePostgresRootResponse]]:
+        """Gives a connection's user a new password, which from then on only StrongBox knows."""
+
+    @_abc_1.abstractmethod
+    def WritePostgresRole(
+        self,
+        request: _lease_service_pb2.WritePostgresRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.WritePostgresRoleResponse, _abc.Awaitable[_lease_service_pb2.WritePostgresRoleResponse]]:
+        """Makes or replaces a database role: what credentials of this name may do and how long they live."""
+
+    @_abc_1.abstractmethod
+    def ReadPostgresRole(
+        self,
+        request: _lease_service_pb2.ReadPostgresRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.ReadPostgresRoleResponse, _abc.Awaitable[_lease_service_pb2.ReadPostgresRoleResponse]]:
+        """A database role."""
+
+    @_abc_1.abstractmethod
+    def DeletePostgresRole(
+        self,
+        request: _lease_service_pb2.DeletePostgresRoleRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.DeletePostgresRoleResponse, _abc.Awaitable[_lease_service_pb2.DeletePostgresRoleResponse]]:
+        """Removes a database role; credentials made from it live on until they expire."""
+
+    @_abc_1.abstractmethod
+    def ListPostgresRoles(
+        self,
+        request: _lease_service_pb2.ListPostgresRolesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.ListPostgresRolesResponse, _abc.Awaitable[_lease_service_pb2.ListPostgresRolesResponse]]:
+        """Names of database roles, one page of them."""
 
 def add_LeaseServiceServicer_to_server(servicer: LeaseServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

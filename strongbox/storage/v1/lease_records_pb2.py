@@ -22,17 +22,28 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from strongbox.storage.v1 import envelope_pb2 as strongbox_dot_storage_dot_v1_dot_envelope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(strongbox/storage/v1/lease_records.proto\x12\x14strongbox.storage.v1\"x\n\x0fReadLeaseRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x03 \x01(\t\x12\x11\n\tissued_ms\x18\x04 \x01(\x03\x12\x12\n\nexpires_ms\x18\x05 \x01(\x03\x12\x12\n\nrevoked_ms\x18\x06 \x01(\x03\" \n\x0cMarkerCursor\x12\x10\n\x08revision\x18\x01 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(strongbox/storage/v1/lease_records.proto\x12\x14strongbox.storage.v1\x1a#strongbox/storage/v1/envelope.proto\"x\n\x0fReadLeaseRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x03 \x01(\t\x12\x11\n\tissued_ms\x18\x04 \x01(\x03\x12\x12\n\nexpires_ms\x18\x05 \x01(\x03\x12\x12\n\nrevoked_ms\x18\x06 \x01(\x03\" \n\x0cMarkerCursor\x12\x10\n\x08revision\x18\x01 \x01(\x03\"\xe2\x02\n\x0bGrantRecord\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x03 \x01(\t\x12/\n\x05state\x18\x04 \x01(\x0e\x32 .strongbox.storage.v1.GrantState\x12\x0c\n\x04role\x18\x05 \x01(\t\x12\x12\n\nconnection\x18\x06 \x01(\t\x12\x10\n\x08username\x18\x07 \x01(\t\x12\r\n\x05ttl_s\x18\x08 \x01(\x05\x12\x11\n\tissued_ms\x18\t \x01(\x03\x12\x12\n\nexpires_ms\x18\n \x01(\x03\x12\x16\n\x0emax_expires_ms\x18\x0b \x01(\x03\x12\x12\n\nrevoked_ms\x18\x0c \x01(\x03\x12\x10\n\x08\x61ttempts\x18\r \x01(\x05\x12\x12\n\nlast_error\x18\x0e \x01(\t\x12\x0f\n\x07next_ms\x18\x0f \x01(\x03\x12\x14\n\x0c\x61\x62\x61ndoned_ms\x18\x10 \x01(\x03\x12\x13\n\x0bseen_absent\x18\x11 \x01(\x08\"\xbd\x02\n\x10\x43onnectionRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x64sn\x18\x02 \x01(\t\x12\x10\n\x08username\x18\x03 \x01(\t\x12\n\n\x02\x63\x61\x18\x04 \x01(\t\x12\x30\n\x08\x65nvelope\x18\x05 \x01(\x0b\x32\x1e.strongbox.storage.v1.Envelope\x12\x0f\n\x07version\x18\x06 \x01(\x05\x12\x35\n\rnext_envelope\x18\x07 \x01(\x0b\x32\x1e.strongbox.storage.v1.Envelope\x12\x14\n\x0cnext_version\x18\x08 \x01(\x05\x12\x0f\n\x07next_ms\x18\t \x01(\x03\x12\x12\n\ncreated_ms\x18\n \x01(\x03\x12\x12\n\nrotated_ms\x18\x0b \x01(\x03\x12\x16\n\x0eserver_version\x18\x0c \x01(\t\x12\x0f\n\x07\x63losing\x18\r \x01(\x08\"\x8b\x01\n\x12\x44\x61tabaseRoleRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nconnection\x18\x02 \x01(\t\x12\x15\n\rtemplate_role\x18\x03 \x01(\t\x12\x15\n\rdefault_ttl_s\x18\x04 \x01(\x05\x12\x11\n\tmax_ttl_s\x18\x05 \x01(\x05\x12\x12\n\nmax_leases\x18\x06 \x01(\x05\"\x1b\n\x0bNamedRecord\x12\x0c\n\x04name\x18\x01 \x01(\t*\xa6\x01\n\nGrantState\x12\x1b\n\x17GRANT_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12GRANT_STATE_INTENT\x10\x01\x12\x16\n\x12GRANT_STATE_ACTIVE\x10\x02\x12\x17\n\x13GRANT_STATE_PENDING\x10\x03\x12\x19\n\x15GRANT_STATE_ABANDONED\x10\x04\x12\x17\n\x13GRANT_STATE_REVOKED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'strongbox.storage.v1.lease_records_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_READLEASERECORD']._serialized_start=66
-  _globals['_READLEASERECORD']._serialized_end=186
-  _globals['_MARKERCURSOR']._serialized_start=188
-  _globals['_MARKERCURSOR']._serialized_end=220
+  _globals['_GRANTSTATE']._serialized_start=1108
+  _globals['_GRANTSTATE']._serialized_end=1274
+  _globals['_READLEASERECORD']._serialized_start=103
+  _globals['_READLEASERECORD']._serialized_end=223
+  _globals['_MARKERCURSOR']._serialized_start=225
+  _globals['_MARKERCURSOR']._serialized_end=257
+  _globals['_GRANTRECORD']._serialized_start=260
+  _globals['_GRANTRECORD']._serialized_end=614
+  _globals['_CONNECTIONRECORD']._serialized_start=617
+  _globals['_CONNECTIONRECORD']._serialized_end=934
+  _globals['_DATABASEROLERECORD']._serialized_start=937
+  _globals['_DATABASEROLERECORD']._serialized_end=1076
+  _globals['_NAMEDRECORD']._serialized_start=1078
+  _globals['_NAMEDRECORD']._serialized_end=1105
 # @@protoc_insertion_point(module_scope)

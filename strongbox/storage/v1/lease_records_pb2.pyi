@@ -5,6 +5,8 @@ What StrongBox keeps in etcd: leases."""
 
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from strongbox.storage.v1 import envelope_pb2 as _envelope_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -15,6 +17,36 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _GrantState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _GrantStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GrantState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    GRANT_STATE_UNSPECIFIED: _GrantState.ValueType  # 0
+    GRANT_STATE_INTENT: _GrantState.ValueType  # 1
+    """The role may be made at this moment; nobody has its password yet."""
+    GRANT_STATE_ACTIVE: _GrantState.ValueType  # 2
+    GRANT_STATE_PENDING: _GrantState.ValueType  # 3
+    """The role has to go."""
+    GRANT_STATE_ABANDONED: _GrantState.ValueType  # 4
+    """An intent that was given up: its role, should it appear late, has to go."""
+    GRANT_STATE_REVOKED: _GrantState.ValueType  # 5
+
+class GrantState(_GrantState, metaclass=_GrantStateEnumTypeWrapper):
+    """Where a credential's lease stands."""
+
+GRANT_STATE_UNSPECIFIED: GrantState.ValueType  # 0
+GRANT_STATE_INTENT: GrantState.ValueType  # 1
+"""The role may be made at this moment; nobody has its password yet."""
+GRANT_STATE_ACTIVE: GrantState.ValueType  # 2
+GRANT_STATE_PENDING: GrantState.ValueType  # 3
+"""The role has to go."""
+GRANT_STATE_ABANDONED: GrantState.ValueType  # 4
+"""An intent that was given up: its role, should it appear late, has to go."""
+GRANT_STATE_REVOKED: GrantState.ValueType  # 5
+Global___GrantState: _TypeAlias = GrantState  # noqa: Y015
 
 @_typing.final
 class ReadLeaseRecord(_message.Message):
@@ -74,3 +106,199 @@ class MarkerCursor(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MarkerCursor: _TypeAlias = MarkerCursor  # noqa: Y015
+
+@_typing.final
+class GrantRecord(_message.Message):
+    """The lease of a database credential. Stands in etcd as the body of an AuthenticatedRecord."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    ACCESSOR_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    TTL_S_FIELD_NUMBER: _builtins.int
+    ISSUED_MS_FIELD_NUMBER: _builtins.int
+    EXPIRES_MS_FIELD_NUMBER: _builtins.int
+    MAX_EXPIRES_MS_FIELD_NUMBER: _builtins.int
+    REVOKED_MS_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    NEXT_MS_FIELD_NUMBER: _builtins.int
+    ABANDONED_MS_FIELD_NUMBER: _builtins.int
+    SEEN_ABSENT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    path: _builtins.str
+    """The policy path: dynamic-postgres/<role>."""
+    accessor: _builtins.str
+    state: Global___GrantState.ValueType
+    role: _builtins.str
+    """Names as they were written; the role may be gone since."""
+    connection: _builtins.str
+    username: _builtins.str
+    """The role in the database."""
+    ttl_s: _builtins.int
+    issued_ms: _builtins.int
+    expires_ms: _builtins.int
+    max_expires_ms: _builtins.int
+    """Renewals never go beyond."""
+    revoked_ms: _builtins.int
+    attempts: _builtins.int
+    """Revocations that were begun, the reason of the last failure, and when the next begins."""
+    last_error: _builtins.str
+    next_ms: _builtins.int
+    abandoned_ms: _builtins.int
+    """When an intent was given up; and whether its role was looked for since, and is not there."""
+    seen_absent: _builtins.bool
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        path: _builtins.str = ...,
+        accessor: _builtins.str = ...,
+        state: Global___GrantState.ValueType = ...,
+        role: _builtins.str = ...,
+        connection: _builtins.str = ...,
+        username: _builtins.str = ...,
+        ttl_s: _builtins.int = ...,
+        issued_ms: _builtins.int = ...,
+        expires_ms: _builtins.int = ...,
+        max_expires_ms: _builtins.int = ...,
+        revoked_ms: _builtins.int = ...,
+        attempts: _builtins.int = ...,
+        last_error: _builtins.str = ...,
+        next_ms: _builtins.int = ...,
+        abandoned_ms: _builtins.int = ...,
+        seen_absent: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned_ms", b"abandoned_ms", "accessor", b"accessor", "attempts", b"attempts", "connection", b"connection", "expires_ms", b"expires_ms", "id", b"id", "issued_ms", b"issued_ms", "last_error", b"last_error", "max_expires_ms", b"max_expires_ms", "next_ms", b"next_ms", "path", b"path", "revoked_ms", b"revoked_ms", "role", b"role", "seen_absent", b"seen_absent", "state", b"state", "ttl_s", b"ttl_s", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GrantRecord: _TypeAlias = GrantRecord  # noqa: Y015
+
+@_typing.final
+class ConnectionRecord(_message.Message):
+    """A database server and the user by whom roles are made. Body of an AuthenticatedRecord."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DSN_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    CA_FIELD_NUMBER: _builtins.int
+    ENVELOPE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    NEXT_ENVELOPE_FIELD_NUMBER: _builtins.int
+    NEXT_VERSION_FIELD_NUMBER: _builtins.int
+    NEXT_MS_FIELD_NUMBER: _builtins.int
+    CREATED_MS_FIELD_NUMBER: _builtins.int
+    ROTATED_MS_FIELD_NUMBER: _builtins.int
+    SERVER_VERSION_FIELD_NUMBER: _builtins.int
+    CLOSING_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    dsn: _builtins.str
+    username: _builtins.str
+    ca: _builtins.str
+    version: _builtins.int
+    next_version: _builtins.int
+    next_ms: _builtins.int
+    created_ms: _builtins.int
+    rotated_ms: _builtins.int
+    server_version: _builtins.str
+    closing: _builtins.bool
+    """No new credentials: it is to be deleted when the last is gone."""
+    @_builtins.property
+    def envelope(self) -> _envelope_pb2.Envelope:
+        """The password of that user, and which one it is: counted from 1."""
+
+    @_builtins.property
+    def next_envelope(self) -> _envelope_pb2.Envelope:
+        """While it is being changed: the one that may hold already."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        dsn: _builtins.str = ...,
+        username: _builtins.str = ...,
+        ca: _builtins.str = ...,
+        envelope: _envelope_pb2.Envelope | None = ...,
+        version: _builtins.int = ...,
+        next_envelope: _envelope_pb2.Envelope | None = ...,
+        next_version: _builtins.int = ...,
+        next_ms: _builtins.int = ...,
+        created_ms: _builtins.int = ...,
+        rotated_ms: _builtins.int = ...,
+        server_version: _builtins.str = ...,
+        closing: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope", "next_envelope", b"next_envelope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca", b"ca", "closing", b"closing", "created_ms", b"created_ms", "dsn", b"dsn", "envelope", b"envelope", "name", b"name", "next_envelope", b"next_envelope", "next_ms", b"next_ms", "next_version", b"next_version", "rotated_ms", b"rotated_ms", "server_version", b"server_version", "username", b"username", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectionRecord: _TypeAlias = ConnectionRecord  # noqa: Y015
+
+@_typing.final
+class DatabaseRoleRecord(_message.Message):
+    """What credentials of a name may do and how long they live. Body of an AuthenticatedRecord."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    TEMPLATE_ROLE_FIELD_NUMBER: _builtins.int
+    DEFAULT_TTL_S_FIELD_NUMBER: _builtins.int
+    MAX_TTL_S_FIELD_NUMBER: _builtins.int
+    MAX_LEASES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    connection: _builtins.str
+    template_role: _builtins.str
+    default_ttl_s: _builtins.int
+    max_ttl_s: _builtins.int
+    max_leases: _builtins.int
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        connection: _builtins.str = ...,
+        template_role: _builtins.str = ...,
+        default_ttl_s: _builtins.int = ...,
+        max_ttl_s: _builtins.int = ...,
+        max_leases: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "default_ttl_s", b"default_ttl_s", "max_leases", b"max_leases", "max_ttl_s", b"max_ttl_s", "name", b"name", "template_role", b"template_role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DatabaseRoleRecord: _TypeAlias = DatabaseRoleRecord  # noqa: Y015
+
+@_typing.final
+class NamedRecord(_message.Message):
+    """What ConnectionRecord and DatabaseRoleRecord have in common, for listings."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NamedRecord: _TypeAlias = NamedRecord  # noqa: Y015

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, cast
 
+from prometheus_client import CollectorRegistry
+
+from services.lease.calls import Calls
+from services.lease.databases import Databases
+from services.lease.grants import Backoff
+from services.lease.issuing import Issuer
+from services.lease.measures import Measures
+from services.lease.passwords import PURPOSE
+from services.lease.renewing import Renewer
+from services.lease.revoking import Revoker
+from services.lease.root_rotation import Rotation
 from services.lease.servicer import LeaseServicer
 from strongbox.access.guard import Guard
 from strongbox.access.tokens import digest
+from strongbox.crypto.aead import Aead, new_key
+from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.leases import read_lease
 from strongbox.rpc.inbound import Inbound, bind
@@ -27,6 +41,19 @@ class Fence:
             raise PermissionError("deposed")
 
 
+class FakeSeal:
+    """As strongbox.rpc.keys.KeyClient, with one KEK here."""
+
+    def __init__(self) -> None:
+        self._kek = Aead(new_key())
+
+    async def wrap(self, deks: Sequence[Dek]) -> list[WrappedDek]:
+        return [wrap_dek(self._kek, PURPOSE, 1, dek) for dek in deks]
+
+    async def unwrap(self, wrapped: Sequence[WrappedDek]) -> list[bytes]:
+        return [unwrap_dek(self._kek, PURPOSE, one) for one in wrapped]
+
+
 class Lease(FakeCluster):
     """The service; every call is by `token`, the root token unless said."""
 
@@ -35,10 +62,25 @@ class Lease(FakeCluster):
         self.pipeline = FakePipeline(self.store)
         self.guard = Guard(self.source)
         self.fence = Fence()
-        self.servicer = LeaseServicer(cast("Any", self.pipeline), self.guard)
+        self.measures = Measures(CollectorRegistry())
+        self.envelopes = FakeSeal()
+        self.databases = Databases(self.envelopes)
+        calls = Calls(cast("Any", self.pipeline), self.guard)
+        self.calls = calls
+        self.revoker = Revoker(
+            cast("Any", self.pipeline), self.guard.lookup, self.databases, Backoff(), self.measures
+        )
+        self.servicer = LeaseServicer(
+            calls,
+            self.revoker,
+            Renewer(calls, self.databases),
+            Issuer(calls, self.databases, self.measures),
+            Rotation(calls, self.databases, self.envelopes),
+            self.envelopes,
+        )
 
     async def call(self, name: str, token: str = "", **fields: Any) -> Any:
-        bind(Inbound(token or self.root, "request", "127.0.0.1", "", time.monotonic() + 1))
+        bind(Inbound(token or self.root, "request", "127.0.0.1", "", time.monotonic() + 4.5))
         request = getattr(pb, f"{name}Request")(**fields)
         return await getattr(self.servicer, name)(request, cast("Any", None))
 

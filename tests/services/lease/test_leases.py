@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from strongbox.errors import InvalidInput, InvalidPath, NotFound, PermissionDenied
-from strongbox.leases import read_lease
+from strongbox.leases import index
 from strongbox.store import keyspace
 from tests.services.lease.support import Lease
 
@@ -112,8 +112,8 @@ async def test_pages_follow_each_other_without_gap_or_repetition(lease: Lease) -
 
 async def test_an_entry_that_leads_to_another_lease_shows_nothing(lease: Lease) -> None:
     name = lease.hold(lease.reader(secret__a="read"), "secret/a")
-    lease.store.seed(read_lease.by_path_key("secret/b", name), b"")
-    lease.store.seed(read_lease.by_path_key("secret/b", UNKNOWN), b"")
+    lease.store.seed(index.by_path_key("secret/b", name), b"")
+    lease.store.seed(index.by_path_key("secret/b", UNKNOWN), b"")
     assert not (await lease.call("ListLeases", path="secret/b")).leases
 
 

@@ -15,8 +15,8 @@ from services.lease.reaper import Follower, Reaper
 from strongbox.access.lookup import Lookup
 from strongbox.access.tokens import digest
 from strongbox.clock import ManualClock, SystemClock
-from strongbox.leases import read_lease
-from strongbox.leases.read_lease import BUCKET_MS, KEPT_MS
+from strongbox.leases import index, read_lease
+from strongbox.leases.index import BUCKET_MS, KEPT_MS
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
@@ -28,11 +28,9 @@ from tests.support.etcd import EtcdCluster
 
 
 async def reap(lease: Lease) -> int:
-    reaper = Reaper(cast("Any", lease.pipeline), lease.guard.lookup, ManualClock(lease.store.now_ms))
-    done = 0
-    while found := await reaper.one_pass(lease.fence):
-        done += found
-    return done
+    clock = ManualClock(lease.store.now_ms)
+    reaper = Reaper(cast("Any", lease.pipeline), lease.guard.lookup, clock, lease.revoker, lease.measures)
+    return await reaper.one_pass(lease.fence)
 
 
 def follower(lease: Lease) -> Follower:
@@ -89,7 +87,7 @@ async def test_a_lease_read_again_since_its_entry_was_read_is_kept(lease: Lease)
 async def test_an_entry_that_leads_nowhere_or_to_a_forged_lease_is_dropped(lease: Lease) -> None:
     name = lease.hold(lease.root, "secret/a", ttl_s=5)
     lease.store.seed(keyspace.read_lease(name), b"forged")
-    lease.store.seed(read_lease.due_bucket(0) + b"/r" + b"0" * 40, b"")
+    lease.store.seed(index.due_bucket(0) + b"/r" + b"0" * 40, b"")
     lease.store.now_ms += 60_000
     await reap(lease)
     assert lease.store.keys(keyspace.LEASES_DUE) == []

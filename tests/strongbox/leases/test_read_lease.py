@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongbox.leases import read_lease
-from strongbox.leases.read_lease import ACTIVE, EXPIRED, KEPT_MS, REVOKED, TTL_MS, Held, Record
+from strongbox.errors import QuotaExceeded
+from strongbox.leases import counters, index, read_lease
+from strongbox.leases.index import KEPT_MS
+from strongbox.leases.read_lease import ACTIVE, EXPIRED, REVOKED, TTL_MS, Held, Record
 from strongbox.store import keyspace
 from tests.support.access import FakeCluster
 
@@ -54,12 +56,12 @@ def test_what_is_no_id_is_known_by_its_form(text: str) -> None:
     assert not read_lease.is_lease_id(text)
 
 
-def test_a_lease_stands_with_three_entries_that_lead_to_it(leases: Leases) -> None:
+def test_a_lease_stands_with_three_entries_that_lead_to_it_and_is_counted(leases: Leases) -> None:
     held = leases.hold()
     assert held.expires_ms == leases.store.now_ms + TTL_MS
     kinds = [key.split(b"/")[3] for key in leases.index()]
-    assert kinds == [b"by-accessor", b"by-path", b"due", b"reads"]
-    assert {read_lease.name_in(key) for key in leases.index()} == {held.id}
+    assert kinds == [b"by-accessor", b"by-path", b"counts", b"due", b"reads"]
+    assert {index.name_in(key) for key in leases.index() if b"/counts/" not in key} == {held.id}
 
 
 def test_an_hour_of_reads_writes_four_times_and_the_lease_never_runs_out(leases: Leases) -> None:
@@ -70,7 +72,7 @@ def test_an_hour_of_reads_writes_four_times_and_the_lease_never_runs_out(leases:
         writes, revision = writes + (leases.store.revision != revision), leases.store.revision
         leases.store.now_ms += MINUTE_MS
     assert writes == 4
-    assert len(leases.index()) == 4
+    assert len(leases.index()) == 5
 
 
 @given(st.lists(st.integers(1, 400), max_size=30), st.integers(2, 400))
@@ -104,7 +106,7 @@ def test_a_revoked_lease_is_kept_readable_and_due_in_a_day(leases: Leases) -> No
     assert len(leases.index()) == 4
     leases.hold()
     assert read_lease.state_of(leases.record(name), leases.store.now_ms) == ACTIVE
-    assert len(leases.index()) == 4
+    assert len(leases.index()) == 5
 
 
 def test_revoking_the_revoked_keeps_the_first_moment(leases: Leases) -> None:
@@ -144,11 +146,41 @@ def test_a_lease_copied_or_edited_in_etcd_is_absent_and_replaced(leases: Leases)
 def test_leases_of_a_path_are_not_those_of_a_longer_one(leases: Leases) -> None:
     leases.hold(path="secret/a")
     leases.hold(path="secret/a/b")
-    assert len(leases.store.keys(read_lease.by_path_key("secret/a", ""))) == 1
+    assert len(leases.store.keys(index.by_path_key("secret/a", ""))) == 1
 
 
 @given(st.integers(0, 2**44), st.integers(0, 2**44))
 def test_earlier_buckets_sort_before_later_ones(one: int, other: int) -> None:
-    assert (read_lease.due_bucket(one) < read_lease.due_bucket(other)) == (
-        one // read_lease.BUCKET_MS < other // read_lease.BUCKET_MS
+    assert (index.due_bucket(one) < index.due_bucket(other)) == (
+        one // index.BUCKET_MS < other // index.BUCKET_MS
     )
+
+
+def test_a_lease_counts_against_its_tokens_quota_until_it_is_revoked(leases: Leases) -> None:
+    held = leases.hold()
+    key = counters.token_key("me", held.id)
+    assert counters.count(leases.store.view(), key) == 1
+    leases.store.now_ms += TTL_MS // 2
+    leases.hold()  # renewed, not counted again
+    assert counters.count(leases.store.view(), key) == 1
+    leases.revoke(held.id)
+    assert leases.store.value(key) is None
+    leases.hold()  # and when it is read again it lives again
+    assert counters.count(leases.store.view(), key) == 1
+
+
+def test_a_token_with_too_many_leases_gets_no_other_and_keeps_those_it_has(leases: Leases) -> None:
+    held = leases.hold()
+    leases.store.seed(counters.token_key("me", held.id), b"%d" % counters.PER_PART)
+    assert leases.hold().id == held.id
+    other = next(
+        f"secret/{n}" for n in range(500) if read_lease.lease_id("me", f"secret/{n}")[-1] == held.id[-1]
+    )
+    with pytest.raises(QuotaExceeded):
+        leases.hold(path=other)
+    assert leases.hold(accessor="you", path=other)
+
+
+def test_ten_thousand_secrets_are_within_a_tokens_quota() -> None:
+    parts = [counters.token_key("me", read_lease.lease_id("me", f"secret/{n}")) for n in range(10_000)]
+    assert max(parts.count(part) for part in set(parts)) < counters.PER_PART

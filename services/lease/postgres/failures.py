@@ -1,0 +1,82 @@
+"""What can go wrong with PostgreSQL, told without its own words where those could hold a secret.
+
+PostgresFailure
+├── Unreachable     no session: nobody there, no answer in time, TLS that does not verify
+├── LoginRefused    the server does not take the user's password, or offers a login that we refuse
+├── Rejected        the server said no to a statement; it has had no effect
+└── Lost            the session broke, or the deadline passed, under way: it may have had an effect
+"""
+
+from __future__ import annotations
+
+import psycopg2
+
+# Of these a repetition may fare better: somebody else changed the same thing at the same time.
+_TRANSIENT = {"XX000", "40001", "40P01", "55P03", "55006", "2BP01"}
+_LOGIN = {"28000", "28P01"}
+
+
+class PostgresFailure(Exception):
+    """`sqlstate` is PostgreSQL's own five characters, or empty."""
+
+    def __init__(self, text: str, sqlstate: str = "") -> None:
+        super().__init__(f"{text} ({sqlstate})" if sqlstate else text)
+        self.sqlstate = sqlstate
+
+
+class Unreachable(PostgresFailure):
+    """There is no session."""
+
+
+class LoginRefused(PostgresFailure):
+    """The user may not come in."""
+
+
+class Rejected(PostgresFailure):
+    """A statement was refused."""
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether trying again may help."""
+        return self.sqlstate in _TRANSIENT
+
+
+class Lost(PostgresFailure):
+    """What became of the last statement is not known."""
+
+
+class DeadlinePassed(Exception):
+    """The time of a job is over; raised inside the thread that does it."""
+
+
+def of_statement(error: psycopg2.Error) -> PostgresFailure:
+    """A failure while a session was in use."""
+    if error.pgcode and not error.pgcode.startswith(("08", "57P")):
+        return Rejected(_sentence(error.pgcode), error.pgcode)
+    return Lost("the session with PostgreSQL broke", error.pgcode or "")
+
+
+def of_connecting(error: psycopg2.Error) -> PostgresFailure:
+    """A failure before there was a session. libpq says little in code, so its sentence is searched."""
+    text = str(error)
+    code = error.pgcode or ""
+    if code in _LOGIN or "password authentication failed" in text or "authentication method" in text:
+        return LoginRefused("PostgreSQL does not take this user's password", code)
+    if "no pg_hba.conf entry" in text or "does not exist" in text or "not permitted to log in" in text:
+        return LoginRefused("PostgreSQL does not let this user into this database", code)
+    if "certificate" in text or "SSL" in text:
+        return Unreachable("TLS with PostgreSQL failed", code)
+    return Unreachable("PostgreSQL does not answer", code)
+
+
+def _sentence(code: str) -> str:
+    """Our words for PostgreSQL's: its own may quote the statement."""
+    return {
+        "42501": "the connection's user has not the right to do this",
+        "42704": "a role that is named does not exist in the database",
+        "42710": "a role of this name exists already",
+        "57014": "PostgreSQL took too long",
+        "55P03": "something in the database is locked",
+        "2BP01": "the role still owns something",
+        "55006": "the role is in use",
+    }.get(code, "PostgreSQL refused")

@@ -1,0 +1,111 @@
+"""Taking roles away: no new logins, no sessions, nothing owned, no role. In this order, and idempotent.
+
+    ALTER ROLE … NOLOGIN VALID UNTIL 'epoch'     commits before anything else
+    pg_terminate_backend                         until no session of theirs is left
+    REASSIGN OWNED … TO <us>; DROP OWNED …       in every database that pg_shdepend names
+    DROP ROLE
+
+Rules:
+* Who is no superuser first makes himself a member: ending sessions and taking over what a role owns needs
+  that (from PostgreSQL 16 on the maker of a role has only the right to grant it).
+* What a role owns goes to the connection's user: nobody gets a right by it, and nothing is lost.
+* A slice of roles goes together, since most have nothing; where that fails each is tried alone, so one that
+  cannot go keeps no other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+from psycopg2 import sql
+
+from services.lease.postgres import retrying, roles
+from services.lease.postgres.failures import PostgresFailure, Rejected
+from services.lease.postgres.roles import Role
+from services.lease.postgres.session import Session, time_left
+
+PATIENCE = 1.0  # seconds for sessions to end; a signal ends what does not sit in the kernel
+Enter = Callable[[str], Session]  # a session in another database
+_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = ANY(%s::oid[])"
+_ISSUERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE application_name = ANY(%s) AND pid <> pg_backend_pid()"
+)
+
+
+def remove(session: Session, enter: Enter, wanted: list[Role]) -> dict[str, str]:
+    """Take the roles away; returns why one is still there, by its name. Raises when nothing can be done."""
+    try:
+        retrying.soon(lambda: _remove(session, enter, wanted))
+    except Rejected as error:
+        if len(wanted) == 1:
+            return {wanted[0].username: str(error)}
+        still: dict[str, str] = {}
+        for role in wanted:
+            still |= remove(session, enter, [role])
+        return still
+    return {}
+
+
+def stop_issuers(session: Session, issuers: list[str]) -> None:
+    """End the sessions that may still be making a role under one of these application names."""
+    session.ask(_ISSUERS, (issuers,))
+
+
+def _remove(session: Session, enter: Enter, wanted: list[Role]) -> None:
+    found = roles.find(session, wanted)
+    if not found:
+        return
+    names = [role.username for role in found.values()]
+    session.ask(sql.SQL("; ").join(_shut_out(session, names)))
+    oids = list(found)
+    _end_sessions(session, oids)
+    _disown(session, enter, oids, names)
+    _end_sessions(session, oids)  # one that was just logging in when its login was taken
+    session.ask(sql.SQL("DROP ROLE IF EXISTS {}").format(_list(names)))
+
+
+def _shut_out(session: Session, names: list[str]) -> Iterable[sql.Composable]:
+    ((is_superuser,),) = session.ask("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    for name in names:
+        yield sql.SQL("ALTER ROLE {} NOLOGIN VALID UNTIL 'epoch'").format(sql.Identifier(name))
+    if not is_superuser:
+        how = " WITH INHERIT TRUE, SET TRUE" if session.server_version >= 160000 else ""
+        yield sql.SQL("GRANT {} TO CURRENT_USER" + how).format(_list(names))
+
+
+def _end_sessions(session: Session, oids: list[int]) -> None:
+    pause, end = 0.005, time.monotonic() + min(PATIENCE, time_left() / 2)
+    while session.ask(_SESSIONS, (oids,)):
+        if time.monotonic() > end:
+            raise Rejected("sessions of the role do not end")
+        time.sleep(pause)
+        pause = min(2 * pause, 0.2)
+
+
+def _disown(session: Session, enter: Enter, oids: list[int], names: list[str]) -> None:
+    """In each database where one of them owns or was granted something, those shared by all included."""
+    rows = session.ask(
+        "SELECT DISTINCT coalesce(d.datname, current_database()) FROM pg_shdepend s"
+        " LEFT JOIN pg_database d ON d.oid = s.dbid"
+        " WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = ANY(%s::oid[])",
+        (oids,),
+    )
+    statement = sql.SQL("REASSIGN OWNED BY {0} TO CURRENT_USER; DROP OWNED BY {0}").format(_list(names))
+    for (database,) in rows:
+        if database == session.database:
+            session.ask(statement)
+            continue
+        try:
+            other = enter(database)
+        except PostgresFailure as error:
+            raise Rejected(f"a database where the role owns something cannot be entered: {error}") from None
+        try:
+            other.ask(statement)
+        finally:
+            other.close()
+
+
+def _list(names: list[str]) -> sql.Composable:
+    return sql.SQL(", ").join(map(sql.Identifier, names))

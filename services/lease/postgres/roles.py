@@ -1,0 +1,106 @@
+"""The roles of credentials: made, given more time, and taken away. Jobs for a thread that has a session.
+
+Rules:
+* A role is told from others by its comment `strongbox:<cluster id>:<lease id>`, which it gets in the
+  transaction that makes it. What does not bear the expected comment is never touched.
+* It is made as a member of its template (`IN ROLE`): no grants on single objects, which would collide with
+  each other ("tuple concurrently updated").
+* VALID UNTIL is computed from PostgreSQL's own clock.
+* Everything can be repeated, and be under way twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg2 import sql
+
+from services.lease.postgres import retrying
+from services.lease.postgres.failures import Rejected
+from services.lease.postgres.session import Session
+
+_STAMP = "YYYY-MM-DD HH24:MI:SS.US+00"
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One credential's role, and the comment that shows that it is ours."""
+
+    username: str
+    comment: str
+
+
+def comment_of(cluster_id: str, lease_id: str) -> str:
+    """What a role says of itself."""
+    return f"strongbox:{cluster_id}:{lease_id}"
+
+
+def issuer_of(lease_id: str) -> str:
+    """The application_name under which a role is being made: 45 bytes, so it is not cut."""
+    return f"sb {lease_id}"
+
+
+def create(session: Session, role: Role, template: str, verifier: str, ttl_s: int, issuer: str) -> None:
+    """Make the role, to log in for `ttl_s` from now. Raises Rejected: nothing was made; Lost: unknown."""
+    retrying.soon(lambda: _create(session, role, template, verifier, ttl_s, issuer))
+
+
+def _create(session: Session, role: Role, template: str, verifier: str, ttl_s: int, issuer: str) -> None:
+    name = sql.Identifier(role.username)
+    with session.transaction():
+        session.ask("SET LOCAL application_name = %s", (issuer,))
+        is_superuser, until = _circumstances(session, ttl_s)
+        if is_superuser:
+            # The verifier is no password, but needs not be in the server's log either.
+            session.ask("SET LOCAL log_statement = 'none'; SET LOCAL log_min_error_statement = 'panic'")
+        session.ask(
+            sql.SQL(
+                "CREATE ROLE {} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+                " PASSWORD {} VALID UNTIL {} IN ROLE {}; COMMENT ON ROLE {} IS {}"
+            ).format(
+                name, sql.Literal(verifier), sql.Literal(until), sql.Identifier(template),
+                name, sql.Literal(role.comment),
+            )
+        )  # fmt: skip
+
+
+def renew(session: Session, role: Role, ttl_s: int) -> bool:
+    """Have the role's password be taken for `ttl_s` from now; False when there is no such role of ours."""
+    if not find(session, [role]):
+        return False
+    _, until = _circumstances(session, ttl_s)
+    statement = sql.SQL("ALTER ROLE {} VALID UNTIL {}")
+    filled = statement.format(sql.Identifier(role.username), sql.Literal(until))
+    try:
+        retrying.soon(lambda: session.ask(filled))
+    except Rejected as error:
+        if error.sqlstate == "42704":
+            return False
+        raise
+    return True
+
+
+def find(session: Session, roles: list[Role]) -> dict[int, Role]:
+    """Those of the roles that exist, by their oid. Raises Rejected when one exists and is not ours."""
+    wanted = {role.username: role for role in roles}
+    rows = session.ask(
+        "SELECT oid::bigint, rolname, shobj_description(oid, 'pg_authid') FROM pg_roles"
+        " WHERE rolname = ANY(%s)",
+        (list(wanted),),
+    )
+    found = {}
+    for oid, username, comment in rows:
+        if comment != wanted[username].comment:
+            raise Rejected(f"the role {username} exists and does not bear our mark")
+        found[int(oid)] = wanted[username]
+    return found
+
+
+def _circumstances(session: Session, ttl_s: int) -> tuple[bool, str]:
+    """Whether we are superuser, and when it will be `ttl_s` from now by the server's clock."""
+    ((is_superuser, until),) = session.ask(
+        "SELECT rolsuper, to_char((clock_timestamp() + make_interval(secs => %s)) AT TIME ZONE 'UTC', %s)"
+        " FROM pg_roles WHERE rolname = current_user",
+        (ttl_s, _STAMP),
+    )
+    return bool(is_superuser), str(until)

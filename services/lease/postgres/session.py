@@ -1,0 +1,141 @@
+"""One session with a server: statements under a deadline that holds even when the server is frozen.
+
+psycopg2 waits in C, where nothing interrupts it; statement_timeout is the server's own, and a frozen server
+keeps no time. So waiting is done here: psycopg2 calls `_wait` whenever it would block, while it connects too,
+and this thread's deadline ends it. A session whose deadline passed is closed; what became of its last
+statement is not known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+from psycopg2 import sql
+
+from services.lease.postgres.failures import DeadlinePassed, Lost, Unreachable, of_connecting, of_statement
+
+_mine = threading.local()
+Statement = str | sql.Composable
+
+
+@contextlib.contextmanager
+def deadline(at: float) -> Iterator[None]:
+    """Have everything that this thread asks of a server end at `at` (monotonic seconds)."""
+    _mine.deadline = at
+    try:
+        yield
+    finally:
+        del _mine.deadline
+
+
+def time_left() -> float:
+    """Seconds until this thread's deadline."""
+    return float(_mine.deadline) - time.monotonic()
+
+
+def _wait(connection: Any) -> None:
+    while True:
+        state = connection.poll()
+        if state == psycopg2.extensions.POLL_OK:
+            return
+        left = time_left()
+        if left <= 0:
+            raise DeadlinePassed
+        reading = [connection.fileno()] if state == psycopg2.extensions.POLL_READ else []
+        writing = [connection.fileno()] if state == psycopg2.extensions.POLL_WRITE else []
+        select.select(reading, writing, [], left)
+
+
+psycopg2.extensions.set_wait_callback(_wait)
+
+
+class Session:
+    """A connected session; every statement commits by itself unless it says BEGIN."""
+
+    def __init__(self, connection: Any, made_at: float) -> None:
+        self._connection = connection
+        self.made_at = made_at
+
+    @property
+    def server_version(self) -> int:
+        """As in 150004."""
+        return int(self._connection.server_version)
+
+    @property
+    def database(self) -> str:
+        """The database it is in."""
+        return str(self._connection.info.dbname)
+
+    def ask(self, statement: Statement, values: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+        """Rows of the (last) statement; none if it has none. Raises Rejected, Lost.
+
+        Values and identifiers are quoted by the driver: `values` for `%s`, `sql.Identifier` for names.
+        """
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(statement, values)
+                return list(cursor.fetchall()) if cursor.description is not None else []
+        except DeadlinePassed:
+            self.close()
+            raise Lost("PostgreSQL did not answer in time") from None
+        except psycopg2.Error as error:
+            raise of_statement(error) from None
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing: statements inside, COMMIT at the end, ROLLBACK when one fails."""
+        self.ask("BEGIN")
+        try:
+            yield
+        except BaseException:
+            if self.is_open:
+                with contextlib.suppress(Exception):
+                    self.ask("ROLLBACK")
+            raise
+        self.ask("COMMIT")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be used again."""
+        return not self._connection.closed
+
+    def close(self) -> None:
+        """End it; never fails."""
+        with contextlib.suppress(psycopg2.Error):
+            self._connection.close()
+
+
+def connect(parameters: Mapping[str, str], user: str, password: str, ca: str = "") -> Session:
+    """A session, within this thread's deadline. Raises Unreachable, LoginRefused."""
+    with _authority(ca, parameters["sslmode"]) as trusted:
+        try:
+            everything: dict[str, Any] = {**parameters, **trusted, "user": user, "password": password}
+            connection = psycopg2.connect(**everything)
+        except DeadlinePassed:
+            raise Unreachable("PostgreSQL does not answer in time") from None
+        except psycopg2.Error as error:
+            raise of_connecting(error) from None
+    connection.autocommit = True
+    return Session(connection, time.monotonic())
+
+
+@contextlib.contextmanager
+def _authority(ca: str, sslmode: str) -> Iterator[dict[str, str]]:
+    """The PEM as a file that libpq can read, which is on no disk; without one the system's authorities."""
+    if not ca:
+        yield {"sslrootcert": "system"} if sslmode == "verify-full" else {}
+        return
+    number = os.memfd_create("ca")
+    try:
+        os.write(number, ca.encode())
+        yield {"sslrootcert": f"/proc/self/fd/{number}"}
+    finally:
+        os.close(number)

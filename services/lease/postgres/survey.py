@@ -1,0 +1,69 @@
+"""What roles and what kind of server there are; and the password of a connection's own user."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from psycopg2 import sql
+
+from services.lease.postgres import retrying
+from services.lease.postgres.failures import Rejected
+from services.lease.postgres.session import Session
+
+OLDEST = 130000
+SLICE = 500
+_PREFIX = "sb_"
+
+
+class Seen(NamedTuple):
+    """A role with our prefix; `comment` is empty when it has none."""
+
+    username: str
+    comment: str
+
+
+def check(session: Session) -> str:
+    """The server's version, when it is new enough and we may make roles. Raises Rejected."""
+    if session.server_version < OLDEST:
+        raise Rejected("PostgreSQL is older than 13")
+    ((version, may, standby),) = session.ask(
+        "SELECT current_setting('server_version'), rolsuper OR rolcreaterole, pg_is_in_recovery()"
+        " FROM pg_roles WHERE rolname = current_user"
+    )
+    if standby:
+        raise Rejected("this server is a standby: it takes no writes")
+    if not may:
+        raise Rejected("the user is neither superuser nor may it create roles")
+    return str(version)
+
+
+def roles_after(session: Session, after: str) -> list[Seen]:
+    """A slice of the roles with our prefix, in the order of their names, behind `after`."""
+    rows = session.ask(
+        "SELECT rolname, coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_roles"
+        ' WHERE rolname > %s AND rolname LIKE %s ORDER BY rolname COLLATE "C" LIMIT %s',
+        (after or _PREFIX, _PREFIX.replace("_", "\\_") + "%", SLICE),
+    )
+    return [Seen(str(name), str(comment)) for name, comment in rows]
+
+
+def missing(session: Session, usernames: list[str]) -> set[str]:
+    """Those of the roles that do not exist."""
+    rows = session.ask("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (usernames,))
+    return set(usernames) - {str(name) for (name,) in rows}
+
+
+def change_password(session: Session, verifier: str) -> None:
+    """Give the user of this session another password, by its verifier."""
+    ((user, is_superuser),) = session.ask(
+        "SELECT rolname, rolsuper FROM pg_roles WHERE rolname = current_user"
+    )
+    statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(user), sql.Literal(verifier))
+
+    def change() -> None:
+        with session.transaction():
+            if is_superuser:
+                session.ask("SET LOCAL log_statement = 'none'; SET LOCAL log_min_error_statement = 'panic'")
+            session.ask(statement)
+
+    retrying.soon(change)
