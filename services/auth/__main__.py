@@ -8,6 +8,7 @@ from services.auth.tidy import Tidy
 from strongbox.access.guard import Guard
 from strongbox.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from strongbox.process import Runtime, run
+from strongbox.process.rewrap import Rewrap, authenticated
 
 
 async def assemble(runtime: Runtime) -> None:
@@ -17,6 +18,8 @@ async def assemble(runtime: Runtime) -> None:
     runtime.serve(add_AuthServiceServicer_to_server, servicer, "strongbox.auth.v1.AuthService")
     tidy = Tidy(runtime.pipeline, Repository(guard.lookup), runtime.clock)
     runtime.duty("tidy", tidy.work)
+    kinds = authenticated("auth")
+    runtime.duty("rewrap", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "auth", kinds).work)
 
 
 if __name__ == "__main__":
