@@ -11,6 +11,7 @@ from strongbox.access.guard import Guard
 from strongbox.auth.v1.auth_peer_service_pb2_grpc import add_AuthPeerServiceServicer_to_server
 from strongbox.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from strongbox.process import Runtime, run
+from strongbox.process.rewrap import Rewrap, authenticated
 
 
 async def assemble(runtime: Runtime) -> None:
@@ -26,6 +27,8 @@ async def assemble(runtime: Runtime) -> None:
     runtime.uses.take = uses.take
     tidy = Tidy(runtime.pipeline, Repository(guard.lookup), runtime.clock)
     runtime.duty("tidy", tidy.work)
+    kinds = authenticated("auth")
+    runtime.duty("rewrap", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "auth", kinds).work)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""The kv service: secrets, and the duty that purges destroyed ones. Only assembles."""
+"""The kv service: secrets, and the duties that purge destroyed ones and rewrap. Only assembles."""
 
 from __future__ import annotations
 
 from services.kv.purge import Purge
+from services.kv.rewrap import KINDS
 from services.kv.servicer import KVServicer
 from services.kv.watching import Watching
 from strongbox.access.guard import Guard
 from strongbox.kv.v1.kv_service_pb2_grpc import add_KVServiceServicer_to_server
 from strongbox.process import Runtime, run
+from strongbox.process.rewrap import Rewrap
 
 
 async def assemble(runtime: Runtime) -> None:
@@ -18,6 +20,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.serve(add_KVServiceServicer_to_server, servicer, "strongbox.kv.v1.KVService")
     members = [member.address for member in runtime.etcd.ring.members]
     runtime.duty("purge", Purge(runtime.pipeline, runtime.etcd, members, runtime.clock).work)
+    runtime.duty("rewrap", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "kv", KINDS).work)
 
 
 if __name__ == "__main__":

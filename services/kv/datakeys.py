@@ -2,6 +2,7 @@
 
 * A key is wrapped before the request is decided, since deciding waits for nothing. One that no value was
   sealed under goes to the next writer: junk requests do not use up the wraps a key term has.
+* Wrapped under an older term than the one in use a key is thrown away (`Stale`): such a term will be retired.
 * Spare keys are clear in memory; they are few, and are dropped when the cluster is sealed.
 * An unwrap that nobody waits for any more is cancelled, and its error is nobody's.
 """
@@ -42,6 +43,10 @@ class Keys(Protocol):
         """Have `callback` called when the cluster is sealed."""
 
 
+class Stale(DependencyDown):
+    """A data key was wrapped under a term that is no longer in use; another one has to be taken."""
+
+
 @dataclass(slots=True)
 class DataKey:
     """A fresh key with its wrapping, for one value."""
@@ -79,8 +84,10 @@ class DataKeys:
         """
         if self._keys.record_keys is None:
             return Sealed()
-        if self._spare:
-            return self._spare.pop()
+        while self._spare:
+            spare = self._spare.pop()
+            if spare.wrapped.term >= self._keys.record_keys.newest:
+                return spare
         dek = Dek.fresh()
         try:
             async with asyncio.timeout(deadline - time.monotonic()):

@@ -6,6 +6,7 @@ Rules:
 * The request is compared by an HMAC under a record key, so that the head tells nothing of it. The same
   idempotency key with another request is an error; the same request id with another request is another
   operation.
+* The key of an older term goes when the term is retired; then the idempotency key alone names the operation.
 * An operation's revision is not known when it is put; whoever changes the record next writes it down.
 """
 
@@ -77,7 +78,11 @@ class Asked:
         return recent and bool(self._request_id) and known.request_id == self._request_id
 
     def _is_same(self, known: Operation, keys: RecordKeys) -> bool:
-        if known.mac_term not in keys.by_term or known.op != self.op:
+        if known.op != self.op:
+            return False
+        if known.mac_term < min(keys.by_term):  # retired: the key's own word has to be enough
+            return bool(self._key)
+        if known.mac_term not in keys.by_term:
             return False
         return is_equal(known.mac, self._mac(keys, known.mac_term))
 

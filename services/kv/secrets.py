@@ -17,7 +17,7 @@ from typing import NamedTuple
 import structlog
 
 from services.kv import repository, versions
-from services.kv.datakeys import DataKey
+from services.kv.datakeys import DataKey, Stale
 from services.kv.idempotency import Asked, Operation, revision_of
 from strongbox.access.guard import Caller
 from strongbox.access.lookup import Lookup
@@ -90,6 +90,9 @@ class Secrets:
             return first
         if isinstance(key, StrongBoxError):
             raise key
+        if key.wrapped.term < self._lookup.require_keys().newest:
+            view.draft = None  # nobody is refused: it is done again with another key
+            raise Stale
         head = repository.head(view, path.text)
         change = versions.written(head, wanted.cas, view.now_ms, wanted.ttl_s)
         number = change.head.current_version

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
@@ -11,11 +12,11 @@ import grpc.aio
 
 from services.kv import messages, secrets
 from services.kv.batch import Batch, within_limit
-from services.kv.datakeys import DataKeys, Keys
+from services.kv.datakeys import DataKeys, Keys, Stale
 from services.kv.idempotency import Asked
 from services.kv.listing import Listing
 from services.kv.reading import Reading
-from services.kv.secrets import Done, Secrets
+from services.kv.secrets import Done, Secrets, Wanted
 from services.kv.watching import Watching, revision_of
 from strongbox.access.guard import Caller, Guard
 from strongbox.kv.v1 import kv_service_pb2 as pb
@@ -30,6 +31,7 @@ from strongbox.trail.outbox import draft_of
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
+STALE_PAUSE = 0.02  # seconds before another data key is taken
 PAGE_SECONDS = 0.5  # after which a page is given as it is
 
 
@@ -47,20 +49,28 @@ class KVServicer(rpc.KVServiceServicer):
         path, wanted = SecretPath.parse(request.path), messages.wanted_of(request)
         inbound = inbound_of(context)
         asked = Asked("WriteSecret", request, inbound)
-        key = await self._data_keys.take(inbound.deadline)
-        try:
-            done = await self._act(
-                inbound, "WriteSecret", "write", path.policy_path,
-                lambda view, caller: self._secrets.write(view, caller, path, wanted, key, asked),
-            )  # fmt: skip
-        finally:
-            self._data_keys.give_back(key)
+        while True:
+            try:
+                done = await self._write(inbound, path, wanted, asked)
+                break
+            except Stale:  # a new key term came into use meanwhile
+                await asyncio.sleep(STALE_PAUSE)
         return pb.WriteSecretResponse(
             path=path.text,
             version=done.value.versions[0],
             created_at=messages.moment(done.value.at_ms),
             revision=_revision(done),
         )
+
+    async def _write(self, inbound: Inbound, path: SecretPath, wanted: Wanted, asked: Asked) -> Outcome[Done]:
+        key = await self._data_keys.take(inbound.deadline)
+        try:
+            return await self._act(
+                inbound, "WriteSecret", "write", path.policy_path,
+                lambda view, caller: self._secrets.write(view, caller, path, wanted, key, asked),
+            )  # fmt: skip
+        finally:
+            self._data_keys.give_back(key)
 
     async def ReadSecret(self, request: pb.ReadSecretRequest, context: Context) -> pb.ReadSecretResponse:
         """One version's value; its audit record is durable before the value leaves."""

@@ -18,6 +18,7 @@ from services.lease.servicer import LeaseServicer
 from strongbox.access.guard import Guard
 from strongbox.lease.v1.lease_service_pb2_grpc import add_LeaseServiceServicer_to_server
 from strongbox.process import Runtime, run
+from strongbox.process.rewrap import Rewrap, authenticated
 
 
 async def assemble(runtime: Runtime) -> None:
@@ -43,6 +44,8 @@ async def assemble(runtime: Runtime) -> None:
     runtime.duty("follower", Follower(runtime.pipeline, guard.lookup, runtime.etcd).work)
     reconciler = Reconciler(calls, databases, measures, settings.reconcile_every_s)
     runtime.duty("reconciler", reconciler.work)
+    kinds = authenticated("lease")
+    runtime.duty("rewrap", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "lease", kinds).work)
 
 
 if __name__ == "__main__":

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from services.seal.ceremonies import Ceremonies
 from services.seal.custody import Custody
 from services.seal.handing import Giver
 from services.seal.health import Health
+from services.seal.key_stream import KeyStream
 from services.seal.newcomer import Newcomer
 from services.seal.opening import Opener
 from services.seal.ordinal import own_ordinal
 from services.seal.peer_servicer import SealPeerServicer
 from services.seal.peers import Peers
 from services.seal.rebirth import Rebirth
+from services.seal.refreshing import Refresher
 from services.seal.registry import Registry
+from services.seal.rotation import Rotation
 from services.seal.sealing import Sealing
 from services.seal.servicer import SealServicer
 from services.seal.unsealing import Unsealing
+from services.seal.upkeep import Upkeep
 from services.seal.vigil import Vigil
+from services.seal.wrapcount import Wraps
 from strongbox.access.guard import Guard
 from strongbox.process import Runtime, run
 from strongbox.seal.v1.seal_peer_service_pb2_grpc import add_SealPeerServiceServicer_to_server
@@ -33,18 +39,26 @@ async def assemble(runtime: Runtime) -> None:
     rebirth = Rebirth(custody, ordinal, runtime.restart)
     vigil = Vigil(etcd, pipeline, custody, registry, rebirth.when_its_turn_comes)
     unsealing = Unsealing(etcd, pipeline, peers, opener)
-    sealing = Sealing(etcd, pipeline, Guard(custody), vigil)
+    guard = Guard(custody)
+    sealing = Sealing(etcd, pipeline, guard, vigil)
+    refresher, wraps = Refresher(etcd, custody), Wraps(pipeline, node)
+    rotation = Rotation(pipeline, guard, custody, refresher)
+    ceremonies = Ceremonies(pipeline, peers, custody)
     health = Health(etcd, custody, node, clock)
-    giver = Giver(etcd, pipeline, custody, settings.peer_unseal)
-    servicer = SealServicer(pipeline, clock, unsealing, sealing, health, runtime.slots, rebirth)
+    giver = Giver(etcd, pipeline, custody, runtime.slots, settings.peer_unseal)
+    servicer = SealServicer(
+        pipeline, clock, unsealing, sealing, health, runtime.slots, rebirth, rotation, ceremonies
+    )
     runtime.serve(add_SealServiceServicer_to_server, servicer, "strongbox.seal.v1.SealService")
     runtime.serve(
         add_SealPeerServiceServicer_to_server,
-        SealPeerServicer(custody, vigil, unsealing, giver, rebirth),
+        SealPeerServicer(KeyStream(custody, refresher, wraps), vigil, unsealing, ceremonies, giver, rebirth),
         "strongbox.seal.v1.SealPeerService",
     )
-    for work in (vigil.run(), unsealing.catch_up(), health.follow_time()):
+    several = (vigil.run(), unsealing.catch_up(), health.follow_time())
+    for work in (*several, refresher.run(), wraps.run(), ceremonies.tidy()):
         runtime.spawn(work)
+    runtime.duty("terms", Upkeep(pipeline, custody, refresher).work)
     if settings.peer_unseal:
         newcomer = Newcomer(
             etcd, pipeline, session, settings.session_ttl_s, peers, opener, vigil, node, ordinal

@@ -81,6 +81,18 @@ class Custody:
         self._held.proven_at = max(self._held.proven_at, asked)
         self.proven.set()
 
+    def renew(self, keyring: Keyring, generation: int) -> None:
+        """Take a newer keyring under the same root key in; the one before is wiped.
+
+        Nobody holds on to a keyring over an `await`, so nobody is left with the old one.
+        """
+        held = self._held
+        if held is None or held.generation != generation:
+            keyring.wipe()
+            return
+        held.keyring, old = keyring, held.keyring
+        old.wipe()
+
     def keyring(self) -> Keyring:
         """The keys, for use at once. Raises Sealed, and NoQuorum when the proof is older than 2 s."""
         return self._fresh().keyring

@@ -70,7 +70,7 @@ def conceive(shares: int, threshold: int, now_ms: int) -> Origin:
     record_keys = storage.RecordKeyring(keys=[keyring.wrap_record_key(kek, _FIRST_TERM, record_key)])
     puts = {
         keyspace.SEAL_CONFIG: config.SerializeToString(),
-        keyspace.SEAL_KEYRING: storage.Keyring(terms=[term]).SerializeToString(),
+        keyspace.SEAL_KEYRING: storage.Keyring(terms=[term], current=_FIRST_TERM).SerializeToString(),
         keyspace.SEAL_RECORD_KEY: record_keys.SerializeToString(),
         keyspace.SEAL_STATE: SealState(is_sealed=True, generation=1).encode(),
         keyspace.CLUSTER_ID: cluster_id.encode(),

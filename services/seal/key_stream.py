@@ -1,8 +1,12 @@
-"""Answers to the other services' questions: wrap, unwrap, record keys. Pure but for one short wait each.
+"""Answers to the other services' questions: wrap, unwrap, rewrap, record keys.
 
-While the cluster is sealed, whoever has no record keys is kept waiting for them a moment: so unsealing is
-heard in every process at once. A replica that alone has no key (it has just restarted) keeps nobody waiting:
-others have the keys.
+* While the cluster is sealed, whoever has no record keys is kept waiting for them a moment: so unsealing is
+  heard in every process at once. A replica that alone has no key (it has just restarted) keeps nobody
+  waiting: others have the keys.
+* A term that this replica has not heard of, in a wrapped key or in what the caller knows to be in use, may
+  have been begun by another: the keyring is read before the answer.
+* What is wrapped was counted before (`wrapcount`).
+* A keyring is never held over an `await`: it may be replaced or wiped meanwhile.
 """
 
 from __future__ import annotations
@@ -12,13 +16,16 @@ import contextlib
 
 from services.seal.custody import Custody
 from services.seal.keyring import CALLERS, Keyring
+from services.seal.refreshing import Refresher
 from services.seal.repository import SealState
+from services.seal.wrapcount import Wraps
 from strongbox.crypto.envelope import Dek, WrappedDek
-from strongbox.errors import NoQuorum, PermissionDenied, StrongBoxError
+from strongbox.errors import NoQuorum, Overloaded, PermissionDenied, StrongBoxError
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 
 # Callers give one replica 0.5 s. A proof that ran out while etcd elected a leader is often back sooner.
 WAIT = 0.35  # seconds
+_TRIES = 3  # reservations for one answer: a term may come into use, or another answer use the range up
 
 
 def require_purpose(service: str) -> str:
@@ -28,27 +35,52 @@ def require_purpose(service: str) -> str:
     return service
 
 
-async def answer(
-    custody: Custody, purpose: str, request: pb.StreamKeysRequest, state: SealState | None
-) -> pb.StreamKeysResponse:
-    """What was asked, or why not: SEALED, NO_QUORUM, INVALID_ARGUMENT; `state`: the last that was seen."""
-    if request.wait and (state is None or state.is_sealed):
-        await _happens(custody.opened)
-    try:
-        return _answer(await _fresh_keyring(custody), purpose, request)
-    except StrongBoxError as refusal:
-        return pb.StreamKeysResponse(id=request.id, error=refusal.reason)
-    except ValueError:
-        # A data key of a wrong size; the words could quote nothing, but there is nothing to say either.
-        return pb.StreamKeysResponse(id=request.id, error="INVALID_ARGUMENT")
+class KeyStream:
+    """Answers for one replica."""
 
+    def __init__(self, custody: Custody, refresher: Refresher, wraps: Wraps) -> None:
+        self._custody, self._refresher, self._wraps = custody, refresher, wraps
 
-async def _fresh_keyring(custody: Custody) -> Keyring:
-    try:
-        return custody.keyring()
-    except NoQuorum:
-        await _happens(custody.proven)
-        return custody.keyring()
+    async def answer(
+        self, purpose: str, request: pb.StreamKeysRequest, state: SealState | None
+    ) -> pb.StreamKeysResponse:
+        """What was asked, or why not: SEALED, NO_QUORUM, OVERLOADED, INVALID_ARGUMENT.
+
+        `state`: the last seal state that was seen.
+        """
+        if request.wait and (state is None or state.is_sealed):
+            await _happens(self._custody.opened)
+        try:
+            keyring = await self._counted(request)
+            return _answer(keyring, purpose, request)
+        except StrongBoxError as refusal:
+            return pb.StreamKeysResponse(id=request.id, error=refusal.reason)
+        except ValueError:
+            # A data key of a wrong size; the words could quote nothing, but there is nothing to say either.
+            return pb.StreamKeysResponse(id=request.id, error="INVALID_ARGUMENT")
+
+    async def _counted(self, request: pb.StreamKeysRequest) -> Keyring:
+        """The keyring, to be used at once, with the wraps that the answer needs taken off the count."""
+        keyring = await self._fresh()
+        if request.term > keyring.term or any(
+            keyring.is_behind(one.term) for one in (*request.unwrap, *request.rewrap)
+        ):
+            await self._refresher.look()
+            keyring = await self._fresh()
+        count = len(request.wrap) + len(request.rewrap)
+        for _ in range(_TRIES):
+            if not count or self._wraps.take(keyring.term, count):
+                return keyring
+            await self._wraps.reserve(keyring.term, count)
+            keyring = await self._fresh()
+        raise Overloaded("too many wraps at once")
+
+    async def _fresh(self) -> Keyring:
+        try:
+            return self._custody.keyring()
+        except NoQuorum:
+            await _happens(self._custody.proven)
+            return self._custody.keyring()
 
 
 async def _happens(event: asyncio.Event) -> None:
@@ -61,19 +93,31 @@ def _answer(keyring: Keyring, purpose: str, request: pb.StreamKeysRequest) -> pb
     reply = pb.StreamKeysResponse(id=request.id)
     if request.wrap:
         deks = [Dek(item.id, item.key) for item in request.wrap]
-        reply.wrapped.extend(
-            pb.WrappedDataKey(id=w.id, term=w.term, ciphertext=w.ciphertext, tag=w.tag, nonce=w.nonce)
-            for w in keyring.wrap(purpose, deks)
-        )
+        reply.wrapped.extend(map(_to_proto, keyring.wrap(purpose, deks)))
+    if request.rewrap:
+        several = [_from_proto(item) for item in request.rewrap]
+        for asked, found in zip(several, keyring.rewrap(purpose, several), strict=True):
+            reply.wrapped.append(_to_proto(found) if found else pb.WrappedDataKey(id=asked.id))
     if request.unwrap:
-        wrapped = [WrappedDek(w.id, w.term, w.ciphertext, w.tag, w.nonce) for w in request.unwrap]
+        wrapped = [_from_proto(item) for item in request.unwrap]
         keys = keyring.unwrap(purpose, wrapped)
         reply.unwrapped.extend(
             pb.DataKey(id=item.id, key=key) for item, key in zip(wrapped, keys, strict=True)
         )
     if request.record_keys:
+        reply.term = keyring.term
         known = keyring.record_keys.by_term
         reply.record_keys.extend(
             pb.RecordKey(term=term, key=known[term]) for term in sorted(known, reverse=True)
         )
     return reply
+
+
+def _from_proto(item: pb.WrappedDataKey) -> WrappedDek:
+    return WrappedDek(item.id, item.term, item.ciphertext, item.tag, item.nonce)
+
+
+def _to_proto(item: WrappedDek) -> pb.WrappedDataKey:
+    return pb.WrappedDataKey(
+        id=item.id, term=item.term, ciphertext=item.ciphertext, tag=item.tag, nonce=item.nonce
+    )

@@ -10,7 +10,8 @@
 * The term's KEK itself is used for derivation only, never as a cipher key, and is dropped once that is
   done.
 * Only ciphers are kept (cleansed by OpenSSL when dropped), and the record keys, which other services get.
-* Newest term first; wrapping uses the newest.
+* Wrapping uses the term in use. A newer one may be there already: it is held by everybody before anybody
+  uses it (`terms`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterable
 
 from services.seal import rootkey
 from strongbox.access.records import RecordKeys
-from strongbox.crypto.aead import Aead, canonical_aad, derive, new_key
+from strongbox.crypto.aead import Aead, Bytes, canonical_aad, derive, new_key
 from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
 from strongbox.crypto.errors import IntegrityError, WipedError
 from strongbox.storage.v1 import seal_records_pb2 as storage
@@ -32,7 +33,10 @@ _TERM_LABEL = "term kek v1"
 class Keyring:
     """The open keys of one cluster."""
 
-    def __init__(self, keks: dict[tuple[str, int], Aead], record_keys: RecordKeys) -> None:
+    def __init__(
+        self, keks: dict[tuple[str, int], Aead], record_keys: RecordKeys, cluster_id: str = ""
+    ) -> None:
+        self.cluster_id = cluster_id
         self._keks = keks
         self._record_keys: RecordKeys | None = record_keys
 
@@ -45,17 +49,31 @@ class Keyring:
 
     @property
     def term(self) -> int:
-        """The newest key term."""
+        """The key term in use."""
         return self.record_keys.newest
 
+    def knows(self, term: int) -> bool:
+        """Whether this term's keys are held; those of a retired or forged one are not."""
+        return term in self.record_keys.by_term
+
+    def is_behind(self, term: int) -> bool:
+        """Whether `term` is newer than all that are held: then there may be something to be read."""
+        return term > max(self.record_keys.by_term)
+
     def wrap(self, purpose: str, deks: Iterable[Dek]) -> list[WrappedDek]:
-        """Wrap under the newest term. Raises KeyError (unknown purpose), ValueError (malformed)."""
+        """Wrap under the term in use. Raises KeyError (unknown purpose), ValueError (malformed)."""
         kek = self._keks[purpose, self.term]
         return [wrap_dek(kek, purpose, self.term, dek) for dek in deks]
 
     def unwrap(self, purpose: str, wrapped: Iterable[WrappedDek]) -> list[bytes]:
         """The keys in the same order; an empty one where something is wrong, whatever it is."""
         return [self._unwrap(purpose, one) for one in wrapped]
+
+    def rewrap(self, purpose: str, wrapped: Iterable[WrappedDek]) -> list[WrappedDek | None]:
+        """The same keys under the term in use; None where one does not open. The keys stay here."""
+        kek = self._keks[purpose, self.term]
+        keys = ((one, self._unwrap(purpose, one)) for one in wrapped)
+        return [wrap_dek(kek, purpose, self.term, Dek(one.id, key)) if key else None for one, key in keys]
 
     def wipe(self) -> None:
         """Drop every cipher and the record keys."""
@@ -77,14 +95,14 @@ class Keyring:
         return "Keyring(…)"
 
 
-def new_term(root: bytes, cluster_id: str, term: int, now_ms: int) -> tuple[storage.KeyTerm, bytes]:
+def new_term(root: Bytes, cluster_id: str, term: int, now_ms: int) -> tuple[storage.KeyTerm, bytes]:
     """A fresh term as it is stored, and its KEK (32 bytes)."""
     kek = new_key()
     box = rootkey.keyring_cipher(root).seal(kek, _term_aad(cluster_id, term))
     return storage.KeyTerm(term=term, installed_ms=now_ms, kek=rootkey.to_box(box)), kek
 
 
-def term_kek(root: bytes, cluster_id: str, entry: storage.KeyTerm) -> bytes:
+def term_kek(root: Bytes, cluster_id: str, entry: storage.KeyTerm) -> bytes:
     """A term's KEK (32 bytes). Raises IntegrityError."""
     cipher = rootkey.keyring_cipher(root)
     try:
@@ -108,9 +126,10 @@ def wrap_record_key(kek: bytes, term: int, record_key: bytes) -> storage.Wrapped
 
 
 def open_keyring(
-    root: bytes, cluster_id: str, stored: storage.Keyring, record_keys: storage.RecordKeyring
+    root: Bytes, cluster_id: str, stored: storage.Keyring, record_keys: storage.RecordKeyring
 ) -> Keyring:
     """Everything below the root key. Raises IntegrityError when any part does not open."""
+    current = current_of(stored)
     keks: dict[tuple[str, int], Aead] = {}
     for entry in stored.terms:
         kek = term_kek(root, cluster_id, entry)
@@ -118,7 +137,16 @@ def open_keyring(
     opened = {key.term: _record_key(keks, key) for key in record_keys.keys}
     if not opened or opened.keys() != {entry.term for entry in stored.terms}:
         raise IntegrityError
-    return Keyring(keks, RecordKeys(opened, max(opened)))
+    if current not in opened:
+        raise IntegrityError
+    return Keyring(keks, RecordKeys(opened, current), cluster_id)
+
+
+def current_of(stored: storage.Keyring) -> int:
+    """The term in use. Raises IntegrityError for a keyring without terms."""
+    if not stored.terms:
+        raise IntegrityError
+    return stored.current or max(entry.term for entry in stored.terms)
 
 
 def _record_key(keks: dict[tuple[str, int], Aead], key: storage.WrappedRecordKey) -> bytes:

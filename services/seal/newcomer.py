@@ -101,7 +101,7 @@ class Newcomer:
         context = context_of(config.cluster_id, self._ordinal, self._node, answer.generation)
         try:
             root = receiver.open(Gift(answer.public_key, box), *context)
-            await self._opener.open(root, config, state.late_nonce, None, deadline)
+            await self._opener.open(root, config, unseal.BY_PEER, None, deadline)
         except IntegrityError:
             _log.error("what a peer gave is not the root key")
             return False

@@ -12,19 +12,17 @@ import time
 
 import structlog
 
-from services.seal import rootkey, unseal
+from services.seal import repository, rootkey, unseal
 from services.seal.custody import Custody
 from services.seal.keyring import Keyring, open_keyring
 from services.seal.registry import Registry
 from services.seal.repository import SealState
 from strongbox.clock import Clock
 from strongbox.crypto.hygiene import LockedBytes
-from strongbox.errors import NoQuorum, NotInitialized, UnknownOutcome
+from strongbox.errors import NoQuorum, UnknownOutcome
 from strongbox.storage.v1 import seal_records_pb2 as storage
-from strongbox.store import keyspace
 from strongbox.store.journal import Draft
 from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.view import View
 
 _log = structlog.get_logger(__name__)
 
@@ -54,7 +52,8 @@ class Opener:
             _log.warning("the root key's page could not be locked in memory")
         keyring: Keyring | None = None
         try:
-            stored, record_keys = (await self._pipeline.submit(Work(_read, None, deadline))).value
+            look = Work(repository.require_keys, None, deadline)
+            stored, record_keys = (await self._pipeline.submit(look)).value
             keyring = open_keyring(root, config.cluster_id, stored, record_keys)
             asked, state = await self._say(nonce, draft, deadline)
         except BaseException:
@@ -76,11 +75,3 @@ class Opener:
                 if time.monotonic() >= deadline:
                     raise
                 await asyncio.sleep(0.02)
-
-
-def _read(view: View) -> tuple[storage.Keyring, storage.RecordKeyring]:
-    view.prefetch(keyspace.SEAL_KEYRING, keyspace.SEAL_RECORD_KEY)
-    keyring, record_keys = view.get(keyspace.SEAL_KEYRING).value, view.get(keyspace.SEAL_RECORD_KEY).value
-    if keyring is None or record_keys is None:
-        raise NotInitialized
-    return storage.Keyring.FromString(keyring), storage.RecordKeyring.FromString(record_keys)

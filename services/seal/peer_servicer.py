@@ -7,9 +7,9 @@ from typing import Any
 
 import grpc.aio
 
-from services.seal import key_stream
-from services.seal.custody import Custody
+from services.seal.ceremonies import Ceremonies
 from services.seal.handing import Giver
+from services.seal.key_stream import KeyStream, require_purpose
 from services.seal.rebirth import Rebirth
 from services.seal.unsealing import Unsealing
 from services.seal.vigil import Vigil
@@ -25,14 +25,26 @@ class SealPeerServicer(rpc.SealPeerServiceServicer):
     """Shares and the root key between replicas; keys for the services."""
 
     def __init__(
-        self, custody: Custody, vigil: Vigil, unsealing: Unsealing, giver: Giver, rebirth: Rebirth
+        self,
+        keys: KeyStream,
+        vigil: Vigil,
+        unsealing: Unsealing,
+        ceremonies: Ceremonies,
+        giver: Giver,
+        rebirth: Rebirth,
     ) -> None:
-        self._custody, self._vigil, self._unsealing = custody, vigil, unsealing
-        self._giver, self._rebirth = giver, rebirth
+        self._keys, self._vigil, self._unsealing = keys, vigil, unsealing
+        self._ceremonies, self._giver, self._rebirth = ceremonies, giver, rebirth
 
     async def RelayShares(self, request: pb.RelaySharesRequest, context: Context) -> pb.RelaySharesResponse:
         """Take a peer's shares, complete if that is enough, answer with those it did not send."""
         return await self._unsealing.relayed(request.nonce, request.shares, inbound_of(context).deadline)
+
+    async def ExchangeShares(
+        self, request: pb.ExchangeSharesRequest, context: Context
+    ) -> pb.ExchangeSharesResponse:
+        """Take a peer's shares of a rekey or generate-root, answer with those it did not send."""
+        return await self._ceremonies.exchanged(request, inbound_of(context).deadline)
 
     async def RequestRootKey(
         self, request: pb.RequestRootKeyRequest, context: Context
@@ -45,7 +57,7 @@ class SealPeerServicer(rpc.SealPeerServiceServicer):
         self, requests: AsyncIterator[pb.StreamKeysRequest], context: Context
     ) -> AsyncIterator[pb.StreamKeysResponse]:
         """Answer each question in order, as long as the stream lasts."""
-        purpose = key_stream.require_purpose(peer_of(context).service)
+        purpose = require_purpose(peer_of(context).service)
         with self._rebirth.streaming():
             async for request in requests:
-                yield await key_stream.answer(self._custody, purpose, request, self._vigil.state)
+                yield await self._keys.answer(purpose, request, self._vigil.state)

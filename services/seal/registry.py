@@ -5,6 +5,9 @@
 * Not holding is said after a wipe, and by a replica that never held any. A process that was killed says
   nothing; what it said before stays until its successor holds a key itself or sees the cluster sealed. So
   peers can tell whether an earlier holder of this ordinal could still be alive (`handing`).
+* An ordinal belongs to the node that first spoke under it while the cluster was sealed (people were about to
+  unseal it, and so approved of it), or was unsealed by shares. While it is unsealed nobody registers by his
+  own word.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import structlog
 from services.seal import repository
 from services.seal.custody import Custody
 from services.seal.repository import SealState
-from strongbox.errors import StrongBoxError
+from strongbox.errors import PermissionDenied, StrongBoxError
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.pipeline import Pipeline, Work
@@ -63,9 +66,19 @@ class Registry:
         self._settled = facts
 
 
+def register(view: View, record: storage.SealReplica) -> None:
+    """Have the ordinal of `record` belong to its node. Raises PermissionDenied when it is another's."""
+    key = keyspace.ordinal(record.ordinal)
+    owner = view.get(key).value
+    if owner is None:
+        view.put(key, record.node.encode())
+    elif owner != record.node.encode():
+        raise PermissionDenied("this ordinal belongs to another node")
+
+
 def say(view: View, record: storage.SealReplica) -> None:
     """Bring the stored record in line with `record`, by the rules above."""
-    view.prefetch(keyspace.SEAL_STATE, keyspace.seal_replica(record.node))
+    view.prefetch(keyspace.SEAL_STATE, keyspace.seal_replica(record.node), keyspace.ordinal(record.ordinal))
     state = SealState.parse(view.get(keyspace.SEAL_STATE).value)
     known = repository.read_replica(view, record.node)
     if known == record:
@@ -76,5 +89,7 @@ def say(view: View, record: storage.SealReplica) -> None:
             repository.put_replica(view, record)
         return
     sealed = state is None or state.is_sealed
+    if sealed and view.get(keyspace.ordinal(record.ordinal)).value is None:
+        register(view, record)
     if known is None or (known.holds and (sealed or known.lease == record.lease)):
         repository.put_replica(view, record)

@@ -1,6 +1,8 @@
 """Seal's records in etcd: read through a view, or several at once for who only looks.
 
-seal/state      sealed:<generation> | unsealed:<generation>; every change counts the generation up
+seal/state      sealed:<generation>[:<term>] | unsealed:<generation>[:<term>]; sealing and unsealing count the
+                generation up. From term 2 on the key term in use stands there too: every decision compares
+                this key, so from the moment a term is in use nothing new is made under an older one.
 """
 
 from __future__ import annotations
@@ -24,24 +26,31 @@ class SealState:
 
     is_sealed: bool
     generation: int
+    term: int = 1
 
     @classmethod
     def parse(cls, value: bytes | None) -> SealState | None:
         """What stands at seal/state; None before init. Raises ValueError for what no version wrote."""
         if value is None:
             return None
-        word, colon, number = value.partition(b":")
-        if word not in (b"sealed", b"unsealed") or not colon or not number.isdigit():
+        word, _, rest = value.partition(b":")
+        numbers = rest.split(b":")
+        if word not in (b"sealed", b"unsealed") or len(numbers) > 2 or not all(map(bytes.isdigit, numbers)):
             raise ValueError("seal/state is malformed")
-        return cls(word == b"sealed", int(number))
+        return cls(word == b"sealed", *map(int, numbers))
 
     def encode(self) -> bytes:
         """As it is stored."""
-        return b"%s:%d" % (b"sealed" if self.is_sealed else b"unsealed", self.generation)
+        text = b"%s:%d" % (b"sealed" if self.is_sealed else b"unsealed", self.generation)
+        return text if self.term == 1 else b"%s:%d" % (text, self.term)
 
     def next(self, *, is_sealed: bool) -> SealState:
         """The state after a change."""
-        return SealState(is_sealed, self.generation + 1)
+        return SealState(is_sealed, self.generation + 1, self.term)
+
+    def under(self, term: int) -> SealState:
+        """The state when another key term is in use."""
+        return SealState(self.is_sealed, self.generation, term)
 
     @property
     def late_nonce(self) -> str:
@@ -63,6 +72,22 @@ def require_state(view: View) -> SealState:
     if state is None:
         raise NotInitialized
     return state
+
+
+def require_keys(view: View) -> tuple[storage.Keyring, storage.RecordKeyring]:
+    """The wrapped keys of every term; copies. Raises NotInitialized."""
+    view.prefetch(keyspace.SEAL_KEYRING, keyspace.SEAL_RECORD_KEY)
+    keyring = _read(view, keyspace.SEAL_KEYRING, storage.Keyring())
+    record_keys = _read(view, keyspace.SEAL_RECORD_KEY, storage.RecordKeyring())
+    if keyring is None or record_keys is None:
+        raise NotInitialized
+    return keyring, record_keys
+
+
+def put_keys(view: View, keyring: storage.Keyring, record_keys: storage.RecordKeyring) -> None:
+    """The wrapped keys as they are to be."""
+    view.put(keyspace.SEAL_KEYRING, keyring.SerializeToString(deterministic=True))
+    view.put(keyspace.SEAL_RECORD_KEY, record_keys.SerializeToString(deterministic=True))
 
 
 def read_attempt(view: View) -> storage.UnsealAttempt | None:

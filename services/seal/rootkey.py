@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from strongbox.crypto.aead import Aead, Box, canonical_aad, derive, is_equal, mac
+from strongbox.crypto.aead import Aead, Box, Bytes, canonical_aad, derive, is_equal, mac
 from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.shamir import Share, combine
 from strongbox.storage.v1 import seal_records_pb2 as storage
@@ -43,12 +43,12 @@ def is_share_of(config: storage.SealConfig, share: Share) -> bool:
     return is_equal(share_digest(config.cluster_id, share), config.share_digests[share.index - 1])
 
 
-def seal_root(unseal_key: bytes, root: bytes, cluster_id: str) -> storage.SealedBox:
+def seal_root(unseal_key: bytes, root: Bytes, cluster_id: str) -> storage.SealedBox:
     """The root key as it is stored."""
     return to_box(Aead(unseal_key).seal(root, canonical_aad(_ROOT_LABEL, cluster_id)))
 
 
-def check_value(root: bytes, cluster_id: str) -> bytes:
+def check_value(root: Bytes, cluster_id: str) -> bytes:
     """32 bytes by which a root key is recognised."""
     return mac(root, _CHECK_LABEL, cluster_id)
 
@@ -70,7 +70,7 @@ def open_root(config: storage.SealConfig, shares: Sequence[Share]) -> bytes:
     return require_root(config, root)
 
 
-def keyring_cipher(root: bytes) -> Aead:
+def keyring_cipher(root: Bytes) -> Aead:
     """What opens the keyring: under a key of its own, so that the root key itself encrypts nothing."""
     return Aead(derive(root, _KEYRING_LABEL))
 

@@ -28,6 +28,8 @@ from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
 
+BY_PEER = ""  # in place of an attempt's nonce: the root key came from a peer, not from shares
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -135,13 +137,15 @@ def complete(view: View, nonce: str, replica: storage.SealReplica) -> SealState:
     standing = look(view)
     state = standing.state
     if state.is_sealed:
-        if standing.nonce != nonce:
+        if standing.nonce != nonce or nonce == BY_PEER:
             raise InvalidInput("the attempt was reset")
         state = state.next(is_sealed=False)
         view.put(keyspace.SEAL_STATE, state.encode())
         view.delete(keyspace.SEAL_ATTEMPT)
     else:
         view.draft = None
+    if view.get(keyspace.ordinal(replica.ordinal)).value is None and nonce != BY_PEER:
+        view.put(keyspace.ordinal(replica.ordinal), replica.node.encode())
     told = storage.SealReplica()
     told.CopyFrom(replica)
     told.holds, told.generation = True, state.generation

@@ -1,7 +1,8 @@
 """The guard: who is asking, and may he. Pure over a view, so the answer is proved with the effect.
 
 Rules, in this order; the first that fails refuses:
-1. The cluster is initialized (`NotInitialized`) and unsealed (`Sealed`), and this process has record keys.
+1. The cluster is initialized (`NotInitialized`) and unsealed (`Sealed`), and this process has record keys,
+   that of the term in use among them (`DependencyDown`): nothing is made under an older one.
 2. The token has a token's form, its record stands under its digest, verifies, and is not expired; so do the
    records of all its ancestors: revoking or losing one kills the child (`Unauthenticated`, one text for all).
    A token with a limited number of uses needs one that auth took for this very request (`UseNeeded`).
@@ -90,7 +91,7 @@ class Guard:
 
     def authenticate(self, view: View, inbound: Inbound) -> Caller:
         """The caller, whatever he may; raises as the module says, rules 1 to 4."""
-        require_unsealed(view, inbound)
+        self.lookup.use_term(require_unsealed(view, inbound))
         self.lookup.require_keys()
         digest, record = self._token(view, inbound)
         expires_ms = self._require_alive(view, record)
@@ -191,12 +192,17 @@ def ancestor_keys(record: storage.TokenRecord) -> tuple[bytes, ...]:
     return tuple(keyspace.token(digest) for digest in record.ancestors)
 
 
-def require_unsealed(view: View, inbound: Inbound) -> None:
-    """Raise `NotInitialized` or `Sealed`; the token's key is read in the same round trip."""
+def require_unsealed(view: View, inbound: Inbound) -> int:
+    """The key term in use; the token's key is read in the same round trip.
+
+    Raises `NotInitialized`, `Sealed`.
+    """
     also = (keyspace.token(tokens.digest(inbound.token)),) if tokens.is_token(inbound.token) else ()
     view.prefetch(keyspace.SEAL_STATE, *also)
     state = view.get(keyspace.SEAL_STATE).value
     if state is None:
         raise NotInitialized
-    if not state.startswith(b"unsealed"):
+    word, *numbers = state.split(b":")
+    if word != b"unsealed" or not all(map(bytes.isdigit, numbers)):
         raise Sealed
+    return int(numbers[1]) if len(numbers) > 1 else 1

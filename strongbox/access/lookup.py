@@ -15,7 +15,7 @@ from strongbox import paths
 from strongbox.access.policy import CAPABILITIES, Rule
 from strongbox.access.records import Forged, RecordKeys, open_record
 from strongbox.access.tokens import DEFAULT_POLICY, ROOT_POLICY
-from strongbox.errors import Sealed
+from strongbox.errors import DependencyDown, Sealed
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
@@ -53,13 +53,31 @@ class Lookup:
 
     def __init__(self, source: KeySource) -> None:
         self._source = source
+        self._term = 1
+        self._promoted: tuple[RecordKeys, RecordKeys] | None = None
+
+    def use_term(self, term: int) -> None:
+        """The seal state, which this decision compares, says that `term` is in use."""
+        self._term = term
 
     def require_keys(self) -> RecordKeys:
-        """The record keys; raises `Sealed`."""
+        """The record keys, new records being under the term in use or a newer one.
+
+        Raises `Sealed`; `DependencyDown` when the key of the term in use has not arrived.
+        """
         keys = self._source.record_keys
         if keys is None:
             raise Sealed
-        return keys
+        return keys if keys.newest >= self._term else self._under_term(keys)
+
+    def _under_term(self, keys: RecordKeys) -> RecordKeys:
+        """The same keys; what the seal service has not told yet, the seal state says."""
+        known = self._promoted
+        if known is None or known[0] is not keys or known[1].newest != self._term:
+            if self._term not in keys.by_term:
+                raise DependencyDown("the record key of the term in use has not arrived yet")
+            self._promoted = known = keys, RecordKeys(keys.by_term, self._term)
+        return known[1]
 
     def token(self, view: View, token_digest: str) -> storage.TokenRecord | None:
         """A token's record, not to be changed; `None` when absent or forged."""

@@ -1,9 +1,9 @@
-"""`strongbox operator`: init, unseal, seal, status."""
+"""`strongbox operator`: init, unseal, seal, rotate, rekey, generate-root, status."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from strongbox.seal.v1.seal_service_pb2 import UnsealResponse
 
 app = typer.Typer(
-    name="operator", help="Initialise, unseal, seal and look at the cluster.", no_args_is_help=True
+    name="operator",
+    help="Initialise, unseal, seal and look at the cluster; renew its keys.",
+    no_args_is_help=True,
 )
 
 
@@ -47,10 +49,7 @@ def unseal(
     """
     if extra:
         complain("a key share never goes on the command line, where others read it: pipe it, or use --file")
-    text = to_text(read_secret(file, "Key share"), "a key share", "it is base64url text")
-    shares = text.split()
-    if not shares:
-        complain("no key share was given")
+    shares = _shares(file)
     with connected() as box:
         answer = _give(box, shares, reset=reset)
     show(to_dict(answer), output)
@@ -80,6 +79,105 @@ def seal(output: Output = Format.TABLE) -> None:
     """Seal every node."""
     with connected() as box:
         show(to_dict(box.seal.seal()), output)
+
+
+NonceFile = Annotated[
+    Path | None, typer.Option("--nonce-file", help="A file with the nonce that the beginning gave.")
+]
+ShareFile = Annotated[
+    Path | None, typer.Option("--file", help="A file with one or more shares, one a line; - is stdin.")
+]
+
+
+@app.command("rotate")
+def rotate(
+    status_only: Annotated[bool, typer.Option("--status", help="Only say how far rewrapping is.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Begin a new key term; what is stored is brought under it in the background."""
+    with connected() as box:
+        show(to_dict(box.seal.key_status() if status_only else box.seal.rotate()), output)
+
+
+@app.command("rekey")
+def rekey(
+    shares: Annotated[int, typer.Option(help="How many new key shares are made.")] = 3,
+    threshold: Annotated[int, typer.Option(help="How many of them unseal.")] = 2,
+    file: ShareFile = None,
+    nonce_file: NonceFile = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Give new shares back: the old ones die.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Forget what was begun.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make new key shares with the present ones, from a pipe, a file, or a prompt.
+
+    Without --nonce-file it begins, and prints the nonce; with it, it goes on. The new shares are printed
+    once, and replace the present ones when a threshold of them was given back with --verify.
+    """
+    nonce = _nonce(nonce_file, needed=verify or cancel)
+    with connected() as box:
+        if cancel:
+            show(to_dict(box.seal.cancel_rekey(nonce)), output)
+            return
+        given = _shares(file)
+        answer: Any = None
+        for share in given:
+            if verify:
+                answer = box.seal.verify_rekey(nonce, share)
+            elif nonce:
+                answer = box.seal.update_rekey(nonce, share)
+            else:
+                answer = box.seal.start_rekey(share, shares, threshold)
+            nonce = answer.nonce
+            if answer.complete:
+                break
+    show(to_dict(answer), output)
+
+
+@app.command("generate-root")
+def generate_root(
+    file: ShareFile = None,
+    nonce_file: NonceFile = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Forget what was begun.")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Make a new root token with a threshold of key shares, from a pipe, a file, or a prompt.
+
+    Without --nonce-file it begins, and prints the nonce; with it, it goes on.
+    """
+    nonce = _nonce(nonce_file, needed=cancel)
+    with connected() as box:
+        if cancel:
+            show(to_dict(box.seal.cancel_generate_root(nonce)), output)
+            return
+        answer: Any = None
+        for share in _shares(file):
+            if nonce:
+                answer = box.seal.update_generate_root(nonce, share)
+            else:
+                answer = box.seal.start_generate_root(share)
+            nonce = answer.nonce
+            if answer.complete:
+                break
+    show(to_dict(answer), output)
+
+
+def _shares(file: Path | None) -> list[str]:
+    """The shares given, one at least."""
+    text = to_text(read_secret(file, "Key share"), "a key share", "it is base64url text")
+    shares = text.split()
+    if not shares:
+        complain("no key share was given")
+    return shares
+
+
+def _nonce(file: Path | None, *, needed: bool) -> str:
+    """The nonce in a file; empty when none is named."""
+    if file is None:
+        if needed:
+            complain("the nonce is needed: --nonce-file")
+        return ""
+    return to_text(read_secret(file, "Nonce"), "a nonce", "it is base64url text").strip()
 
 
 @app.command("status")

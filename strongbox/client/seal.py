@@ -1,4 +1,8 @@
-"""Initialising, unsealing, sealing, and how the cluster is. None but `seal` needs a token."""
+"""Initialising, unsealing, sealing, the life of the keys, and how the cluster is.
+
+`seal`, `rotate` and `key_status` need a token; rekey and generate-root need key shares and the nonce that
+their beginning gives.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +39,48 @@ class Seal:
     def seal(self) -> pb.SealResponse:
         """Seal every node; says which confirmed."""
         return self._wire.call(self._stub.Seal, pb.SealRequest(), slow=True)
+
+    def rotate(self) -> pb.RotateKeysResponse:
+        """Begin a new key term; returns when it is in use. Rewrapping goes on in the background."""
+        return self._wire.call(self._stub.RotateKeys, pb.RotateKeysRequest(), slow=True)
+
+    def key_status(self) -> pb.GetKeyStatusResponse:
+        """The key term in use, and how far rewrapping is."""
+        return self._wire.call(self._stub.GetKeyStatus, pb.GetKeyStatusRequest())
+
+    def start_rekey(self, share: str, shares: int = 3, threshold: int = 2) -> pb.StartRekeyResponse:
+        """Begin to make `shares` new key shares; the answer's nonce is told nobody else."""
+        request = pb.StartRekeyRequest(share=share, shares=shares, threshold=threshold)
+        return self._wire.call(self._stub.StartRekey, request, slow=True)
+
+    def update_rekey(self, nonce: str, share: str) -> pb.UpdateRekeyResponse:
+        """Give a further present share; the answer that completes is the only copy of the new ones."""
+        request = pb.UpdateRekeyRequest(nonce=nonce, share=share)
+        return self._wire.call(self._stub.UpdateRekey, request, slow=True)
+
+    def verify_rekey(self, nonce: str, share: str) -> pb.VerifyRekeyResponse:
+        """Give a new share back; with a threshold of them the old shares are worth nothing."""
+        request = pb.VerifyRekeyRequest(nonce=nonce, share=share)
+        return self._wire.call(self._stub.VerifyRekey, request, slow=True)
+
+    def cancel_rekey(self, nonce: str) -> pb.CancelRekeyResponse:
+        """Forget a rekey."""
+        return self._wire.call(self._stub.CancelRekey, pb.CancelRekeyRequest(nonce=nonce), slow=True)
+
+    def start_generate_root(self, share: str) -> pb.StartGenerateRootResponse:
+        """Begin to make a root token; the answer's nonce is told nobody else."""
+        request = pb.StartGenerateRootRequest(share=share)
+        return self._wire.call(self._stub.StartGenerateRoot, request, slow=True)
+
+    def update_generate_root(self, nonce: str, share: str) -> pb.UpdateGenerateRootResponse:
+        """Give a further share; the answer that completes has the token, and is its only copy."""
+        request = pb.UpdateGenerateRootRequest(nonce=nonce, share=share)
+        return self._wire.call(self._stub.UpdateGenerateRoot, request, slow=True)
+
+    def cancel_generate_root(self, nonce: str) -> pb.CancelGenerateRootResponse:
+        """Forget a generate-root."""
+        request = pb.CancelGenerateRootRequest(nonce=nonce)
+        return self._wire.call(self._stub.CancelGenerateRoot, request, slow=True)
 
     def status(self) -> pb.GetSealStatusResponse:
         """Whether the cluster is sealed, and how far unsealing is."""

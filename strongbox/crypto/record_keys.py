@@ -10,7 +10,10 @@ RECORD_KEY_BYTES = 32
 
 @dataclass(frozen=True)
 class RecordKeys:
-    """The record keys (32 bytes each) by key term; `newest` is the term new records are made under."""
+    """The record keys (32 bytes each) by key term; `newest` is the term new records are made under.
+
+    A newer term may be among them already: it comes into use a moment after everybody has heard of it.
+    """
 
     by_term: Mapping[int, bytes] = field(repr=False)
     newest: int

@@ -8,6 +8,7 @@
   record keys are dropped at once.
 * Who has no record keys asks in a way that a replica may answer late, as soon as it has them, and asks again
   without a pause: so unsealing is heard within milliseconds, by a question or three a second.
+* Wrapping is asked for under the term that is known to be in use: a replica that has not heard of it looks.
 * Nothing here is the proof that the cluster is unsealed: every decision compares the seal state in etcd.
 """
 
@@ -65,6 +66,7 @@ class KeyClient:
         self._heard_at = 0.0
         self._wraps = Batching(self._wrap_all)
         self._unwraps = Batching(self._unwrap_all)
+        self._rewraps = Batching(self._rewrap_all)
 
     @property
     def record_keys(self) -> RecordKeys | None:
@@ -97,8 +99,15 @@ class KeyClient:
         self._opened.append(callback)
 
     async def wrap(self, deks: Sequence[Dek]) -> list[WrappedDek]:
-        """Each data key wrapped under the newest term. Raises Sealed, DependencyDown."""
+        """Each data key wrapped under the term in use. Raises Sealed, DependencyDown."""
         return await self._wraps.ask(deks)
+
+    async def rewrap(self, wrapped: Sequence[WrappedDek]) -> list[WrappedDek | None]:
+        """Each wrapped key under the term in use; None where one does not open.
+
+        The data keys themselves never come here. Raises Sealed, DependencyDown.
+        """
+        return await self._rewraps.ask(wrapped)
 
     async def unwrap(self, wrapped: Sequence[WrappedDek]) -> list[bytes]:
         """The data keys (32 bytes each).
@@ -118,21 +127,30 @@ class KeyClient:
         return self._unwraps.soon((wrapped,))
 
     async def _wrap_all(self, deks: Sequence[Dek]) -> list[WrappedDek]:
-        request = pb.StreamKeysRequest(wrap=[pb.DataKey(id=dek.id, key=dek.key) for dek in deks])
+        request = pb.StreamKeysRequest(
+            wrap=[pb.DataKey(id=dek.id, key=dek.key) for dek in deks], term=self._term()
+        )
         answer = await self._ask(request, time.monotonic() + DEADLINE)
         found = [WrappedDek(w.id, w.term, w.ciphertext, w.tag, w.nonce) for w in answer.wrapped]
         _require_same_ids([dek.id for dek in deks], [one.id for one in found])
         return found
 
+    async def _rewrap_all(self, wrapped: Sequence[WrappedDek]) -> list[WrappedDek | None]:
+        request = pb.StreamKeysRequest(rewrap=map(_to_proto, wrapped), term=self._term())
+        answer = await self._ask(request, time.monotonic() + DEADLINE)
+        _require_same_ids([one.id for one in wrapped], [one.id for one in answer.wrapped])
+        return [
+            WrappedDek(w.id, w.term, w.ciphertext, w.tag, w.nonce) if w.ciphertext else None
+            for w in answer.wrapped
+        ]
+
+    def _term(self) -> int:
+        return self._record_keys.newest if self._record_keys is not None else 0
+
     async def _unwrap_all(self, wrapped: Sequence[WrappedDek]) -> list[bytes]:
         # Many readers of one hot secret ask for the same key: it goes once.
         several = list(dict.fromkeys(wrapped))
-        request = pb.StreamKeysRequest(
-            unwrap=[
-                pb.WrappedDataKey(id=w.id, term=w.term, ciphertext=w.ciphertext, tag=w.tag, nonce=w.nonce)
-                for w in several
-            ]
-        )
+        request = pb.StreamKeysRequest(unwrap=map(_to_proto, several))
         answer = await self._ask(request, time.monotonic() + DEADLINE)
         _require_same_ids([one.id for one in several], [key.id for key in answer.unwrapped])
         found = {one: key.key for one, key in zip(several, answer.unwrapped, strict=True)}
@@ -186,7 +204,7 @@ class KeyClient:
             self._forget_late()
             return
         found = {key.term: key.key for key in answer.record_keys}
-        self._hold(RecordKeys(found, max(found)))
+        self._hold(RecordKeys(found, answer.term if answer.term in found else max(found)))
 
     def _hold(self, keys: RecordKeys) -> None:
         self._heard_at = time.monotonic()
@@ -210,6 +228,10 @@ class KeyClient:
         _log.warning("the record keys were dropped")
         for callback in self._callbacks:
             callback()
+
+
+def _to_proto(w: WrappedDek) -> pb.WrappedDataKey:
+    return pb.WrappedDataKey(id=w.id, term=w.term, ciphertext=w.ciphertext, tag=w.tag, nonce=w.nonce)
 
 
 def _require_same_ids(asked: Sequence[bytes], answered: Sequence[bytes]) -> None:

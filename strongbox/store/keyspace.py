@@ -20,6 +20,9 @@ SEAL_KEYRING = ROOT + b"seal/keyring"
 SEAL_RECORD_KEY = ROOT + b"seal/record-key"
 SEAL_REPLICAS = ROOT + b"seal/replicas/"
 SEAL_HANDED = ROOT + b"seal/handed/"
+SEAL_ORDINALS = ROOT + b"seal/ordinals/"
+SEAL_WRAPS = ROOT + b"seal/wraps/"
+SEAL_CEREMONIES = ROOT + b"seal/ceremony/"
 
 KV_HEADS = ROOT + b"kv/head/"
 KV_OLD = ROOT + b"kv/old/"
@@ -74,6 +77,20 @@ AUTHENTICATED: dict[str, tuple[bytes, ...]] = {
 }
 
 
+# Prefixes whose values are bare envelopes, by the purpose their data keys are wrapped for.
+ENVELOPES: dict[str, tuple[bytes, ...]] = {
+    "kv": (KV_OLD,),
+    "audit": (AUDIT_KEY,),
+}
+
+# How far each service has brought what it keeps under the key term in use; read by seal.
+REWRAPS: dict[str, bytes] = {
+    "kv": ROOT + b"kv/rewrap",
+    "auth": ROOT + b"auth/access/rewrap",
+    "lease": ROOT + b"lease/rewrap",
+}
+
+
 def prefix_end(prefix: bytes) -> bytes:
     """The end of the range of all keys that begin with `prefix` (none of ours ends in 0xff)."""
     return prefix[:-1] + bytes([prefix[-1] + 1])
@@ -87,6 +104,21 @@ def node(service: str, node_id: str) -> bytes:
 def seal_replica(node_id: str) -> bytes:
     """What a seal replica says of itself; stays when the replica is gone."""
     return SEAL_REPLICAS + node_id.encode()
+
+
+def ordinal(number: str) -> bytes:
+    """The node that a seal certificate's ordinal belongs to."""
+    return SEAL_ORDINALS + number.encode()
+
+
+def wraps(term: int) -> bytes:
+    """How many wraps are reserved under a key term; below it, by node, how many of these are unused."""
+    return SEAL_WRAPS + b"%010d" % term
+
+
+def ceremony(kind: str) -> bytes:
+    """A rekey or generate-root under way."""
+    return SEAL_CEREMONIES + kind.encode()
 
 
 def handed(ordinal: str) -> bytes:

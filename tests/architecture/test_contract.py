@@ -10,11 +10,16 @@ from google.api import annotations_pb2
 from tests.support.surface import Rpc, all_rpcs, public_rpcs
 
 LOGINS = {"LoginUser", "LoginAppRole", "LoginKubernetes"}
-WITHOUT_TOKEN = {"Initialize", "Unseal", "GetSealStatus", "GetHealth", "GetReady", *LOGINS}
+# By key shares and the nonce that a beginning gives, not by tokens.
+BY_SHARES = {
+    "StartRekey", "UpdateRekey", "VerifyRekey", "CancelRekey",
+    "StartGenerateRoot", "UpdateGenerateRoot", "CancelGenerateRoot",
+}  # fmt: skip
+WITHOUT_TOKEN = {"Initialize", "Unseal", "GetSealStatus", "GetHealth", "GetReady", *LOGINS, *BY_SHARES}
 # A repetition would make a second one of what cannot be told apart, or end what the first one gave.
 NEVER_RETRIED = {
     "Initialize", "Seal", "CreateToken", "RevokeSelf", "ExportKey", "CreateSecretId", "IssueCredential",
-    "RotatePostgresRoot", *LOGINS,
+    "RotatePostgresRoot", "RotateKeys", *LOGINS, *BY_SHARES,
 }  # fmt: skip
 CAPABILITIES = {"read", "write", "delete", "list", "metadata", "sudo"}
 KNOWN_PEERS = {"seal", "kv", "auth", "lease", "audit"}

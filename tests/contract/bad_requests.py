@@ -233,6 +233,16 @@ BAD: dict[str, list[Bad]] = {
     ],
     "Unseal": _each("share", ["", "nonsense", "A" * 46, "A" * 5000], "any"),
     "Initialize": _each("shares", [-1, 256], "any"),
+    "StartRekey": [
+        *_each("share", ["", "nonsense", "A" * 46, "A" * 5000], INVALID),
+        *_each("shares", [-1, 256], INVALID, share="AQE" + "A" * 43),
+    ],
+    "UpdateRekey": _each("share", ["", "nonsense", "A" * 46, "A" * 5000], INVALID, nonce="n"),
+    "VerifyRekey": _each("share", ["", "nonsense", "A" * 46, "A" * 5000], INVALID, nonce="n"),
+    "CancelRekey": _each("nonce", ["", "\0", "n" * 100_000], INVALID),
+    "StartGenerateRoot": _each("share", ["", "nonsense", "A" * 46, "A" * 5000], INVALID),
+    "UpdateGenerateRoot": _each("share", ["", "nonsense", "A" * 46, "A" * 5000], INVALID, nonce="n"),
+    "CancelGenerateRoot": _each("nonce", ["", "\0", "n" * 100_000], INVALID),
 }  # fmt: skip
 
 # Nothing in them to get wrong.
@@ -242,6 +252,7 @@ WITHOUT_INPUT = {
     # Whatever is wrong with it, it is one and the same refusal (below).
     "LoginAppRole",
     "GetCheckpoint", "GetPublicKey", "RotateAuditKey",
+    "RotateKeys", "GetKeyStatus",
 }  # fmt: skip
 
 WRONG_TYPES: list[tuple[str, str, str]] = [
@@ -269,6 +280,9 @@ WRONG_TYPES: list[tuple[str, str, str]] = [
     ("POST", "/v1/sys/unseal", '{"share": 5}'),
     ("POST", "/v1/sys/unseal", '{"reset": "x", "share": ""}'),
     ("POST", "/v1/sys/init", '{"shares": "three"}'),
+    ("POST", "/v1/sys/rekey/init", '{"share": 5}'),
+    ("POST", "/v1/sys/rekey/init", '{"share": "", "threshold": "two"}'),
+    ("POST", "/v1/sys/generate-root/cancel", '{"nonce": {}}'),
     ("GET", "/v1/secrets/bad/r?version=one", ""),
     ("GET", "/v1/secrets/bad/r?version=", ""),
     ("GET", "/v1/secrets/bad/r?version=99999999999", ""),

@@ -27,7 +27,22 @@ class FakeKeyClient:
     async def wrap(self, deks: Sequence[Dek]) -> list[WrappedDek]:
         self._check()
         self.wraps += len(deks)
-        return [wrap_dek(self._kek, "kv", 1, dek) for dek in deks]
+        return self._wrapped(deks)
+
+    async def rewrap(self, wrapped: Sequence[WrappedDek]) -> list[WrappedDek | None]:
+        self._check()
+        found: list[WrappedDek | None] = []
+        for one in wrapped:
+            try:
+                found += self._wrapped([Dek(one.id, unwrap_dek(self._kek, "kv", one))])
+            except IntegrityError:
+                found.append(None)
+        return found
+
+    def _wrapped(self, deks: Sequence[Dek]) -> list[WrappedDek]:
+        """Under one key for all terms; the term is in what is authenticated."""
+        assert self.record_keys is not None
+        return [wrap_dek(self._kek, "kv", self.record_keys.newest, dek) for dek in deks]
 
     async def unwrap(self, wrapped: Sequence[WrappedDek]) -> list[bytes]:
         try:

@@ -78,13 +78,19 @@ class FakeSeal(rpc.SealPeerServiceServicer):
             w = wrap_dek(Aead(KEK), purpose, 1, Dek(dek.id, dek.key))
             reply.wrapped.add(id=w.id, term=w.term, ciphertext=w.ciphertext, tag=w.tag, nonce=w.nonce)
         for one in request.unwrap:
-            found = WrappedDek(one.id, one.term, one.ciphertext, one.tag, one.nonce)
-            try:
-                key = unwrap_dek(Aead(KEK), purpose, found)
-            except IntegrityError:
-                key = b""
-            reply.unwrapped.add(id=one.id, key=key)
+            reply.unwrapped.add(id=one.id, key=_opened(purpose, one))
+        for one in request.rewrap:
+            w = wrap_dek(Aead(KEK), purpose, 1, Dek(one.id, _opened(purpose, one)))
+            reply.wrapped.add(id=w.id, term=w.term, ciphertext=w.ciphertext, tag=w.tag, nonce=w.nonce)
         if request.record_keys:
             for term in sorted(self.record_keys, reverse=True):
                 reply.record_keys.add(term=term, key=self.record_keys[term])
         return reply
+
+
+def _opened(purpose: str, one: pb.WrappedDataKey) -> bytes:
+    try:
+        found = WrappedDek(one.id, one.term, one.ciphertext, one.tag, one.nonce)
+        return unwrap_dek(Aead(KEK), purpose, found)
+    except IntegrityError:
+        return b""

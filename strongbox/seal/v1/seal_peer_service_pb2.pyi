@@ -70,6 +70,56 @@ class RelaySharesResponse(_message.Message):
 Global___RelaySharesResponse: _TypeAlias = RelaySharesResponse  # noqa: Y015
 
 @_typing.final
+class ExchangeSharesRequest(_message.Message):
+    """`ceremony` is "rekey" or "generate-root", `attempt` the hex digest of its nonce; each share is its text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CEREMONY_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    ceremony: _builtins.str
+    attempt: _builtins.str
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    def __init__(
+        self,
+        *,
+        ceremony: _builtins.str = ...,
+        attempt: _builtins.str = ...,
+        shares: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "ceremony", b"ceremony", "shares", b"shares"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeSharesRequest: _TypeAlias = ExchangeSharesRequest  # noqa: Y015
+
+@_typing.final
+class ExchangeSharesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The shares of that attempt which the caller did not send."""
+
+    def __init__(
+        self,
+        *,
+        shares: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shares", b"shares"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeSharesResponse: _TypeAlias = ExchangeSharesResponse  # noqa: Y015
+
+@_typing.final
 class RequestRootKeyRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -193,18 +243,26 @@ class StreamKeysRequest(_message.Message):
     UNWRAP_FIELD_NUMBER: _builtins.int
     RECORD_KEYS_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
+    REWRAP_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Chosen by the caller; the answer carries it."""
     record_keys: _builtins.bool
     """Asks for the record keys."""
     wait: _builtins.bool
     """The caller has none: while the cluster is sealed the answer may wait a moment for an unsealing."""
+    term: _builtins.int
+    """The newest term that the caller knows to be in use; a replica that knows an older one looks first."""
     @_builtins.property
     def wrap(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataKey]:
         """Exactly one of the following is not empty."""
 
     @_builtins.property
     def unwrap(self) -> _containers.RepeatedCompositeFieldContainer[Global___WrappedDataKey]: ...
+    @_builtins.property
+    def rewrap(self) -> _containers.RepeatedCompositeFieldContainer[Global___WrappedDataKey]:
+        """Data keys to be brought under the term in use; the answer has them in `wrapped`, in the same order."""
+
     def __init__(
         self,
         *,
@@ -213,10 +271,12 @@ class StreamKeysRequest(_message.Message):
         unwrap: _abc.Iterable[Global___WrappedDataKey] | None = ...,
         record_keys: _builtins.bool = ...,
         wait: _builtins.bool = ...,
+        rewrap: _abc.Iterable[Global___WrappedDataKey] | None = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "record_keys", b"record_keys", "unwrap", b"unwrap", "wait", b"wait", "wrap", b"wrap"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "record_keys", b"record_keys", "rewrap", b"rewrap", "term", b"term", "unwrap", b"unwrap", "wait", b"wait", "wrap", b"wrap"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -231,11 +291,16 @@ class StreamKeysResponse(_message.Message):
     UNWRAPPED_FIELD_NUMBER: _builtins.int
     RECORD_KEYS_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    TERM_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     error: _builtins.str
     """Set instead of the above: a reason of strongbox.errors, such as SEALED."""
+    term: _builtins.int
+    """The term in use, with `record_keys`: a newer one may be there already."""
     @_builtins.property
-    def wrapped(self) -> _containers.RepeatedCompositeFieldContainer[Global___WrappedDataKey]: ...
+    def wrapped(self) -> _containers.RepeatedCompositeFieldContainer[Global___WrappedDataKey]:
+        """Of a rewrap: without ciphertext where one did not open."""
+
     @_builtins.property
     def unwrapped(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataKey]:
         """In the order asked for; an empty key is one that did not open."""
@@ -252,10 +317,11 @@ class StreamKeysResponse(_message.Message):
         unwrapped: _abc.Iterable[Global___DataKey] | None = ...,
         record_keys: _abc.Iterable[Global___RecordKey] | None = ...,
         error: _builtins.str = ...,
+        term: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "record_keys", b"record_keys", "unwrapped", b"unwrapped", "wrapped", b"wrapped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "record_keys", b"record_keys", "term", b"term", "unwrapped", b"unwrapped", "wrapped", b"wrapped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

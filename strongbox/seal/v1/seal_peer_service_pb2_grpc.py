@@ -40,6 +40,11 @@ class SealPeerServiceStub:
                 request_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RelaySharesRequest.SerializeToString,
                 response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RelaySharesResponse.FromString,
                 _registered_method=True)
+        self.ExchangeShares = channel.unary_unary(
+                '/strongbox.seal.v1.SealPeerService/ExchangeShares',
+                request_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.ExchangeSharesRequest.SerializeToString,
+                response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.ExchangeSharesResponse.FromString,
+                _registered_method=True)
         self.RequestRootKey = channel.unary_unary(
                 '/strongbox.seal.v1.SealPeerService/RequestRootKey',
                 request_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyRequest.SerializeToString,
@@ -58,6 +63,13 @@ class SealPeerServiceServicer:
 
     def RelayShares(self, request, context):
         """Hands valid shares of the current attempt to another seal replica.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExchangeShares(self, request, context):
+        """Hands valid shares of a rekey or generate-root under way to another seal replica, and takes what it has.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +96,11 @@ def add_SealPeerServiceServicer_to_server(servicer, server):
                     servicer.RelayShares,
                     request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RelaySharesRequest.FromString,
                     response_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RelaySharesResponse.SerializeToString,
+            ),
+            'ExchangeShares': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExchangeShares,
+                    request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.ExchangeSharesRequest.FromString,
+                    response_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.ExchangeSharesResponse.SerializeToString,
             ),
             'RequestRootKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RequestRootKey,
@@ -124,6 +141,33 @@ class SealPeerService:
             '/strongbox.seal.v1.SealPeerService/RelayShares',
             strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RelaySharesRequest.SerializeToString,
             strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RelaySharesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExchangeShares(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.seal.v1.SealPeerService/ExchangeShares',
+            strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.ExchangeSharesRequest.SerializeToString,
+            strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.ExchangeSharesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class SealPeerServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SealPeerServiceAsyncStub: ...
     RelayShares: _grpc.UnaryUnaryMultiCallable[_seal_peer_service_pb2.RelaySharesRequest, _seal_peer_service_pb2.RelaySharesResponse]
     """Hands valid shares of the current attempt to another seal replica."""
+    ExchangeShares: _grpc.UnaryUnaryMultiCallable[_seal_peer_service_pb2.ExchangeSharesRequest, _seal_peer_service_pb2.ExchangeSharesResponse]
+    """Hands valid shares of a rekey or generate-root under way to another seal replica, and takes what it has."""
     RequestRootKey: _grpc.UnaryUnaryMultiCallable[_seal_peer_service_pb2.RequestRootKeyRequest, _seal_peer_service_pb2.RequestRootKeyResponse]
     """Gives the root key to a replica that restarted, encrypted to it; audited and alerted each time."""
     StreamKeys: _grpc.StreamStreamMultiCallable[_seal_peer_service_pb2.StreamKeysRequest, _seal_peer_service_pb2.StreamKeysResponse]
@@ -47,6 +49,8 @@ class SealPeerServiceAsyncStub(SealPeerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     RelayShares: _aio.UnaryUnaryMultiCallable[_seal_peer_service_pb2.RelaySharesRequest, _seal_peer_service_pb2.RelaySharesResponse]  # type: ignore[assignment]
     """Hands valid shares of the current attempt to another seal replica."""
+    ExchangeShares: _aio.UnaryUnaryMultiCallable[_seal_peer_service_pb2.ExchangeSharesRequest, _seal_peer_service_pb2.ExchangeSharesResponse]  # type: ignore[assignment]
+    """Hands valid shares of a rekey or generate-root under way to another seal replica, and takes what it has."""
     RequestRootKey: _aio.UnaryUnaryMultiCallable[_seal_peer_service_pb2.RequestRootKeyRequest, _seal_peer_service_pb2.RequestRootKeyResponse]  # type: ignore[assignment]
     """Gives the root key to a replica that restarted, encrypted to it; audited and alerted each time."""
     StreamKeys: _aio.StreamStreamMultiCallable[_seal_peer_service_pb2.StreamKeysRequest, _seal_peer_service_pb2.StreamKeysResponse]  # type: ignore[assignment]
@@ -62,6 +66,14 @@ class SealPeerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_seal_peer_service_pb2.RelaySharesResponse, _abc.Awaitable[_seal_peer_service_pb2.RelaySharesResponse]]:
         """Hands valid shares of the current attempt to another seal replica."""
+
+    @_abc_1.abstractmethod
+    def ExchangeShares(
+        self,
+        request: _seal_peer_service_pb2.ExchangeSharesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_seal_peer_service_pb2.ExchangeSharesResponse, _abc.Awaitable[_seal_peer_service_pb2.ExchangeSharesResponse]]:
+        """Hands valid shares of a rekey or generate-root under way to another seal replica, and takes what it has."""
 
     @_abc_1.abstractmethod
     def RequestRootKey(

@@ -50,6 +50,51 @@ class SealServiceStub:
                 request_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.SealRequest.SerializeToString,
                 response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.SealResponse.FromString,
                 _registered_method=True)
+        self.RotateKeys = channel.unary_unary(
+                '/strongbox.seal.v1.SealService/RotateKeys',
+                request_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.RotateKeysRequest.SerializeToString,
+                response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.RotateKeysResponse.FromString,
+                _registered_method=True)
+        self.GetKeyStatus = channel.unary_unary(
+                '/strongbox.seal.v1.SealService/GetKeyStatus',
+                request_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.GetKeyStatusRequest.SerializeToString,
+                response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.GetKeyStatusResponse.FromString,
+                _registered_method=True)
+        self.StartRekey = channel.unary_unary(
+                '/strongbox.seal.v1.SealService/StartRekey',
+                request_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.StartRekeyRequest.SerializeToString,
+                response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.StartRekeyResponse.FromString,
+                _registered_method=True)
+        self.UpdateRekey = channel.unary_unary(
+                '/strongbox.seal.v1.SealService/UpdateRekey',
+                request_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.UpdateRekeyRequest.SerializeToString,
+                response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.UpdateRekeyResponse.FromString,
+                _registered_method=True)
+        self.VerifyRekey = channel.unary_unary(
+                '/strongbox.seal.v1.SealService/VerifyRekey',
+                request_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.VerifyRekeyRequest.SerializeToString,
+                response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.VerifyRekeyResponse.FromString,
+                _registered_method=True)
+        self.CancelRekey = channel.unary_unary(
+                '/strongbox.seal.v1.SealService/CancelRekey',
+                request_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.CancelRekeyRequest.SerializeToString,
+                response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.CancelRekeyResponse.FromString,
+                _registered_method=True)
+        self.StartGenerateRoot = channel.unary_unary(
+                '/strongbox.seal.v1.SealService/StartGenerateRoot',
+                request_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.StartGenerateRootRequest.SerializeToString,
+                response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.StartGenerateRootResponse.FromString,
+                _registered_method=True)
+        self.UpdateGenerateRoot = channel.unary_unary(
+                '/strongbox.seal.v1.SealService/UpdateGenerateRoot',
+                request_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.UpdateGenerateRootRequest.SerializeToString,
+                response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.UpdateGenerateRootResponse.FromString,
+                _registered_method=True)
+        self.CancelGenerateRoot = channel.unary_unary(
+                '/strongbox.seal.v1.SealService/CancelGenerateRoot',
+                request_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.CancelGenerateRootRequest.SerializeToString,
+                response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.CancelGenerateRootResponse.FromString,
+                _registered_method=True)
         self.GetSealStatus = channel.unary_unary(
                 '/strongbox.seal.v1.SealService/GetSealStatus',
                 request_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.GetSealStatusRequest.SerializeToString,
@@ -87,6 +132,69 @@ class SealServiceServicer:
 
     def Seal(self, request, context):
         """Seals every replica.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKeys(self, request, context):
+        """Begins a new key term; everything is brought to it in the background. Answers when it is in use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetKeyStatus(self, request, context):
+        """The key term in use, and how far rewrapping is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartRekey(self, request, context):
+        """Begins to make new key shares; takes the first valid share, and gives the nonce to this caller alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateRekey(self, request, context):
+        """Gives a further share. Who completes the threshold gets the new shares; the old ones live on until verified.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyRekey(self, request, context):
+        """Gives one of the new shares back. With a threshold of them the old shares die.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelRekey(self, request, context):
+        """Forgets a rekey; needs its nonce.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartGenerateRoot(self, request, context):
+        """Begins to make a new root token; as StartRekey.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateGenerateRoot(self, request, context):
+        """Gives a further share. Who completes the threshold gets the root token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelGenerateRoot(self, request, context):
+        """Forgets a generate-root; needs its nonce.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -130,6 +238,51 @@ def add_SealServiceServicer_to_server(servicer, server):
                     servicer.Seal,
                     request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.SealRequest.FromString,
                     response_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.SealResponse.SerializeToString,
+            ),
+            'RotateKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKeys,
+                    request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.RotateKeysRequest.FromString,
+                    response_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.RotateKeysResponse.SerializeToString,
+            ),
+            'GetKeyStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKeyStatus,
+                    request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.GetKeyStatusRequest.FromString,
+                    response_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.GetKeyStatusResponse.SerializeToString,
+            ),
+            'StartRekey': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartRekey,
+                    request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.StartRekeyRequest.FromString,
+                    response_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.StartRekeyResponse.SerializeToString,
+            ),
+            'UpdateRekey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateRekey,
+                    request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.UpdateRekeyRequest.FromString,
+                    response_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.UpdateRekeyResponse.SerializeToString,
+            ),
+            'VerifyRekey': grpc.unary_unary_rpc_method_handler(
+                    servicer.VerifyRekey,
+                    request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.VerifyRekeyRequest.FromString,
+                    response_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.VerifyRekeyResponse.SerializeToString,
+            ),
+            'CancelRekey': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelRekey,
+                    request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.CancelRekeyRequest.FromString,
+                    response_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.CancelRekeyResponse.SerializeToString,
+            ),
+            'StartGenerateRoot': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartGenerateRoot,
+                    request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.StartGenerateRootRequest.FromString,
+                    response_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.StartGenerateRootResponse.SerializeToString,
+            ),
+            'UpdateGenerateRoot': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateGenerateRoot,
+                    request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.UpdateGenerateRootRequest.FromString,
+                    response_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.UpdateGenerateRootResponse.SerializeToString,
+            ),
+            'CancelGenerateRoot': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelGenerateRoot,
+                    request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.CancelGenerateRootRequest.FromString,
+                    response_serializer=strongbox_dot_seal_dot_v1_dot_seal__service__pb2.CancelGenerateRootResponse.SerializeToString,
             ),
             'GetSealStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSealStatus,
@@ -229,6 +382,249 @@ class SealService:
             '/strongbox.seal.v1.SealService/Seal',
             strongbox_dot_seal_dot_v1_dot_seal__service__pb2.SealRequest.SerializeToString,
             strongbox_dot_seal_dot_v1_dot_seal__service__pb2.SealResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.seal.v1.SealService/RotateKeys',
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.RotateKeysRequest.SerializeToString,
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.RotateKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKeyStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.seal.v1.SealService/GetKeyStatus',
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.GetKeyStatusRequest.SerializeToString,
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.GetKeyStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartRekey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.seal.v1.SealService/StartRekey',
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.StartRekeyRequest.SerializeToString,
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.StartRekeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateRekey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.seal.v1.SealService/UpdateRekey',
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.UpdateRekeyRequest.SerializeToString,
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.UpdateRekeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyRekey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.seal.v1.SealService/VerifyRekey',
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.VerifyRekeyRequest.SerializeToString,
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.VerifyRekeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelRekey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.seal.v1.SealService/CancelRekey',
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.CancelRekeyRequest.SerializeToString,
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.CancelRekeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartGenerateRoot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.seal.v1.SealService/StartGenerateRoot',
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.StartGenerateRootRequest.SerializeToString,
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.StartGenerateRootResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateGenerateRoot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.seal.v1.SealService/UpdateGenerateRoot',
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.UpdateGenerateRootRequest.SerializeToString,
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.UpdateGenerateRootResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelGenerateRoot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.seal.v1.SealService/CancelGenerateRoot',
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.CancelGenerateRootRequest.SerializeToString,
+            strongbox_dot_seal_dot_v1_dot_seal__service__pb2.CancelGenerateRootResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'strongbox/storage/v1/seal_records.proto\x12\x14strongbox.storage.v1\";\n\tSealedBox\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x12\n\nciphertext\x18\x02 \x01(\x0c\x12\x0b\n\x03tag\x18\x03 \x01(\x0c\"\xa9\x01\n\nSealConfig\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x05\x12\x15\n\rshare_digests\x18\x03 \x03(\x0c\x12\x31\n\x08root_key\x18\x04 \x01(\x0b\x32\x1f.strongbox.storage.v1.SealedBox\x12\x16\n\x0eroot_key_check\x18\x05 \x01(\x0c\x12\x12\n\ncreated_ms\x18\x06 \x01(\x03\"7\n\x07Keyring\x12,\n\x05terms\x18\x01 \x03(\x0b\x32\x1d.strongbox.storage.v1.KeyTerm\"[\n\x07KeyTerm\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\x14\n\x0cinstalled_ms\x18\x02 \x01(\x03\x12,\n\x03kek\x18\x03 \x01(\x0b\x32\x1f.strongbox.storage.v1.SealedBox\"E\n\rRecordKeyring\x12\x34\n\x04keys\x18\x01 \x03(\x0b\x32&.strongbox.storage.v1.WrappedRecordKey\"\\\n\x10WrappedRecordKey\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\x12\x0b\n\x03tag\x18\x04 \x01(\x0c\x12\r\n\x05nonce\x18\x05 \x01(\x0c\"\xa5\x01\n\rUnsealAttempt\x12\r\n\x05nonce\x18\x01 \x01(\t\x12\x0f\n\x07indexes\x18\x02 \x03(\x05\x12\x43\n\x08requests\x18\x03 \x03(\x0b\x32\x31.strongbox.storage.v1.UnsealAttempt.RequestsEntry\x1a/\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"^\n\x0bSealReplica\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07ordinal\x18\x02 \x01(\t\x12\r\n\x05holds\x18\x03 \x01(\x08\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12\r\n\x05lease\x18\x05 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'strongbox/storage/v1/seal_records.proto\x12\x14strongbox.storage.v1\";\n\tSealedBox\x12\r\n\x05nonce\x18\x01 \x01(\x0c\x12\x12\n\nciphertext\x18\x02 \x01(\x0c\x12\x0b\n\x03tag\x18\x03 \x01(\x0c\"\xa9\x01\n\nSealConfig\x12\x12\n\ncluster_id\x18\x01 \x01(\t\x12\x11\n\tthreshold\x18\x02 \x01(\x05\x12\x15\n\rshare_digests\x18\x03 \x03(\x0c\x12\x31\n\x08root_key\x18\x04 \x01(\x0b\x32\x1f.strongbox.storage.v1.SealedBox\x12\x16\n\x0eroot_key_check\x18\x05 \x01(\x0c\x12\x12\n\ncreated_ms\x18\x06 \x01(\x03\"H\n\x07Keyring\x12,\n\x05terms\x18\x01 \x03(\x0b\x32\x1d.strongbox.storage.v1.KeyTerm\x12\x0f\n\x07\x63urrent\x18\x02 \x01(\x05\"[\n\x07KeyTerm\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\x14\n\x0cinstalled_ms\x18\x02 \x01(\x03\x12,\n\x03kek\x18\x03 \x01(\x0b\x32\x1f.strongbox.storage.v1.SealedBox\"E\n\rRecordKeyring\x12\x34\n\x04keys\x18\x01 \x03(\x0b\x32&.strongbox.storage.v1.WrappedRecordKey\"\\\n\x10WrappedRecordKey\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\n\n\x02id\x18\x02 \x01(\x0c\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\x12\x0b\n\x03tag\x18\x04 \x01(\x0c\x12\r\n\x05nonce\x18\x05 \x01(\x0c\"\xa5\x01\n\rUnsealAttempt\x12\r\n\x05nonce\x18\x01 \x01(\t\x12\x0f\n\x07indexes\x18\x02 \x03(\x05\x12\x43\n\x08requests\x18\x03 \x03(\x0b\x32\x31.strongbox.storage.v1.UnsealAttempt.RequestsEntry\x1a/\n\rRequestsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"^\n\x0bSealReplica\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0f\n\x07ordinal\x18\x02 \x01(\t\x12\r\n\x05holds\x18\x03 \x01(\x08\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12\r\n\x05lease\x18\x05 \x01(\x03\"\x85\x03\n\x08\x43\x65remony\x12\x0f\n\x07\x61ttempt\x18\x01 \x01(\x0c\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x10\n\x08\x62\x65gun_ms\x18\x03 \x01(\x03\x12\x38\n\x05given\x18\x04 \x03(\x0b\x32).strongbox.storage.v1.Ceremony.GivenEntry\x12\x0e\n\x06shares\x18\x05 \x01(\x05\x12\x11\n\tthreshold\x18\x06 \x01(\x05\x12\x31\n\x07pending\x18\x07 \x01(\x0b\x32 .strongbox.storage.v1.SealConfig\x12\x13\n\x0bpending_mac\x18\x08 \x01(\x0c\x12>\n\x08verified\x18\t \x03(\x0b\x32,.strongbox.storage.v1.Ceremony.VerifiedEntry\x1a,\n\nGivenEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rVerifiedEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"t\n\x0eRewrapProgress\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x0c\x12\x0c\n\x04\x64one\x18\x03 \x01(\x03\x12\r\n\x05total\x18\x04 \x01(\x03\x12\x10\n\x08\x66inished\x18\x05 \x01(\x08\x12\x13\n\x0b\x66inished_ms\x18\x06 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,22 +33,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_UNSEALATTEMPT_REQUESTSENTRY']._loaded_options = None
   _globals['_UNSEALATTEMPT_REQUESTSENTRY']._serialized_options = b'8\001'
+  _globals['_CEREMONY_GIVENENTRY']._loaded_options = None
+  _globals['_CEREMONY_GIVENENTRY']._serialized_options = b'8\001'
+  _globals['_CEREMONY_VERIFIEDENTRY']._loaded_options = None
+  _globals['_CEREMONY_VERIFIEDENTRY']._serialized_options = b'8\001'
   _globals['_SEALEDBOX']._serialized_start=65
   _globals['_SEALEDBOX']._serialized_end=124
   _globals['_SEALCONFIG']._serialized_start=127
   _globals['_SEALCONFIG']._serialized_end=296
   _globals['_KEYRING']._serialized_start=298
-  _globals['_KEYRING']._serialized_end=353
-  _globals['_KEYTERM']._serialized_start=355
-  _globals['_KEYTERM']._serialized_end=446
-  _globals['_RECORDKEYRING']._serialized_start=448
-  _globals['_RECORDKEYRING']._serialized_end=517
-  _globals['_WRAPPEDRECORDKEY']._serialized_start=519
-  _globals['_WRAPPEDRECORDKEY']._serialized_end=611
-  _globals['_UNSEALATTEMPT']._serialized_start=614
-  _globals['_UNSEALATTEMPT']._serialized_end=779
-  _globals['_UNSEALATTEMPT_REQUESTSENTRY']._serialized_start=732
-  _globals['_UNSEALATTEMPT_REQUESTSENTRY']._serialized_end=779
-  _globals['_SEALREPLICA']._serialized_start=781
-  _globals['_SEALREPLICA']._serialized_end=875
+  _globals['_KEYRING']._serialized_end=370
+  _globals['_KEYTERM']._serialized_start=372
+  _globals['_KEYTERM']._serialized_end=463
+  _globals['_RECORDKEYRING']._serialized_start=465
+  _globals['_RECORDKEYRING']._serialized_end=534
+  _globals['_WRAPPEDRECORDKEY']._serialized_start=536
+  _globals['_WRAPPEDRECORDKEY']._serialized_end=628
+  _globals['_UNSEALATTEMPT']._serialized_start=631
+  _globals['_UNSEALATTEMPT']._serialized_end=796
+  _globals['_UNSEALATTEMPT_REQUESTSENTRY']._serialized_start=749
+  _globals['_UNSEALATTEMPT_REQUESTSENTRY']._serialized_end=796
+  _globals['_SEALREPLICA']._serialized_start=798
+  _globals['_SEALREPLICA']._serialized_end=892
+  _globals['_CEREMONY']._serialized_start=895
+  _globals['_CEREMONY']._serialized_end=1284
+  _globals['_CEREMONY_GIVENENTRY']._serialized_start=1191
+  _globals['_CEREMONY_GIVENENTRY']._serialized_end=1235
+  _globals['_CEREMONY_VERIFIEDENTRY']._serialized_start=1237
+  _globals['_CEREMONY_VERIFIEDENTRY']._serialized_end=1284
+  _globals['_REWRAPPROGRESS']._serialized_start=1286
+  _globals['_REWRAPPROGRESS']._serialized_end=1402
 # @@protoc_insertion_point(module_scope)

@@ -98,16 +98,20 @@ class Keyring(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TERMS_FIELD_NUMBER: _builtins.int
+    CURRENT_FIELD_NUMBER: _builtins.int
+    current: _builtins.int
+    """The term in use for what is new; 0: the newest. A newer one waits until everybody has heard of it."""
     @_builtins.property
     def terms(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyTerm]: ...
     def __init__(
         self,
         *,
         terms: _abc.Iterable[Global___KeyTerm] | None = ...,
+        current: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["current", b"current", "terms", b"terms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,3 +287,137 @@ class SealReplica(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SealReplica: _TypeAlias = SealReplica  # noqa: Y015
+
+@_typing.final
+class Ceremony(_message.Message):
+    """At seal/ceremony/<kind>: a rekey or generate-root under way. Which shares were given, never the shares."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class GivenEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class VerifiedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.int
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.int = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    BEGUN_MS_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
+    SHARES_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    PENDING_MAC_FIELD_NUMBER: _builtins.int
+    VERIFIED_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.bytes
+    """SHA-256 of the nonce under a domain label; names the attempt among replicas."""
+    generation: _builtins.int
+    """Of the seal state it was begun under; sealing ends it."""
+    begun_ms: _builtins.int
+    shares: _builtins.int
+    """Of a rekey: what is to be made."""
+    threshold: _builtins.int
+    pending_mac: _builtins.bytes
+    @_builtins.property
+    def given(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
+        """By index of each share given: the id of the request that gave it."""
+
+    @_builtins.property
+    def pending(self) -> Global___SealConfig:
+        """Of a rekey whose shares were made: the configuration that they open, and its HMAC under the root key."""
+
+    @_builtins.property
+    def verified(self) -> _containers.ScalarMap[_builtins.int, _builtins.str]:
+        """By index of each new share that was verified: the id of the request."""
+
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.bytes = ...,
+        generation: _builtins.int = ...,
+        begun_ms: _builtins.int = ...,
+        given: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+        shares: _builtins.int = ...,
+        threshold: _builtins.int = ...,
+        pending: Global___SealConfig | None = ...,
+        pending_mac: _builtins.bytes = ...,
+        verified: _abc.Mapping[_builtins.int, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pending", b"pending"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "begun_ms", b"begun_ms", "generation", b"generation", "given", b"given", "pending", b"pending", "pending_mac", b"pending_mac", "shares", b"shares", "threshold", b"threshold", "verified", b"verified"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ceremony: _TypeAlias = Ceremony  # noqa: Y015
+
+@_typing.final
+class RewrapProgress(_message.Message):
+    """At <service>/rewrap: how far a service has brought what it keeps under a key term."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TERM_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    FINISHED_MS_FIELD_NUMBER: _builtins.int
+    term: _builtins.int
+    position: _builtins.bytes
+    """Everything up to this key of the current prefix is done."""
+    done: _builtins.int
+    total: _builtins.int
+    finished: _builtins.bool
+    finished_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        term: _builtins.int = ...,
+        position: _builtins.bytes = ...,
+        done: _builtins.int = ...,
+        total: _builtins.int = ...,
+        finished: _builtins.bool = ...,
+        finished_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "finished", b"finished", "finished_ms", b"finished_ms", "position", b"position", "term", b"term", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewrapProgress: _TypeAlias = RewrapProgress  # noqa: Y015

@@ -32,6 +32,7 @@ def told(world: World, what: storage.SealReplica) -> storage.SealReplica:
 def unsealed() -> World:
     world = World()
     world.store.seed(keyspace.SEAL_STATE, b"unsealed:2")
+    world.store.seed(keyspace.ordinal("1"), NODE.encode())
     return world
 
 
@@ -137,7 +138,8 @@ def test_sealed_or_of_another_generation_nothing_is_given() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"sealed", b"sealed:", b"open:1", b"sealed:-1", b"sealed:1x", b"unsealed:1:2"]
+    "value",
+    [b"", b"sealed", b"sealed:", b"open:1", b"sealed:-1", b"sealed:1x", b"unsealed:1:", b"unsealed:1:2:3"],
 )
 def test_a_state_that_nobody_wrote_is_an_error(value: bytes) -> None:
     with pytest.raises(ValueError):

@@ -1,0 +1,152 @@
+"""The terms duty: what nobody asks for. One replica at a time, under the fence of its term of office.
+
+* A term that was staged and not put in use (whoever rotated died) is put in use.
+* A term whose wraps come to an end is followed by a new one, long before 2^31.
+* The envelopes that seal made for audit (`keyspace.ENVELOPES["audit"]`) are rewrapped.
+* Terms that nothing uses any more are retired.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+
+from services.seal import terms
+from services.seal.custody import Custody
+from services.seal.keyring import Keyring
+from services.seal.refreshing import Refresher
+from services.seal.rotation import STAGED_FOR
+from services.seal.terms import FreshTerm, Terms
+from services.seal.wrapcount import RETIRE_AT
+from strongbox.errors import StrongBoxError
+from strongbox.storage.v1 import envelope_pb2
+from strongbox.store import keyspace
+from strongbox.store.batch import Row
+from strongbox.store.election import Term
+from strongbox.store.envelopes import from_record, to_record
+from strongbox.store.journal import Draft
+from strongbox.store.pipeline import Outcome, Pipeline, Work
+from strongbox.store.view import View
+
+T = TypeVar("T")
+PAUSE = 1.0  # seconds
+_WITHIN = 2.0  # seconds for one transaction
+_PATH = "sys/rotate"
+_log = structlog.get_logger(__name__)
+
+
+def read(view: View, term: Term) -> tuple[Terms, int]:
+    """The terms, and the wraps reserved under the one in use. Fetches audit's envelopes."""
+    term.require(view)
+    found = terms.read(view)
+    for prefix in keyspace.ENVELOPES["audit"]:
+        view.fetch(prefix, keyspace.prefix_end(prefix))
+    return found, int(view.get(keyspace.wraps(found.current)).value or b"0")
+
+
+def put_back(view: View, term: Term, key: bytes, seen: int, value: bytes) -> None:
+    """Put an envelope that was rewrapped, unless it has changed since it was seen at revision `seen`."""
+    term.require(view)
+    if view.get(key).mod_revision == seen:
+        view.put(key, value)
+
+
+def rewrapped(keyring: Keyring, purpose: str, row: Row) -> bytes | None:
+    """The envelope of a row under the term in use; None when it is already, or does not open."""
+    envelope = from_record(envelope_pb2.Envelope.FromString(row.value))
+    if envelope.term >= keyring.term:
+        return None
+    (found,) = keyring.rewrap(purpose, [envelope.wrapped])
+    if found is None:
+        _log.error("an envelope does not open, and stays as it is", key=row.key.decode("ascii", "replace"))
+        return None
+    return to_record(envelope.rewrapped(found)).SerializeToString()
+
+
+class Upkeep:
+    """The duty, over the pipeline."""
+
+    def __init__(self, pipeline: Pipeline, custody: Custody, refresher: Refresher) -> None:
+        self._pipeline, self._custody, self._refresher = pipeline, custody, refresher
+        self._staged_at: tuple[int, float] = (0, 0.0)
+
+    async def work(self, term: Term) -> None:
+        """Look after the terms until cancelled, when the term of office is over."""
+        while True:
+            try:
+                await self.one_pass(term)
+            except StrongBoxError as error:  # sealed, or no quorum
+                _log.debug("the terms wait", reason=error.reason)
+                if self._custody.generation is None:
+                    # Another replica may hold keys: it gets its chance.
+                    await asyncio.sleep(5 * PAUSE)
+                    return
+            await asyncio.sleep(PAUSE)
+
+    async def one_pass(self, term: Term) -> None:
+        """Do what is due."""
+        self._custody.keyring()  # raises Sealed, NoQuorum
+        seen = await self._submit(lambda view: read(view, term))
+        known, reserved = seen.value
+        if known.current != self._custody.keyring().term:
+            await self._refresher.look()
+        if known.staged:
+            await self._activate(term, known.staged)
+        elif reserved >= RETIRE_AT:
+            _log.warning("the key term has few wraps left: a new one begins", term=known.current)
+            await self._stage(term)
+        elif len(known.all) > 1:
+            oldest = await self._rewrap(term, seen.rows, known.current)
+            await self._retire(term, oldest)
+
+    async def _activate(self, term: Term, staged: int) -> None:
+        now = time.monotonic()
+        if self._staged_at[0] != staged:
+            self._staged_at = staged, now
+        if now - self._staged_at[1] < STAGED_FOR:
+            return
+
+        def decide(view: View) -> Terms:
+            term.require(view)
+            return terms.activate(view, staged)
+
+        await self._submit(decide, "UseKeyTerm")
+        await self._refresher.look()
+
+    async def _stage(self, term: Term) -> None:
+        fresh = FreshTerm(self._custody)
+
+        def decide(view: View) -> int:
+            term.require(view)
+            return terms.stage(view, fresh)
+
+        await self._submit(decide, "RotateKeys")
+
+    async def _rewrap(self, term: Term, rows: tuple[Row, ...], current: int) -> int:
+        """Bring audit's envelopes under the term in use; the oldest term that is left on one that opens."""
+        oldest = current
+        for row in rows:
+            value = rewrapped(self._custody.keyring(), "audit", row)
+            if value is None:
+                continue
+            oldest = 0
+            await self._submit(lambda view: put_back(view, term, row.key, row.mod_revision, value))  # noqa: B023
+        return oldest
+
+    async def _retire(self, term: Term, oldest: int) -> None:
+        def decide(view: View) -> tuple[int, ...]:
+            term.require(view)
+            return terms.retire(view, oldest)
+
+        gone = (await self._submit(decide)).value
+        if gone:
+            _log.info("key terms are retired", terms=gone)
+            await self._refresher.look()
+
+    async def _submit(self, decide: Callable[[View], T], op: str = "") -> Outcome[T]:
+        draft = Draft(op=op, path=_PATH, request_id="", client="") if op else None
+        return await self._pipeline.submit(Work(decide, draft, time.monotonic() + _WITHIN, always=True))
