@@ -84,7 +84,7 @@ def _version(path: Path) -> tuple[int, ...]:
 
 def member(layout: Layout, node: str) -> Spec:
     """How the node's etcd is started."""
-    command = [*dying_with_parent(), str(find_etcd().path)]
+    command = [*layout.host(node).enter, *dying_with_parent(), str(find_etcd().path)]
     command += [f"--{name}={value}" for name, value in _flags(layout, node).items()]
     return Spec(
         node=node,
@@ -148,7 +148,10 @@ class _Health:
             self._context = ssl.create_default_context(cafile=str(certificates.authority))
             self._context.load_cert_chain(certificates.operator.certificate, certificates.operator.key)
         connection = http.client.HTTPSConnection(
-            "127.0.0.1", self._layout.port(self._node, "etcd"), timeout=1.0, context=self._context
+            self._layout.host(self._node).address,
+            self._layout.port(self._node, "etcd"),
+            timeout=1.0,
+            context=self._context,
         )
         try:
             connection.request("GET", "/health")

@@ -1,0 +1,32 @@
+"""Where the nodes of a local cluster live: on the loopback interface, unless a file says otherwise.
+
+`dev up --hosts FILE` takes a JSON object by node (and `postgres`), each with any of Host's fields. Tests of
+partitions put each node into a network namespace of its own with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host. `address`: where its peers reach it. `door`: where its gateway listens.
+
+    `enter`: what the command of each of its processes begins with. `etcd_via`: host:port at which its
+    services reach the node's own etcd, when something stands between.
+    """
+
+    address: str = LOOPBACK
+    door: str = LOOPBACK
+    enter: tuple[str, ...] = ()
+    etcd_via: str = ""
+
+
+def parse_hosts(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Host]:
+    """Raises TypeError for what is no field of a host."""
+    return {name: Host(**{**entry, "enter": tuple(entry.get("enter", ()))}) for name, entry in found.items()}
