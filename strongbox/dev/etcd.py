@@ -107,7 +107,7 @@ def _flags(layout: Layout, node: str) -> dict[str, object]:
         "listen-peer-urls": peer,
         "initial-advertise-peer-urls": peer,
         "initial-cluster": ",".join(f"{n}=https://{layout.address(n, 'etcd-peer')}" for n in layout.node_ids),
-        "initial-cluster-state": "new",
+        "initial-cluster-state": _state(layout, node),
         "initial-cluster-token": "strongbox",
         # A session of 1 s needs an election timeout of at most 500 ms.
         "heartbeat-interval": 50,
@@ -132,7 +132,14 @@ def _flags(layout: Layout, node: str) -> dict[str, object]:
         flags[f"{prefix}key-file"] = files.key
         flags[f"{prefix}trusted-ca-file"] = layout.certificates.authority
         flags[f"{prefix}client-cert-auth"] = "true"
-    return flags
+    return {**flags, **layout.host(node).etcd_flags}
+
+
+def _state(layout: Layout, node: str) -> str:
+    """`existing` for a member that lost its data, was taken out and announced anew; else `new`."""
+    known = layout.log(node, "etcd").exists() and not (layout.folder / node / "etcd").exists()
+    others = (layout.folder / other / "etcd" for other in layout.node_ids if other != node)
+    return "existing" if known and any(folder.exists() for folder in others) else "new"
 
 
 class _Health:

@@ -7,7 +7,7 @@ partitions put each node into a network namespace of its own with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
@@ -17,16 +17,21 @@ LOOPBACK = "127.0.0.1"
 class Host:
     """One host. `address`: where its peers reach it. `door`: where its gateway listens.
 
-    `enter`: what the command of each of its processes begins with. `etcd_via`: host:port at which its
-    services reach the node's own etcd, when something stands between.
+    `enter`: what the command of each of its processes begins with. `etcd_via`: host:port of each member (the
+    node's own first) as its services reach it, when something stands between. `etcd_flags`: settings of its
+    etcd in place of ours.
     """
 
     address: str = LOOPBACK
     door: str = LOOPBACK
     enter: tuple[str, ...] = ()
-    etcd_via: str = ""
+    etcd_via: tuple[str, ...] = ()
+    etcd_flags: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse_hosts(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Host]:
     """Raises TypeError for what is no field of a host."""
-    return {name: Host(**{**entry, "enter": tuple(entry.get("enter", ()))}) for name, entry in found.items()}
+    return {
+        name: Host(**{key: tuple(it) if isinstance(it, list) else it for key, it in entry.items()})
+        for name, entry in found.items()
+    }

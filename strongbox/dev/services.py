@@ -51,8 +51,7 @@ def _environment(layout: Layout, node: str, name: str) -> dict[str, str]:
 
 
 def _etcd_members(layout: Layout, node: str) -> str:
-    own, _, others = _addresses(layout, node, "etcd").partition(",")
-    return ",".join(filter(None, (layout.host(node).etcd_via or own, others)))
+    return ",".join(layout.host(node).etcd_via) or _addresses(layout, node, "etcd")
 
 
 def _addresses(layout: Layout, node: str, name: str) -> str:

@@ -162,7 +162,7 @@ class GrpcClient:
             try:
                 return call(request, timeout=timeout, metadata=metadata)
             except grpc.RpcError as error:
-                raise _refusal_of_call(error) from None
+                raise refusal_of_call(error) from None
 
         return self._patience.ask(attempt)
 
@@ -176,7 +176,7 @@ class GrpcClient:
         self.close()
 
 
-def _refusal_of_call(error: Any) -> Refused:
+def refusal_of_call(error: Any) -> Refused:
     status = status_pb2.Status()
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
