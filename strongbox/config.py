@@ -41,6 +41,7 @@ class Settings(BaseModel):
     data_dir: Path = Path(".")
     profile: Literal["local", "kubernetes"] = "local"
     metrics_listen: str = ""
+    etcd_quota_mib: int = Field(default=2048, ge=16)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("etcd_endpoints", "seal_addresses", mode="before")

@@ -61,20 +61,28 @@ class Segments:
         """Write entries, which continue the log, durably. Raises OSError (then `reopen`) or Broken."""
         with self._lock:
             self._check()
-            pending: list[bytes] = []
-            waiting = 0
-            for entry in entries:
-                line = entry.line()
-                place = self._offset + waiting
-                if self._file is None or (place and place + len(line) > self._limit):
-                    self._flush(pending)
-                    self._open(self._segment + 1)
-                    pending, waiting = [], 0
-                pending.append(line)
-                waiting += len(line)
-            self._flush(pending)
-            if entries:
-                self.last = entries[-1]
+            try:
+                self._append(entries)
+            except OSError:
+                # Until `reopen` has cut off what the write left, nobody may take that for damage.
+                self.close()
+                raise
+
+    def _append(self, entries: Sequence[Entry]) -> None:
+        pending: list[bytes] = []
+        waiting = 0
+        for entry in entries:
+            line = entry.line()
+            place = self._offset + waiting
+            if self._file is None or (place and place + len(line) > self._limit):
+                self._flush(pending)
+                self._open(self._segment + 1)
+                pending, waiting = [], 0
+            pending.append(line)
+            waiting += len(line)
+        self._flush(pending)
+        if entries:
+            self.last = entries[-1]
 
     def reopen(self) -> None:
         """After a failed write: cut off what it left, go on from what is whole. Raises OSError or Broken."""

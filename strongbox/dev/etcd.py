@@ -22,6 +22,7 @@ from strongbox.dev.layout import Layout
 from strongbox.dev.processes import Spec, dying_with_parent, wheel_folder
 
 SOUND = (3, 5, 28)
+QUOTA_MIB = 2048
 _MIB = 1024 * 1024
 
 
@@ -115,7 +116,7 @@ def _flags(layout: Layout, node: str) -> dict[str, object]:
         # A batch is one transaction of many operations.
         "max-txn-ops": 1024,
         "max-request-bytes": 4 * _MIB,
-        "quota-backend-bytes": 2048 * _MIB,
+        "quota-backend-bytes": QUOTA_MIB * _MIB,
         # The compacting duty does it by what audit has read; this is the net below.
         "auto-compaction-mode": "periodic",
         "auto-compaction-retention": "10m",
@@ -133,6 +134,12 @@ def _flags(layout: Layout, node: str) -> dict[str, object]:
         flags[f"{prefix}trusted-ca-file"] = layout.certificates.authority
         flags[f"{prefix}client-cert-auth"] = "true"
     return {**flags, **layout.host(node).etcd_flags}
+
+
+def quota_mib(layout: Layout, node: str) -> int:
+    """How much the node's member may hold, in MiB."""
+    named = layout.host(node).etcd_flags.get("quota-backend-bytes")
+    return int(named) // _MIB if named else QUOTA_MIB
 
 
 def _state(layout: Layout, node: str) -> str:

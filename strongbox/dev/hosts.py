@@ -31,7 +31,8 @@ class Host:
 
 def parse_hosts(found: Mapping[str, Mapping[str, Any]]) -> dict[str, Host]:
     """Raises TypeError for what is no field of a host."""
-    return {
-        name: Host(**{key: tuple(it) if isinstance(it, list) else it for key, it in entry.items()})
-        for name, entry in found.items()
-    }
+    hosts = {}
+    for name, entry in found.items():
+        fields: dict[str, Any] = {key: tuple(it) if isinstance(it, list) else it for key, it in entry.items()}
+        hosts[name] = Host(**fields)
+    return hosts

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from strongbox.config import SERVICES
+from strongbox.dev.etcd import quota_mib
 from strongbox.dev.gateway import ROOT, Endpoint, GatewaySettings, envoy_command, envoy_configuration
 from strongbox.dev.layout import Layout
 from strongbox.dev.processes import Spec, dying_with_parent
@@ -46,6 +47,7 @@ def _environment(layout: Layout, node: str, name: str) -> dict[str, str]:
         "STRONGBOX_TLS_CA": str(layout.certificates.authority),
         "STRONGBOX_DATA_DIR": str(data),
         "STRONGBOX_PROFILE": "local",
+        "STRONGBOX_ETCD_QUOTA_MIB": str(quota_mib(layout, node)),
         "STRONGBOX_LOG_LEVEL": os.environ.get("STRONGBOX_LOG_LEVEL", "info"),
     }
 

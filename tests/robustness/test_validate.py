@@ -15,8 +15,8 @@ from tests.robustness.witness import Witness
 
 def _op(begun: float, ended: float, **changes: object) -> Op:
     values: dict[str, object] = {
-        "subject": "secret:a", "kind": "read", "given": (None,), "begun": begun, "ended": ended, "outcome": OK,
-        "request_id": f"r{begun}", "audit": ("ReadSecret", "secret/a"),
+        "subject": "secret:a", "kind": "read", "given": (None,), "begun": begun, "ended": ended,
+        "outcome": OK, "request_id": f"r{begun}", "audit": ("ReadSecret", "secret/a"),
     }  # fmt: skip
     return Op(**{**values, **changes})  # type: ignore[arg-type]
 

@@ -33,6 +33,8 @@ def faults(own: random.Random) -> Iterator[Fault]:
         lambda stage: stage.start_dead(replaced), 0.5,
     )  # fmt: skip
     yield Fault("full disk", f"node-{SMALL_DISK + 1}", Stage.fill_disk, _free, 4.0, but(SMALL_DISK))
+    # Without room nothing can be recorded and so nothing answered; it has to come back by itself.
+    yield Fault("etcd filled to its quota", "everything", fill, empty, 3.0, (), recovery=60.0)
 
 
 def _compact_behind(stage: Stage, slow: int) -> None:
