@@ -102,6 +102,8 @@ class EtcdDoor:
                 try:
                     return call(request, timeout=_SECONDS)
                 except grpc.RpcError as error:
+                    if "database space exceeded" in str(error):
+                        raise  # every member would say so
                     failure = error
         raise failure
 

@@ -17,6 +17,7 @@ from tests.robustness.stage import NODES, SMALL_DISK, Stage
 _FILLER = b"/filler/"
 _FILLER_END = b"/filler0"
 _BLOCK = 1 << 20
+_FILLED_WITHIN = 60.0  # seconds
 
 
 def faults(own: random.Random) -> Iterator[Fault]:
@@ -72,13 +73,16 @@ def _free(stage: Stage) -> None:
 def fill(stage: Stage) -> None:
     """Write until etcd says that its space is used up."""
     block = bytes(_BLOCK)
-    for number in range(1000):
+    deadline = time.monotonic() + _FILLED_WITHIN
+    for number in range(100_000):
         try:
             stage.etcd.put(_FILLER + b"%06d" % number, block)
         except grpc.RpcError as error:
             if "space exceeded" in str(error):
                 return
             time.sleep(0.1)
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"etcd is not full after {number} MiB")
 
 
 def empty(stage: Stage) -> None:
