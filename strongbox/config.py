@@ -47,6 +47,7 @@ class Settings(BaseModel):
     revoke_backoff_s: float = Field(default=10.0, gt=0)
     revoke_backoff_cap_s: float = Field(default=40.0, gt=0)
     reconcile_every_s: float = Field(default=60.0, gt=0)
+    etcd_quota_mib: int = Field(default=2048, ge=16)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("etcd_endpoints", "seal_addresses", mode="before")

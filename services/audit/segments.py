@@ -97,18 +97,26 @@ class Segments:
         """Write entries, which continue the log, durably. Raises OSError (then `reopen`) or Broken."""
         with self._lock:
             self._check()
-            pending: list[tuple[bytes, Entry]] = []
-            waiting = 0
-            for entry in entries:
-                line = entry.line()
-                place = self._known.offset + waiting
-                if self._file is None or (place and place + len(line) > self._limit):
-                    self._flush(pending)
-                    self._open(self._known.segment + 1)
-                    pending, waiting = [], 0
-                pending.append((line, entry))
-                waiting += len(line)
-            self._flush(pending)
+            try:
+                self._append(entries)
+            except OSError:
+                # Until `reopen` has cut off what the write left, nobody may take that for damage.
+                self.close_file()
+                raise
+
+    def _append(self, entries: Sequence[Entry]) -> None:
+        pending: list[tuple[bytes, Entry]] = []
+        waiting = 0
+        for entry in entries:
+            line = entry.line()
+            place = self._known.offset + waiting
+            if self._file is None or (place and place + len(line) > self._limit):
+                self._flush(pending)
+                self._open(self._known.segment + 1)
+                pending, waiting = [], 0
+            pending.append((line, entry))
+            waiting += len(line)
+        self._flush(pending)
 
     def reopen(self) -> None:
         """After a failed write: cut off what it left, go on from what counts. Raises OSError or Broken."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,29 +50,34 @@ class Certificates:
         """Those of the people who look after the cluster (etcd maintenance, tests)."""
         return self._named("operator")
 
-    def ensure(self, nodes: list[str]) -> None:
-        """Make all of them, unless all are there and good for another week."""
+    def ensure(self, nodes: list[str], addresses: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Make all of them, unless all are there and good for another week.
+
+        `addresses`: IP addresses of a node that its certificates name beside the loopback one.
+        """
         wanted = [self.operator, *(self.of(node, name) for node in nodes for name in _NODE_NAMES)]
         if not all(_is_good(each) for each in wanted) or not self.authority.exists():
-            self._make(nodes)
+            self._make(nodes, addresses or {})
 
     def _named(self, stem: str) -> Certificate:
         return Certificate(self.folder / f"{stem}.pem", self.folder / f"{stem}.key")
 
-    def _make(self, nodes: list[str]) -> None:
+    def _make(self, nodes: list[str], addresses: Mapping[str, Sequence[str]]) -> None:
         issuer = _Authority()
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write(self.authority, issuer.certificate.public_bytes(serialization.Encoding.PEM))
         self._issue(issuer, self.operator, "operator", "operator")
         for ordinal, node, name in _leaves(nodes):
             identity = f"seal/{ordinal}" if name == "seal" else name
-            self._issue(issuer, self.of(node, name), name, identity)
+            self._issue(issuer, self.of(node, name), name, identity, addresses.get(node, ()))
 
-    def _issue(self, issuer: _Authority, files: Certificate, name: str, identity: str) -> None:
+    def _issue(
+        self, issuer: _Authority, files: Certificate, name: str, identity: str, addresses: Sequence[str] = ()
+    ) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         files.key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _write(files.key, _pem(key))
-        signed = issuer.sign(key.public_key(), name, identity)
+        signed = issuer.sign(key.public_key(), name, identity, addresses)
         _write(files.certificate, signed.public_bytes(serialization.Encoding.PEM))
 
 
@@ -89,14 +94,17 @@ class _Authority:
             .sign(self._key, hashes.SHA256())
         )
 
-    def sign(self, public: ec.EllipticCurvePublicKey, name: str, identity: str) -> x509.Certificate:
+    def sign(
+        self, public: ec.EllipticCurvePublicKey, name: str, identity: str, addresses: Sequence[str]
+    ) -> x509.Certificate:
         """A certificate for `spiffe://strongbox/<identity>`."""
+        every = dict.fromkeys(("127.0.0.1", *addresses))
         names = x509.SubjectAlternativeName(
             [
                 x509.UniformResourceIdentifier(f"spiffe://strongbox/{identity}"),
                 x509.DNSName(f"{name}.strongbox.internal"),
                 x509.DNSName("localhost"),
-                x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")),
+                *(x509.IPAddress(ipaddress.IPv4Address(address)) for address in every),
             ]
         )
         both = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])

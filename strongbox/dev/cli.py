@@ -32,6 +32,9 @@ def up(
     postgres: Annotated[
         bool | None, typer.Option("--postgres/--no-postgres", help="A PostgreSQL beside it.")
     ] = None,
+    hosts: Annotated[
+        Path | None, typer.Option(metavar="FILE", hidden=True, help="Where each node lives (JSON).")
+    ] = None,
     node: Annotated[
         str | None, typer.Option(metavar="NODE", help="Start what is dead of this node only.")
     ] = None,
@@ -39,7 +42,8 @@ def up(
     """Start a cluster, new or from DIR, and run it until Ctrl-C."""
     if nodes not in (None, 1, 3):
         raise typer.BadParameter("a cluster has 1 or 3 nodes", param_hint="--nodes")
-    asked = Up(data.resolve(), Wishes(nodes, base_port, tls, postgres), unseal=unseal, node=node)
+    where = json.loads(hosts.read_text(encoding="utf-8")) if hosts else None
+    asked = Up(data.resolve(), Wishes(nodes, base_port, tls, postgres, where), unseal=unseal, node=node)
     try:
         if node and commands.start_node(asked.folder, node):
             _tell(f"{node} is up")

@@ -62,7 +62,9 @@ def _run(chosen: Layout, asked: Up, say: Say, on_ready: Callable[[], None]) -> N
     if warning:
         say(warning)
     _note_runner(chosen.folder)
-    chosen.certificates.ensure(chosen.node_ids)
+    chosen.certificates.ensure(
+        chosen.node_ids, {node: (host.address, host.door) for node, host in chosen.hosts.items()}
+    )
     runner = Runner(chosen, say)
     try:
         runner.start(nodes)

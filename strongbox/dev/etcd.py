@@ -22,6 +22,7 @@ from strongbox.dev.layout import Layout
 from strongbox.dev.processes import Spec, dying_with_parent, wheel_folder
 
 SOUND = (3, 5, 28)
+QUOTA_MIB = 2048
 _MIB = 1024 * 1024
 
 
@@ -84,7 +85,7 @@ def _version(path: Path) -> tuple[int, ...]:
 
 def member(layout: Layout, node: str) -> Spec:
     """How the node's etcd is started."""
-    command = [*dying_with_parent(), str(find_etcd().path)]
+    command = [*layout.host(node).enter, *dying_with_parent(), str(find_etcd().path)]
     command += [f"--{name}={value}" for name, value in _flags(layout, node).items()]
     return Spec(
         node=node,
@@ -107,7 +108,7 @@ def _flags(layout: Layout, node: str) -> dict[str, object]:
         "listen-peer-urls": peer,
         "initial-advertise-peer-urls": peer,
         "initial-cluster": ",".join(f"{n}=https://{layout.address(n, 'etcd-peer')}" for n in layout.node_ids),
-        "initial-cluster-state": "new",
+        "initial-cluster-state": _state(layout, node),
         "initial-cluster-token": "strongbox",
         # A session of 1 s needs an election timeout of at most 500 ms.
         "heartbeat-interval": 50,
@@ -115,7 +116,7 @@ def _flags(layout: Layout, node: str) -> dict[str, object]:
         # A batch is one transaction of many operations.
         "max-txn-ops": 1024,
         "max-request-bytes": 4 * _MIB,
-        "quota-backend-bytes": 2048 * _MIB,
+        "quota-backend-bytes": QUOTA_MIB * _MIB,
         # The compacting duty does it by what audit has read; this is the net below.
         "auto-compaction-mode": "periodic",
         "auto-compaction-retention": "10m",
@@ -132,7 +133,20 @@ def _flags(layout: Layout, node: str) -> dict[str, object]:
         flags[f"{prefix}key-file"] = files.key
         flags[f"{prefix}trusted-ca-file"] = layout.certificates.authority
         flags[f"{prefix}client-cert-auth"] = "true"
-    return flags
+    return {**flags, **layout.host(node).etcd_flags}
+
+
+def quota_mib(layout: Layout, node: str) -> int:
+    """How much the node's member may hold, in MiB."""
+    named = layout.host(node).etcd_flags.get("quota-backend-bytes")
+    return int(named) // _MIB if named else QUOTA_MIB
+
+
+def _state(layout: Layout, node: str) -> str:
+    """`existing` for a member that lost its data, was taken out and announced anew; else `new`."""
+    known = layout.log(node, "etcd").exists() and not (layout.folder / node / "etcd").exists()
+    others = (layout.folder / other / "etcd" for other in layout.node_ids if other != node)
+    return "existing" if known and any(folder.exists() for folder in others) else "new"
 
 
 class _Health:
@@ -148,7 +162,10 @@ class _Health:
             self._context = ssl.create_default_context(cafile=str(certificates.authority))
             self._context.load_cert_chain(certificates.operator.certificate, certificates.operator.key)
         connection = http.client.HTTPSConnection(
-            "127.0.0.1", self._layout.port(self._node, "etcd"), timeout=1.0, context=self._context
+            self._layout.host(self._node).address,
+            self._layout.port(self._node, "etcd"),
+            timeout=1.0,
+            context=self._context,
         )
         try:
             connection.request("GET", "/health")

@@ -14,13 +14,14 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from strongbox.config import SERVICES
 from strongbox.dev import ports
 from strongbox.dev.certs import Certificates
+from strongbox.dev.hosts import Host, parse_hosts
 
 DEFAULT_BASE_PORT = 8200
 POSTGRES = "postgres"
@@ -42,6 +43,7 @@ class Layout:
     postgres: bool
     postgres_password: str
     kept_ports: Mapping[str, Mapping[str, int]]
+    hosts: Mapping[str, Host] = field(default_factory=dict)
 
     @property
     def node_ids(self) -> list[str]:
@@ -58,14 +60,18 @@ class Layout:
 
     def address(self, node: str, name: str) -> str:
         """The same as host:port."""
-        return f"127.0.0.1:{self.port(node, name)}"
+        return f"{self.host(node).address}:{self.port(node, name)}"
+
+    def host(self, node: str) -> Host:
+        """Where a node (or `postgres`) lives."""
+        return self.hosts.get(node, Host())
 
     def gateway_port(self, node: str) -> int:
         """Base + n."""
         return self.base_port + self.ordinal(node)
 
     def gateway_url(self, node: str) -> str:
-        return f"http://127.0.0.1:{self.gateway_port(node)}"
+        return f"http://{self.host(node).door}:{self.gateway_port(node)}"
 
     def ordinal(self, node: str) -> int:
         """1 for node-1."""
@@ -86,7 +92,8 @@ class Layout:
     def postgres_dsn(self) -> str:
         """Of the superuser, whose password is made for this cluster alone."""
         port = self.kept_ports[POSTGRES][POSTGRES]
-        return f"postgresql://postgres:{self.postgres_password}@127.0.0.1:{port}/postgres"
+        address = self.host(POSTGRES).address
+        return f"postgresql://postgres:{self.postgres_password}@{address}:{port}/postgres"
 
     def save(self) -> None:
         """Write DIR/layout.json."""
@@ -101,6 +108,7 @@ class Wishes:
     base_port: int | None = None
     tls: bool | None = None
     postgres: bool | None = None
+    hosts: Mapping[str, Mapping[str, Any]] | None = None
 
 
 def prepare(folder: Path, wishes: Wishes, node: str | None = None) -> Layout:
@@ -127,7 +135,7 @@ def load(folder: Path) -> Layout | None:
     """The layout of DIR, or None when there is no cluster. Raises LayoutError when it cannot be read."""
     try:
         found = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
-        return Layout(**{**found, "folder": folder})
+        return Layout(**{**found, "folder": folder, "hosts": parse_hosts(found.get("hosts", {}))})
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
@@ -151,7 +159,7 @@ def cluster_json(layout: Layout, running: Mapping[str, Sequence[Mapping[str, Any
     for node in layout.node_ids:
         entry: dict[str, Any] = {"id": node, "gateway": layout.gateway_url(node)}
         if layout.tls:
-            entry["gateway_tls"] = f"https://127.0.0.1:{layout.port(node, 'gateway-tls')}"
+            entry["gateway_tls"] = f"https://{layout.host(node).door}:{layout.port(node, 'gateway-tls')}"
         nodes.append({**entry, "processes": list(running.get(node, ()))})
     postgres = None
     if layout.postgres:
@@ -173,6 +181,7 @@ def _fresh(folder: Path, wishes: Wishes) -> Layout:
         postgres=wishes.postgres is not False,
         postgres_password=secrets.token_hex(16),
         kept_ports={},
+        hosts=parse_hosts(wishes.hosts or {}),
     )
 
 
@@ -184,6 +193,7 @@ def _changed(known: Layout, wishes: Wishes) -> Layout:
         base_port=known.base_port if wishes.base_port is None else wishes.base_port,
         tls=known.tls if wishes.tls is None else wishes.tls,
         postgres=known.postgres if wishes.postgres is None else wishes.postgres,
+        hosts=known.hosts if wishes.hosts is None else parse_hosts(wishes.hosts),
     )
 
 

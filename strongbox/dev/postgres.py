@@ -21,29 +21,36 @@ from strongbox.dev.processes import Spec, StartError, dying_with_parent, inherit
 def server(layout: Layout) -> Spec:
     """How it is started; makes its data folder the first time (about half a second). Raises StartError."""
     folder = layout.folder / POSTGRES / "data"
-    port = layout.kept_ports[POSTGRES][POSTGRES]
+    port, host = layout.kept_ports[POSTGRES][POSTGRES], layout.host(POSTGRES)
     if not (folder / "PG_VERSION").exists():
         _initialize(folder, layout.postgres_password)
     _forget_dead_server(folder)
     settings = {
         "port": str(port),
-        "listen_addresses": "127.0.0.1",
+        "listen_addresses": host.address,
         "unix_socket_directories": "",
         "password_encryption": "scram-sha-256",
         "shared_buffers": "32MB",
         "max_connections": "100",
     }
     # The namespace first: entering it may forget the signal for the parent's death.
-    command = [*_as_somebody_else(), *dying_with_parent("INT"), str(_program("postgres")), "-D", str(folder)]
+    command = [
+        *host.enter,
+        *_as_somebody_else(),
+        *dying_with_parent("INT"),
+        str(_program("postgres")),
+        "-D",
+        str(folder),
+    ]
     for name, value in settings.items():
         command += ["-c", f"{name}={value}"]
     return Spec(
         node=POSTGRES,
         name=POSTGRES,
-        address=f"127.0.0.1:{port}",
+        address=f"{host.address}:{port}",
         command=command,
         log=layout.log(POSTGRES, POSTGRES),
-        is_ready=partial(_answers, port),
+        is_ready=partial(_answers, host.address, port),
         stop_signal=signal.SIGINT,  # its fast shutdown: sessions are ended
     )
 
@@ -97,6 +104,6 @@ def _program(name: str) -> Path:
     return Path(found)
 
 
-def _answers(port: int) -> bool:
-    asked = [str(_program("pg_isready")), "-q", "-h", "127.0.0.1", "-p", str(port)]
+def _answers(address: str, port: int) -> bool:
+    asked = [str(_program("pg_isready")), "-q", "-h", address, "-p", str(port)]
     return subprocess.run(asked, check=False, timeout=5, env=inherited_environment()).returncode == 0

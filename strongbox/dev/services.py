@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from strongbox.config import SERVICES
+from strongbox.dev.etcd import quota_mib
 from strongbox.dev.gateway import ROOT, Endpoint, GatewaySettings, envoy_command, envoy_configuration
 from strongbox.dev.layout import Layout
 from strongbox.dev.processes import Spec, dying_with_parent
@@ -27,7 +28,7 @@ def service(layout: Layout, node: str, name: str) -> Spec:
         node=node,
         name=name,
         address=layout.address(node, name),
-        command=[*dying_with_parent(), sys.executable, "-m", f"services.{name}"],
+        command=[*layout.host(node).enter, *dying_with_parent(), sys.executable, "-m", f"services.{name}"],
         environment=_environment(layout, node, name),
         log=log,
         is_ready=lambda: _said_ready(log.with_suffix(".out")),
@@ -43,16 +44,21 @@ def _environment(layout: Layout, node: str, name: str) -> dict[str, str]:
         "STRONGBOX_NODE_ID": node,
         "STRONGBOX_LISTEN": layout.address(node, name),
         "STRONGBOX_ADVERTISE": layout.address(node, name),
-        "STRONGBOX_ETCD_ENDPOINTS": _addresses(layout, node, "etcd"),
+        "STRONGBOX_ETCD_ENDPOINTS": _etcd_members(layout, node),
         "STRONGBOX_SEAL_ADDRESSES": _addresses(layout, node, "seal"),
         "STRONGBOX_TLS_CERT": str(files.certificate),
         "STRONGBOX_TLS_KEY": str(files.key),
         "STRONGBOX_TLS_CA": str(layout.certificates.authority),
         "STRONGBOX_DATA_DIR": str(data),
         "STRONGBOX_PROFILE": "local",
+        "STRONGBOX_ETCD_QUOTA_MIB": str(quota_mib(layout, node)),
         "STRONGBOX_LOG_LEVEL": os.environ.get("STRONGBOX_LOG_LEVEL", "info"),
         **{name: os.environ[name] for name in _PASSED if name in os.environ},
     }
+
+
+def _etcd_members(layout: Layout, node: str) -> str:
+    return ",".join(layout.host(node).etcd_via) or _addresses(layout, node, "etcd")
 
 
 def _addresses(layout: Layout, node: str, name: str) -> str:
@@ -80,6 +86,7 @@ def gateway(layout: Layout, node: str) -> Spec:
         key=files.key,
         authority=layout.certificates.authority,
         tls_port=layout.port(node, "gateway-tls") if layout.tls else None,
+        host=layout.host(node).door,
     )
     configuration.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     configuration.write_text(envoy_configuration(settings), encoding="utf-8")
@@ -87,19 +94,21 @@ def gateway(layout: Layout, node: str) -> Spec:
         node=node,
         name="envoy",
         address=layout.address(node, "envoy"),
-        command=[*dying_with_parent(), *envoy_command(configuration)],
+        command=[*layout.host(node).enter, *dying_with_parent(), *envoy_command(configuration)],
         log=layout.log(node, "envoy"),
-        is_ready=lambda: _accepts(settings.port),
+        is_ready=lambda: _accepts(settings.host, settings.port),
     )
 
 
 def _replicas(layout: Layout, node: str, name: str) -> list[Endpoint]:
-    return [Endpoint("127.0.0.1", layout.port(each, name), each == node) for each in layout.node_ids]
+    return [
+        Endpoint(layout.host(each).address, layout.port(each, name), each == node) for each in layout.node_ids
+    ]
 
 
-def _accepts(port: int) -> bool:
+def _accepts(host: str, port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=0.5).close()
+        socket.create_connection((host, port), timeout=0.5).close()
     except OSError:
         return False
     return True

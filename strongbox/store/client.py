@@ -183,6 +183,11 @@ class Etcd:
         member = self.ring.named(endpoint)
         await self.caller.ask_member(member, calls.DEFRAGMENT, pb.DefragmentRequest(), timeout)
 
+    async def is_full(self, *, deadline: float | None = None) -> bool:
+        """Whether a NOSPACE alarm stands: then etcd takes no put."""
+        listed = await self._alarm(pb.AlarmRequest(action=pb.AlarmRequest.GET), deadline)
+        return any(alarm.alarm == pb.NOSPACE for alarm in listed.alarms)
+
     async def disarm(self, *, deadline: float | None = None) -> int:
         """Clear NOSPACE alarms (after compaction and defragmentation) and return how many.
 

@@ -142,8 +142,7 @@ class Session:
                 self._wake.clear()
                 if tenure.lost.is_set() or not await self._renew(tenure):
                     break
-                if changed or time.monotonic() - written >= self._refresh:
-                    await self._write(tenure.lease, time.monotonic() + self._ttl / 3)
+                if (changed or time.monotonic() - written >= self._refresh) and await self._rewrite(tenure):
                     written = time.monotonic()
         except LeaseGone:
             log.info("the etcd lease ended under the session")
@@ -165,6 +164,20 @@ class Session:
         if ttl <= 0 or tenure.lost.is_set():
             return False
         tenure.extend(started, ttl)
+        return True
+
+    async def _rewrite(self, tenure: Tenure) -> bool:
+        """Put what the process says of itself now; False: later.
+
+        A put that is refused (etcd's space may be used up) is no end of a session that can be renewed.
+        """
+        try:
+            await self._write(tenure.lease, time.monotonic() + self._ttl / 3)
+        except LeaseGone:
+            raise
+        except EtcdError as error:
+            log.info("session's value not written: %s", error)
+            return False
         return True
 
     async def _write(self, lease: int, deadline: float) -> None:

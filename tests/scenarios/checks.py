@@ -13,6 +13,8 @@ from tests.scenarios import (
     s4_revocation,
     s5_postgres,
     s6_postgres_down,
+    s7_leader,
+    s8_partition,
     s9_audit,
 )
 from tests.scenarios.world import World
@@ -108,20 +110,24 @@ CHECKS = (
         "S7", 1, "leader kill",
         "kill -9 the process that holds the audit duty: a new leader within 2 s, term increased, no "
         "request failed meanwhile",
+        s7_leader.holder_killed,
     ),
     Check(
         "S7", 2, "leader kill",
         "kill -9 every process of a node, etcd's leader among them: writes resume within 1.2 s, every "
         "acknowledged write is still there",
+        s7_leader.node_killed,
     ),
     Check(
         "S8", 1, "partition",
         "a node cut off refuses reads and writes with 503 within its deadline (and seals itself within "
         "10 s), while the majority goes on",
+        s8_partition.cut_off,
     ),
     Check(
         "S8", 2, "partition",
         "after healing it serves again, no split history: one chain, one value per version",
+        s8_partition.healed,
     ),
     Check(
         "S9", 1, "audit tamper",

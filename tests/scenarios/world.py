@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from tests.support.clients import GrpcClient, Patience, RestClient
 from tests.support.cluster import Cluster
 from tests.support.expect import eventually, outcome
+from tests.support.lab import Lab
 
 SHARES, THRESHOLD = 5, 3
 _OF_EACH_SERVICE = (
@@ -29,6 +31,7 @@ class World:
         self.shares: list[str] = []
         self.root_token = ""
         self._cluster: Cluster | None = None
+        self._hosts: tuple[Cluster, Lab] | None = None
 
     @property
     def cluster(self) -> Cluster:
@@ -93,6 +96,23 @@ class World:
             root.call("PUT", f"/v1/policies/{name}", {"rules": rules})
             return root.call("POST", "/v1/tokens", {"policies": [name], **fields})
 
+    def partitioned(self) -> tuple[Cluster, Lab]:
+        """Another three nodes, each on a host of its own that can be cut off: made when first needed.
+
+        Raises NoNamespaces where there can be none.
+        """
+        if self._hosts is None:
+            lab = Lab()
+            with contextlib.ExitStack() as undone:
+                undone.enter_context(lab)
+                self._hosts = Cluster.start(3, hosts=lab.hosts()), lab
+                undone.pop_all()
+        return self._hosts
+
     def stop(self) -> None:
+        if self._hosts is not None:
+            cluster, lab = self._hosts
+            cluster.stop()
+            lab.__exit__(None, None, None)
         if self._cluster is not None:
             self._cluster.stop()

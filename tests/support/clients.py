@@ -168,7 +168,7 @@ class GrpcClient:
                 answer = call(request, timeout=timeout, metadata=metadata)
                 return next(answer) if rpc.is_streaming else answer
             except grpc.RpcError as error:
-                raise _refusal_of_call(error) from None
+                raise refusal_of_call(error) from None
 
         return self._patience.ask(attempt)
 
@@ -199,7 +199,7 @@ class GrpcClient:
         self.close()
 
 
-def _refusal_of_call(error: Any) -> Refused:
+def refusal_of_call(error: Any) -> Refused:
     status = status_pb2.Status()
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":

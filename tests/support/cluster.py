@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -50,14 +50,27 @@ class Process:
 class Cluster:
     """A running cluster; a context manager that stops it and deletes its data."""
 
-    def __init__(self, folder: Path, nodes: int, base_port: int) -> None:
+    def __init__(
+        self, folder: Path, nodes: int, base_port: int, hosts: Mapping[str, Any] | None = None
+    ) -> None:
         self.folder, self.nodes, self.base_port = folder, nodes, base_port
+        self.hosts = hosts
 
     @classmethod
-    def start(cls, nodes: int = 3, *, unseal: bool = True, postgres: bool = False) -> Cluster:
-        """A new cluster in a new folder, on free ports, when every node answers."""
+    def start(
+        cls,
+        nodes: int = 3,
+        *,
+        unseal: bool = True,
+        postgres: bool = False,
+        hosts: Mapping[str, Any] | None = None,
+    ) -> Cluster:
+        """A new cluster in a new folder, on free ports, when every node answers.
+
+        `hosts`: where the nodes live (tests.support.lab); otherwise all are on the loopback interface.
+        """
         folder = Path(tempfile.mkdtemp(prefix="strongbox-cluster-"))
-        cluster = cls(folder, nodes, free_base_port(nodes))
+        cluster = cls(folder, nodes, free_base_port(nodes), hosts)
         try:
             cluster.up(unseal=unseal, postgres=postgres)
         except BaseException:
@@ -73,6 +86,10 @@ class Cluster:
 
     def _flags_of_all(self, postgres: bool) -> list[str]:
         flags = ["--nodes", str(self.nodes), "--base-port", str(self.base_port)]
+        if self.hosts is not None:
+            where = self.folder / "hosts.json"
+            where.write_text(json.dumps(self.hosts))
+            flags += ["--hosts", str(where)]
         return flags if postgres else [*flags, "--no-postgres"]
 
     def down(self) -> None:

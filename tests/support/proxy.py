@@ -18,12 +18,13 @@ _CHUNK = 1 << 16
 
 
 class TcpProxy:
-    """Forwards 127.0.0.1:<a free port> to `target` ("host:port"). An async context manager."""
+    """Forwards `listen` (a free port when it is 0) to `target` ("host:port"). An async context manager."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, listen: str = "127.0.0.1:0") -> None:
         host, port = target.rsplit(":", 1)
         self._target = (host, int(port))
-        self._port = 0
+        self._host, own = listen.rsplit(":", 1)
+        self._port = int(own)
         self._server: asyncio.Server | None = None
         self._links: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -35,7 +36,7 @@ class TcpProxy:
     @property
     def endpoint(self) -> str:
         """host:port to dial."""
-        return f"127.0.0.1:{self._port}"
+        return f"{self._host}:{self._port}"
 
     def hold(self, *, up: bool = True, down: bool = True) -> None:
         """Keep back what goes to the server (`up`), what comes from it (`down`), or both."""
@@ -63,7 +64,7 @@ class TcpProxy:
 
     async def accept(self) -> None:
         """Listen (again), on the same port."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._serve, self._host, self._port)
         self._port = int(self._server.sockets[0].getsockname()[1])
 
     async def __aenter__(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
+from services.kv.room import Room
 from services.kv.servicer import KVServicer
 from services.kv.watching import Watching
 from strongbox.access.guard import Guard
@@ -31,6 +32,7 @@ class Kv(FakeCluster):
             self.guard,
             self.key_client,
             Watching(cast("Any", self.pipeline), self.guard, cast("Any", None)),
+            Room(cast("Any", None), (), 1),
         )
         self.requests = 0
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from services.kv.purge import Purge
+from services.kv.room import Room
 from services.kv.servicer import KVServicer
 from services.kv.watching import Watching
 from strongbox.access.guard import Guard
@@ -39,7 +40,7 @@ class Replica:
         keys = FakeKeyClient(cluster.keys)
         guard = Guard(keys)
         self.watching = Watching(self.pipeline, guard, self.etcd)
-        self.servicer = KVServicer(self.pipeline, guard, keys, self.watching)
+        self.servicer = KVServicer(self.pipeline, guard, keys, self.watching, Room(self.etcd, (), 1))
 
     async def call(self, name: str, request: Any, key: str = "") -> Any:
         inbound = Inbound(self.cluster.root, secrets.token_hex(8), "", key, time.monotonic() + 10)

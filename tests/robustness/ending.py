@@ -1,0 +1,101 @@
+"""The frame around the faults: probes and witness before, final reads and all the judging after."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.robustness import validate
+from tests.robustness.run import Run
+from tests.robustness.stage import NODES, Stage
+from tests.robustness.traffic.asking import CANARY, Target
+from tests.robustness.traffic.hot_secrets import Hot, SecretClient
+from tests.robustness.witness import Witness
+from tests.support.canary import Canaries
+from tests.support.chain_files import lines_of, require_one_chain
+
+_READERS = 6
+_ANSWERED_A_SECOND = 8  # a tenth of what a machine of two cores does that has nothing else to do
+_KINDS = 20
+
+
+def play(stage: Stage, run: Run, faults: Callable[[], None]) -> list[str]:
+    """All of it; the violations."""
+    certificates = Path(stage.cluster.description["certs"])
+    endpoints = [url.removeprefix("https://") for url in stage.cluster.description["etcd"]]
+    with stage.probes(), Witness(endpoints, certificates) as witness:
+        faults()
+        # What was under way when its client gave up may still arrive; then nothing moves any more.
+        time.sleep(3.0)
+        stage.wait_recovered(60)
+        read_everything(stage, run)
+    return list(_judge(stage, run, witness))
+
+
+def enough(run: Run, seconds: float, *, partly: bool) -> list[str]:
+    """Whether it was a run worth the name."""
+    faults = 1 if partly else max(_KINDS, int(seconds / 25))
+    return list(validate.enough(run.history, run.struck, int(run.seconds * _ANSWERED_A_SECOND), faults))
+
+
+def _judge(stage: Stage, run: Run, witness: Witness) -> Iterator[str]:
+    yield from witness.violations
+    if witness.effects < 10 * run.seconds / 2:
+        yield f"enough: the witness saw only {witness.effects} effects of the duty"
+    yield from validate.linearizable(run.history)
+    yield from validate.in_order(run.history)
+    yield from validate.nothing_broken(run.history)
+    yield from validate.in_time(run.history, run.struck)
+    yield from validate.sealed(run.history, stage.sealed)
+    yield from validate.available(run.struck)
+    try:
+        with stage.cluster.rest(stage.cluster.root_token, 0) as root:
+            require_one_chain(stage.cluster, root, 60)
+    except AssertionError as fork:
+        yield f"chain: {fork}"
+    yield from validate.audited(run.history, lines_of(stage.cluster, stage.node(0)))
+    found = Canaries({"a value": CANARY}).search([stage.folder], stage.cluster.pids)
+    yield from (f"canary: {sighting}" for sighting in found.sightings)
+    if found.files < 50:
+        yield f"canary: only {found.files} files were searched"
+
+
+def read_everything(stage: Stage, run: Run) -> None:
+    """Read every version of every secret there ever was, through every node."""
+    gateways = [stage.gateway(number) for number in NODES]
+    target = Target(gateways, stage.cluster.root_token, run.clients_token)
+    paths: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for path in run.paths:
+        paths.put(path)
+
+    def work(number: int) -> None:
+        client = SecretClient(target, run.history, Hot(), native=False)
+        client.random = random.Random(number)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                _read_all(client, paths.get_nowait())
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(_READERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _read_all(client: SecretClient, path: str) -> None:
+    for _ in range(20):
+        answer = client.metadata(path)
+        if answer.status in (200, 404):
+            break
+        time.sleep(0.2)
+    for one in itertools.chain([None], [v["version"] for v in answer.body.get("versions", ())]):
+        for _ in range(20):
+            if client.read(path, one).status in (200, 404):
+                break
+            time.sleep(0.2)

@@ -1,0 +1,127 @@
+"""One run: clients work, faults strike one after the other, and everything recovers by itself."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tests.robustness.door import Rest
+from tests.robustness.faults import Fault, every
+from tests.robustness.history import History
+from tests.robustness.stage import NODES, Stage
+from tests.robustness.traffic import Traffic
+from tests.robustness.traffic.asking import Target
+from tests.robustness.traffic.families import POLICY
+
+CALM = 1.0  # seconds between recovery and the next fault
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """A fault that was injected: when it began, was undone, and when everything served again (monotonic).
+
+    `silence`: the longest time without an answer through a spared node (through any node, if none is spared).
+    """
+
+    fault: Fault
+    begun: float
+    undone: float
+    recovered: float
+    silence: float
+    trouble: str = ""
+
+
+@dataclass
+class Run:
+    """What happened."""
+
+    seed: int
+    history: History = field(default_factory=History)
+    struck: list[Struck] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+    paths: list[str] = field(default_factory=list)
+    clients_token: str = ""
+    seconds: float = 0.0
+
+
+def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
+    """Traffic with faults: each kind once, or again and again for so many seconds."""
+    run.clients_token = _prepare(stage)
+    target = Target([stage.gateway(number) for number in NODES], stage.cluster.root_token, run.clients_token)
+    with Traffic(target, run.history, run.seed) as traffic:
+        time.sleep(2.0)
+        for fault in _faults(run, seconds, only):
+            struck = _inject(stage, run.history, fault)
+            run.struck.append(struck)
+            say(_line(struck))
+            if struck.trouble:
+                break
+            time.sleep(CALM)
+        run.paths = list(traffic.hot.all)
+    run.seconds = time.monotonic() - run.began
+
+
+def _faults(run: Run, seconds: float, only: str) -> Iterator[Fault]:
+    own, until = random.Random(run.seed), time.monotonic() + seconds
+    while True:
+        for fault in every(own):
+            if not only or any(word in fault.kind for word in only.split(",")):
+                yield fault
+                if seconds and time.monotonic() >= until:
+                    return
+        if time.monotonic() >= until:
+            return
+
+
+def _inject(stage: Stage, history: History, fault: Fault) -> Struck:
+    begun = time.monotonic()
+    fault.begin(stage)
+    time.sleep(fault.hold)
+    # Until it is undone clients of the spared nodes are served; what undoing takes is not counted.
+    heard = time.monotonic()
+    fault.end(stage)
+    undone, trouble = time.monotonic(), ""
+    try:
+        stage.wait_recovered(fault.recovery)
+    except TimeoutError as late:
+        trouble = str(late)
+    recovered = time.monotonic()
+    until = max(heard, begun + 1.0)
+    silence = (
+        max(history.longest_silence(begun, until, [node]) for node in fault.spared)
+        if fault.spared
+        else history.longest_silence(begun, recovered, NODES)
+    )
+    return Struck(fault, begun, undone, recovered, silence, trouble)
+
+
+def _line(struck: Struck) -> str:
+    return (
+        f"  {struck.fault!s:60} held {struck.undone - struck.begun:5.1f} s, served again after "
+        f"{struck.recovered - struck.undone:4.1f} s, longest silence {struck.silence:4.1f} s {struck.trouble}"
+    )
+
+
+def _prepare(stage: Stage) -> str:
+    """The clients' policy and token."""
+    rest, root = Rest(stage.gateway(0)), stage.cluster.root_token
+    everything = ["read", "write", "delete", "list", "metadata", "sudo"]
+    rules = [
+        {"path": "secret/robust/*", "capabilities": everything},
+        {"path": "auth/tokens", "capabilities": ["write"]},
+    ]
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            written = rest.call(root, "PUT", f"/v1/policies/{POLICY}", {"rules": rules})
+            made = rest.call(root, "POST", "/v1/tokens", {"policies": [POLICY], "ttl": "24h"})
+            if written.status == made.status == 200:
+                return str(made.body["token"])
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"nothing can be prepared: {written.reason} {made.reason}")
+            time.sleep(0.2)
+    finally:
+        rest.close()

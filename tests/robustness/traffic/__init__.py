@@ -1,0 +1,55 @@
+"""Concurrent clients through all gateways, on few subjects, so that they meet; each answer is remembered.
+
+    hot_secrets   each client takes whichever hot secret comes and writes, reads, deletes, destroys, lists it
+    cold          a secret that rests for seconds while it is read through every node
+    families      one client makes a token and a child and revokes one of them; others use both meanwhile
+    veils         one client lifts a policy while a secret holds what may be seen; others look all the time
+
+A subject lives for a short while, then another takes its place: short histories can be checked in full.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from typing import Self
+
+from tests.robustness.history import History
+from tests.robustness.traffic.asking import Target, Worker
+from tests.robustness.traffic.cold import ColdReader, Larder, Storer
+from tests.robustness.traffic.families import FamilyMaker, FamilyUser, Registry
+from tests.robustness.traffic.hot_secrets import Hot, SecretClient
+from tests.robustness.traffic.veils import Looker, VeilKeeper, Veils
+
+
+class Traffic:
+    """All clients together; a context manager."""
+
+    def __init__(self, target: Target, history: History, seed: int) -> None:
+        seeds = random.Random(seed)
+        hot, registry, veils = Hot(), Registry(), Veils()
+        workers: list[Worker] = [SecretClient(target, history, hot, native=n == 3) for n in range(4)]
+        larder = Larder()
+        workers += [Storer(target, history, hot, larder)]
+        workers += [ColdReader(target, history, hot, larder, node) for node in range(len(target.gateways))]
+        workers += [FamilyMaker(target, history, registry)]
+        workers += [FamilyUser(target, history, registry, node) for node in range(len(target.gateways))]
+        workers += [VeilKeeper(target, history, veils), *(Looker(target, history, veils) for _ in range(2))]
+        self.hot = hot
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(
+                target=worker.work, args=(self._stop, random.Random(seeds.random())), daemon=True
+            )
+            for worker in workers
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)

@@ -1,0 +1,116 @@
+"""A running cluster's etcd, by an operator's certificate: who leads, which members there are, its upkeep.
+
+Short blocking calls to one member each; what a dead or paused member does not answer raises grpc.RpcError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+from etcd3.etcdrpc import rpc_pb2 as pb
+
+from strongbox.store.client import Tls
+from tests.support.cluster import Cluster
+
+_SECONDS = 2.0
+_CLUSTER, _KV, _MAINTENANCE = "etcdserverpb.Cluster", "etcdserverpb.KV", "etcdserverpb.Maintenance"
+
+
+class EtcdDoor:
+    """Calls to the members of `cluster`: to that of a node, or to the first that answers."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    def leader(self) -> str:
+        """The node whose member leads. Raises LookupError when nobody says so."""
+        for node in self._cluster.node_ids:
+            with contextlib.suppress(grpc.RpcError):
+                status = self.status(node)
+                if status.leader and status.leader == status.header.member_id:
+                    return node
+        raise LookupError("no member says that it leads")
+
+    def status(self, node: str) -> Any:
+        """etcd's StatusResponse."""
+        return self._ask(node, _MAINTENANCE, "Status", pb.StatusRequest(), pb.StatusResponse)
+
+    def serves(self, node: str) -> bool:
+        """Whether that member answers a linearizable read."""
+        try:
+            self.range(b"\0", node=node)
+        except grpc.RpcError:
+            return False
+        return True
+
+    def range(self, start: bytes, end: bytes = b"", node: str = "", **fields: Any) -> Any:
+        """A linearizable read: etcd's RangeResponse."""
+        request = pb.RangeRequest(key=start, range_end=end, **fields)
+        return self._ask(node, _KV, "Range", request, pb.RangeResponse)
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Write a key of the test's own."""
+        self._ask("", _KV, "Put", pb.PutRequest(key=key, value=value), pb.PutResponse)
+
+    def delete(self, start: bytes, end: bytes = b"") -> None:
+        """Delete keys of the test's own."""
+        request = pb.DeleteRangeRequest(key=start, range_end=end)
+        self._ask("", _KV, "DeleteRange", request, pb.DeleteRangeResponse)
+
+    def revision(self) -> int:
+        """The newest revision."""
+        return int(self.range(b"\0").header.revision)
+
+    def compact(self, revision: int) -> None:
+        """Forget history before `revision`; what is gone already is a success."""
+        request = pb.CompactionRequest(revision=revision, physical=False)
+        try:
+            self._ask("", _KV, "Compact", request, pb.CompactionResponse)
+        except grpc.RpcError as error:
+            if "compacted" not in str(error):
+                raise
+
+    def alarms(self) -> list[Any]:
+        """The alarms that stand."""
+        request = pb.AlarmRequest(action=pb.AlarmRequest.GET)
+        return list(self._ask("", _MAINTENANCE, "Alarm", request, pb.AlarmResponse).alarms)
+
+    def remove(self, node: str) -> None:
+        """Take a node's member out of the cluster."""
+        members = self._ask("", _CLUSTER, "MemberList", pb.MemberListRequest(), pb.MemberListResponse).members
+        number = next(one.ID for one in members if one.name == node)
+        self._ask("", _CLUSTER, "MemberRemove", pb.MemberRemoveRequest(ID=number), pb.MemberRemoveResponse)
+
+    def add(self, peer_url: str) -> None:
+        """Announce a new member, which then has to be started with an empty folder."""
+        request = pb.MemberAddRequest(peerURLs=[peer_url])
+        self._ask("", _CLUSTER, "MemberAdd", request, pb.MemberAddResponse)
+
+    def _ask(self, node: str, service: str, name: str, request: Any, answer: Any) -> Any:
+        failure: Exception = LookupError("the cluster has no nodes")
+        for one in [node] if node else self._cluster.node_ids:
+            with self._channel(one) as channel:
+                call = channel.unary_unary(
+                    f"/{service}/{name}",
+                    request_serializer=lambda message: message.SerializeToString(),
+                    response_deserializer=answer.FromString,
+                )
+                try:
+                    return call(request, timeout=_SECONDS)
+                except grpc.RpcError as error:
+                    if "database space exceeded" in str(error):
+                        raise  # every member would say so
+                    failure = error
+        raise failure
+
+    @contextlib.contextmanager
+    def _channel(self, node: str) -> Iterator[grpc.Channel]:
+        certificates = Path(self._cluster.description["certs"])
+        tls = Tls.read(certificates / "ca.pem", certificates / "operator.pem", certificates / "operator.key")
+        address = self._cluster.process(node, "etcd").address
+        with grpc.secure_channel(address, tls.credentials()) as channel:
+            yield channel
