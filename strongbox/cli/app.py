@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from strongbox.cli import approle, audit, kubernetes, kv, lease, login, operator, policy, postgres, token, user
+from strongbox.cli import (
+    approle,
+    audit,
+    kubernetes,
+    kv,
+    lease,
+    login,
+    operator,
+    policy,
+    postgres,
+    token,
+    user,
+)
 from strongbox.cli.output import Format, choose
 
 DEV_HELP = "A cluster on this machine, for trying out and for tests."
