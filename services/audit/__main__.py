@@ -8,7 +8,7 @@ from pathlib import Path
 
 from services.audit.following import Following
 from services.audit.keys import AuditKeys
-from services.audit.neighbours import live_peers, new_chain_key, open_keys
+from services.audit.neighbours import REWRAPPED, live_peers, new_chain_key, open_keys
 from services.audit.peers import AuditPeerServicer, PeerHistory
 from services.audit.publishing import Publisher
 from services.audit.replica import Replica
@@ -21,6 +21,7 @@ from strongbox.access.guard import Guard
 from strongbox.audit.v1 import audit_peer_service_pb2_grpc as peer_grpc
 from strongbox.audit.v1 import audit_service_pb2_grpc as pb_grpc
 from strongbox.process import Runtime, run
+from strongbox.process.rewrap import Rewrap
 
 
 async def assemble(runtime: Runtime) -> None:
@@ -43,6 +44,7 @@ async def assemble(runtime: Runtime) -> None:
     )
     duty = Trimming(etcd, replica, runtime.clock, settings.node_id, publisher)
     runtime.duty("audit", duty.work)
+    runtime.duty("rewrap", Rewrap(etcd, runtime.keys, runtime.clock, "audit", REWRAPPED).work)
     runtime.spawn(Following(runtime.keys, replica, keys).run())
     runtime.spawn(Reporting(runtime, replica, duty, copies).run())
 

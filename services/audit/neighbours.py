@@ -16,6 +16,7 @@ from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.signing import SigningKey
 from strongbox.errors import NotInitialized
 from strongbox.process import Runtime
+from strongbox.process.rewrap import Kind, envelopes_in, renew_envelopes, renew_inside
 from strongbox.rpc.channel import open_channel
 from strongbox.rpc.keys import KeyClient
 from strongbox.storage.v1 import audit_records_pb2 as records
@@ -56,9 +57,15 @@ async def open_keys(etcd: Etcd, keys: KeyClient) -> OpenKeys:
     )
 
 
-async def new_chain_key(keys: KeyClient, term: int) -> bytes:
+REWRAPPED = (
+    *(Kind(prefix, renew_envelopes) for prefix in keyspace.ENVELOPES["audit"]),
+    Kind(keyspace.AUDIT_SIGNING_KEY, renew_inside(envelopes_in(records.SigningKey, "seed"))),
+)
+
+
+async def new_chain_key(keys: KeyClient, term: int) -> storage.Envelope:
     """A fresh HMAC key, as it is stored for `term`. Raises Sealed, DependencyDown."""
-    return to_record(await _seal(keys, new_key(), CHAIN_PATH, term)).SerializeToString()
+    return to_record(await _seal(keys, new_key(), CHAIN_PATH, term))
 
 
 async def live_peers(runtime: Runtime) -> Sequence[grpc.aio.Channel]:
@@ -82,12 +89,15 @@ async def _read(etcd: Etcd) -> tuple[KV | None, KV | None, KV | None, tuple[KV, 
 async def _signing_key(etcd: Etcd, keys: KeyClient, row: KV | None) -> SigningKey:
     """The one that stands in etcd, whoever put it first."""
     if row is None:
+        pass_ = await etcd.get(keyspace.REWRAPS["audit"])
         seed = new_key()
         sealed = to_record(await _seal(keys, seed, SIGNING_PATH, SIGNING_VERSION))
         made = records.SigningKey(public_key=SigningKey(seed).public, seed=sealed)
         put = txn.put(keyspace.AUDIT_SIGNING_KEY, made.SerializeToString())
         absent = txn.mod_is(keyspace.AUDIT_SIGNING_KEY, 0)
-        await etcd.transact(txn.txn([absent], [put]), idempotent=True)
+        # Nothing is put behind a pass that rewraps: its old key term would take it along.
+        unmoved = txn.mod_is(keyspace.REWRAPS["audit"], pass_.mod_revision if pass_ else 0)
+        await etcd.transact(txn.txn([absent, unmoved], [put]), idempotent=True)
         row = await etcd.get(keyspace.AUDIT_SIGNING_KEY)
         if row is None:
             raise NotInitialized

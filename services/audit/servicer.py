@@ -29,6 +29,7 @@ from strongbox.audit.v1 import audit_service_pb2_grpc as pb_grpc
 from strongbox.crypto.signing import to_pem
 from strongbox.errors import DependencyDown, InvalidInput, NoQuorum, Overloaded, VersionMismatch
 from strongbox.rpc.inbound import Inbound, inbound_of
+from strongbox.storage.v1.envelope_pb2 import Envelope
 from strongbox.store import keyspace
 from strongbox.store.errors import EtcdError
 from strongbox.store.pipeline import Pipeline, Work
@@ -48,7 +49,7 @@ MAX_FOLLOWERS = 64
 _MARGIN = 0.2  # seconds left for the answer itself
 _AGAIN = 1.5  # seconds to let a follower in again
 _QUIET = 5.0  # seconds after which a follower to whom nothing is told is let in again as well
-NewKey = Callable[[int], Awaitable[bytes]]
+NewKey = Callable[[int], Awaitable[Envelope]]
 
 
 class AuditServicer(pb_grpc.AuditServiceServicer):
@@ -187,7 +188,8 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
             key = keyspace.audit_key(term)
             if view.get(key).value is not None:
                 raise VersionMismatch("another rotation came first")
-            view.put(key, made)
+            self._guard.lookup.require_current(made.term)
+            view.put(key, made.SerializeToString())
             if view.draft is not None:
                 view.draft.version = term
 

@@ -11,7 +11,9 @@ from strongbox.access.guard import Guard
 from strongbox.auth.v1.auth_peer_service_pb2_grpc import add_AuthPeerServiceServicer_to_server
 from strongbox.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from strongbox.process import Runtime, run
-from strongbox.process.rewrap import Rewrap, authenticated
+from strongbox.process.rewrap import Rewrap, authenticated, envelopes_in
+from strongbox.storage.v1.auth_records_pb2 import KubernetesConfigRecord
+from strongbox.store import keyspace
 
 
 async def assemble(runtime: Runtime) -> None:
@@ -27,7 +29,8 @@ async def assemble(runtime: Runtime) -> None:
     runtime.uses.take = uses.take
     tidy = Tidy(runtime.pipeline, Repository(guard.lookup), runtime.clock)
     runtime.duty("tidy", tidy.work)
-    kinds = authenticated("auth")
+    inside = {keyspace.KUBERNETES_CONFIG: envelopes_in(KubernetesConfigRecord, "token_reviewer_jwt")}
+    kinds = authenticated("auth", inside)
     runtime.duty("rewrap", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "auth", kinds).work)
 
 

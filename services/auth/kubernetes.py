@@ -140,6 +140,8 @@ class Kubernetes:
     def configure(self, view: View, caller: Caller, config: Config) -> None:
         """Replace the configuration. Raises `PermissionDenied`."""
         caller.require("sudo", CONFIG_PATH)
+        if config.HasField("token_reviewer_jwt"):
+            self._lookup.require_current(config.token_reviewer_jwt.term)
         key = keyspace.KUBERNETES_CONFIG
         body = config.SerializeToString(deterministic=True)
         view.put(key, seal_record(self._lookup.require_keys(), key, body))

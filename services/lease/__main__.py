@@ -18,7 +18,9 @@ from services.lease.servicer import LeaseServicer
 from strongbox.access.guard import Guard
 from strongbox.lease.v1.lease_service_pb2_grpc import add_LeaseServiceServicer_to_server
 from strongbox.process import Runtime, run
-from strongbox.process.rewrap import Rewrap, authenticated
+from strongbox.process.rewrap import Rewrap, authenticated, envelopes_in
+from strongbox.storage.v1.lease_records_pb2 import ConnectionRecord
+from strongbox.store import keyspace
 
 
 async def assemble(runtime: Runtime) -> None:
@@ -44,7 +46,8 @@ async def assemble(runtime: Runtime) -> None:
     runtime.duty("follower", Follower(runtime.pipeline, guard.lookup, runtime.etcd).work)
     reconciler = Reconciler(calls, databases, measures, settings.reconcile_every_s)
     runtime.duty("reconciler", reconciler.work)
-    kinds = authenticated("lease")
+    inside = {keyspace.POSTGRES_CONNECTIONS: envelopes_in(ConnectionRecord, "envelope", "next_envelope")}
+    kinds = authenticated("lease", inside)
     runtime.duty("rewrap", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "lease", kinds).work)
 
 

@@ -84,6 +84,7 @@ def write(view: View, lookup: Lookup, wanted: Wanted, password: SealedPassword, 
         created_ms=known.created_ms if known is not None else view.now_ms,
         server_version=version,
     )
+    lookup.require_current(record.envelope.term)
     repository.put_connection(view, keys, record)
     return record
 
@@ -131,6 +132,7 @@ def begin_rotation(view: View, lookup: Lookup, name: str, password: SealedPasswo
     if not known.HasField("next_envelope"):
         changed.next_version = known.version + 1
         changed.next_envelope.CopyFrom(password.envelope(name, changed.next_version))
+        lookup.require_current(changed.next_envelope.term)
     elif view.now_ms - known.next_ms < ROTATING_MS:
         raise DependencyDown("its password is being changed by somebody else")
     changed.next_ms = view.now_ms

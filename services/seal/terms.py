@@ -113,18 +113,15 @@ def activate(view: View, term: int) -> Terms:
     return terms_of(stored)
 
 
-def retire(view: View, rewrapped: int) -> tuple[int, ...]:
-    """Take out the terms that nothing uses; `rewrapped`: the term that seal's own envelopes are under.
-
-    Returns those taken out.
-    """
+def retire(view: View) -> tuple[int, ...]:
+    """Take out the terms that nothing uses any more; returns those taken out."""
     view.prefetch(keyspace.SEAL_STATE, *keyspace.REWRAPS.values())
     _require_unsealed(view)
     stored, record_keys = repository.require_keys(view)
     known = terms_of(stored)
     old = tuple(term for term in known.all if term < known.current)
     progress = {name: read_progress(view, name) for name in keyspace.REWRAPS}
-    if not old or rewrapped < known.current or not is_finished(progress, known.current):
+    if not old or not is_finished(progress, known.current):
         return ()
     if view.now_ms < REST_MS + max(one.finished_ms for one in progress.values()):
         return ()

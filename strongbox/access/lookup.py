@@ -70,6 +70,14 @@ class Lookup:
             raise Sealed
         return keys if keys.newest >= self._term else self._under_term(keys)
 
+    def require_current(self, term: int) -> None:
+        """Raise `DependencyDown` unless an envelope of this key term may still be put.
+
+        One wrapped before a rotation could come behind the pass that rewraps, and be lost with its term.
+        """
+        if term < self.require_keys().newest:
+            raise DependencyDown("a new key term came into use meanwhile; try again")
+
     def _under_term(self, keys: RecordKeys) -> RecordKeys:
         """The same keys; what the seal service has not told yet, the seal state says."""
         known = self._promoted

@@ -20,10 +20,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import structlog
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from strongbox.access.records import Forged, open_record, seal_record
 from strongbox.clock import Clock
@@ -38,6 +38,7 @@ from strongbox.store.election import Deposed, Term
 from strongbox.store.envelopes import from_record, to_record
 from strongbox.store.errors import EtcdError
 
+K = TypeVar("K")
 PAUSE = 1.0  # seconds between two looks at the term
 PAGE = 5000  # keys listed in one go
 CHUNK = 64  # records read in one go
@@ -68,14 +69,30 @@ class Kind(NamedTuple):
 
 
 class Inner(NamedTuple):
-    """An envelope inside an authenticated record's body: how it is taken out and put back."""
+    """The envelopes inside a message: how they are taken out and put back, in the same order."""
 
-    take: Callable[[bytes], envelope_pb2.Envelope | None]
-    put: Callable[[bytes, envelope_pb2.Envelope], bytes]
+    take: Callable[[bytes], Sequence[envelope_pb2.Envelope]]
+    put: Callable[[bytes, Sequence[envelope_pb2.Envelope]], bytes]
+
+
+def envelopes_in(kind: type[Message], *fields: str) -> Inner:
+    """Those in these fields of a message, where they are set."""
+
+    def take(body: bytes) -> list[envelope_pb2.Envelope]:
+        message = kind.FromString(body)
+        return [getattr(message, field) for field in fields if message.HasField(field)]
+
+    def put(body: bytes, envelopes: Sequence[envelope_pb2.Envelope]) -> bytes:
+        message = kind.FromString(body)
+        for field, envelope in zip(filter(message.HasField, fields), envelopes, strict=True):
+            getattr(message, field).CopyFrom(envelope)
+        return message.SerializeToString(deterministic=True)
+
+    return Inner(take, put)
 
 
 def authenticated(service: str, inner: Mapping[bytes, Inner] | None = None) -> list[Kind]:
-    """The kinds of all authenticated records of a service; `inner`: by prefix, the envelope inside."""
+    """The kinds of all authenticated records of a service; `inner`: by prefix, the envelopes inside."""
     within = inner or {}
     return [
         Kind(prefix, renew_records(within.get(prefix))) for prefix in keyspace.AUTHENTICATED.get(service, ())
@@ -83,20 +100,39 @@ def authenticated(service: str, inner: Mapping[bytes, Inner] | None = None) -> l
 
 
 def renew_records(inner: Inner | None = None) -> Renew:
-    """Authenticates records anew; the envelope inside, if any, is rewrapped too."""
+    """Authenticates records anew; the envelopes inside, if any, are rewrapped too."""
 
     async def renew(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
         record_keys = _required(keys)
         bodies = {row.key: body for row in rows if (body := _body(record_keys, row)) is not None}
         stale = {row.key for row in rows if row.key in bodies and _term(row) < record_keys.newest}
         if inner is not None:
-            found = {key: envelope for key, body in bodies.items() if (envelope := inner.take(body))}
-            for key, envelope in (await rewrapped(found, keys)).items():
-                bodies[key] = inner.put(bodies[key], envelope)
-                stale.add(key)
+            inside = await _rewrapped_inside(bodies, inner, keys)
+            bodies |= inside
+            stale |= inside.keys()
         return {key: seal_record(record_keys, key, bodies[key]) for key in stale}
 
     return renew
+
+
+def renew_inside(inner: Inner) -> Renew:
+    """Rewraps the envelopes inside values that are plain messages."""
+
+    async def renew(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
+        return await _rewrapped_inside({row.key: row.value for row in rows}, inner, keys)
+
+    return renew
+
+
+async def _rewrapped_inside(bodies: Mapping[bytes, bytes], inner: Inner, keys: Keys) -> dict[bytes, bytes]:
+    """The bodies in which an envelope was rewrapped."""
+    inside = {key: inner.take(body) for key, body in bodies.items()}
+    each = {(key, place): one for key, found in inside.items() for place, one in enumerate(found)}
+    renewed = await rewrapped(each, keys)
+    return {
+        key: inner.put(bodies[key], [renewed.get((key, n), one) for n, one in enumerate(inside[key])])
+        for key in {key for key, _ in renewed}
+    }
 
 
 async def renew_envelopes(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
@@ -106,8 +142,8 @@ async def renew_envelopes(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
 
 
 async def rewrapped(
-    envelopes: Mapping[bytes, envelope_pb2.Envelope], keys: Keys
-) -> dict[bytes, envelope_pb2.Envelope]:
+    envelopes: Mapping[K, envelope_pb2.Envelope], keys: Keys
+) -> dict[K, envelope_pb2.Envelope]:
     """Those of older terms that open, under the term in use. Raises Sealed, DependencyDown."""
     newest = _required(keys).newest
     old = {key: from_record(one) for key, one in envelopes.items() if one.term < newest}

@@ -72,7 +72,7 @@ AUDIT_TRIMMED = ROOT + b"audit/trimmed/"
 
 # Prefixes whose values are authenticated records, by owner: what a new record key has to re-MAC.
 AUTHENTICATED: dict[str, tuple[bytes, ...]] = {
-    "auth": (TOKENS, POLICIES, USERS, APPROLES, SECRET_IDS, KUBERNETES),
+    "auth": (TOKENS, POLICIES, USERS, APPROLES, SECRET_IDS, KUBERNETES_CONFIG, KUBERNETES_ROLES),
     "lease": (READ_LEASES, GRANTS, POSTGRES_CONNECTIONS, POSTGRES_ROLES),
 }
 
@@ -80,7 +80,7 @@ AUTHENTICATED: dict[str, tuple[bytes, ...]] = {
 # Prefixes whose values are bare envelopes, by the purpose their data keys are wrapped for.
 ENVELOPES: dict[str, tuple[bytes, ...]] = {
     "kv": (KV_OLD,),
-    "audit": (AUDIT_KEY,),
+    "audit": (AUDIT_KEY,),  # and `audit/keys/`, which begins with the same letters
 }
 
 # How far each service has brought what it keeps under the key term in use; read by seal.
@@ -88,6 +88,7 @@ REWRAPS: dict[str, bytes] = {
     "kv": ROOT + b"kv/rewrap",
     "auth": ROOT + b"auth/access/rewrap",
     "lease": ROOT + b"lease/rewrap",
+    "audit": ROOT + b"audit/rewrap",
 }
 
 
