@@ -153,8 +153,6 @@ def _why_bad_capabilities(capabilities: Sequence[str]) -> str:
         return "a rule names at least one capability"
     if not CAPABILITIES.issuperset(capabilities):
         return f"capabilities are {' '.join(sorted(CAPABILITIES))}"
-    if "deny" in capabilities and len(set(capabilities)) > 1:
-        return "deny refuses everything, so it stands alone"
     return ""
 
 
