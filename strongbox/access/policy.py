@@ -9,8 +9,7 @@ Rules:
 * Rules of equal pattern are joined, across policies. `deny` in the winning pattern refuses everything. A
   pattern that does not win has no say. Nothing matching means no.
 * Refused, with the rule's index and the reason, is what is no pattern, what would never match any path (of
-  `app/*` `secret/` was forgotten), and what is ambiguous: one pattern twice in a policy, `deny` beside
-  anything else.
+  `app/*` `secret/` was forgotten), and what is ambiguous: one pattern twice in a policy.
 * The built-in `root` allows everything; no rule can express it.
 
 Patterns of all policies of a token are compiled into one trie by segment. A decision walks it along the

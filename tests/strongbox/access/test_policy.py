@@ -161,9 +161,13 @@ def test_what_may_match_is_not_refused(pattern: str) -> None:
 
 
 def test_what_is_ambiguous_is_refused() -> None:
-    for rules in ([("secret/a", ["read"]), ("secret/a", ["write"])], [("secret/a", ["deny", "read"])]):
-        with pytest.raises(InvalidInput):
-            parse_rules(rules)
+    with pytest.raises(InvalidInput, match="rule 1: an earlier rule"):
+        parse_rules([("secret/a", ["read"]), ("secret/a", ["write"])])
+
+
+def test_deny_beside_other_capabilities_refuses_them_all() -> None:
+    policy = compiled(p={"secret/a": "deny read write"})
+    assert not any(policy.decide(capability, "secret/a").allowed for capability in CAPABILITIES)
 
 
 def test_256_segments_neither_recurse_nor_explode() -> None:

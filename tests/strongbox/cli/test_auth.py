@@ -140,7 +140,6 @@ def test_a_file_that_makes_no_sense_is_no_test(run: Run, tmp_path: Path, changes
         ('{"path": "secret/a*b", "capabilities": ["read"]}', "only at the end"),
         ('{"path": "secret/a", "capabilities": ["reed"]}', "capabilities are"),
         ('{"path": "secret/app/*", "capabilities": ["write"]}', "same path"),
-        ('{"path": "secret/a", "capabilities": ["deny", "read"]}', "stands alone"),
         ('{"path": "secret/a", "capability": ["read"]}', "nothing else"),
         ('{"path": "secret/a", "capabilities": [5]}', "words"),
     ],
