@@ -1,6 +1,6 @@
 """What the tidy duty decides: expired tokens and the children of revoked ones are cleared away. Pure.
 
-Entries are settled together, some 50 in a transaction, which compares the term's fence, the entries and the
+Entries are settled together, some 100 in a transaction, which compares the term's fence, the entries and the
 records they are about:
 
     expire    the token is expired → drop it with all that leads to it; renewed → drop the entry
@@ -31,7 +31,7 @@ from strongbox.store import keyspace
 from strongbox.store.view import View
 
 SLICE = 64  # entries of one shard at a time, children of one go
-TOGETHER = 50  # entries settled by one transaction: some 300 operations
+TOGETHER = 100  # entries settled by one transaction: some 600 operations
 SHARDS = tuple(f"{number:02x}" for number in range(256))
 INDEXES = (keyspace.TOKENS_DUE, keyspace.SECRET_IDS_DUE)
 
