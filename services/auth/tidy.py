@@ -23,7 +23,7 @@ from services.auth import due
 from services.auth.repository import Repository
 from services.auth.secret_ids import SecretIds
 from strongbox.clock import Clock
-from strongbox.errors import StrongBoxError
+from strongbox.errors import NoQuorum, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd, rows_of
 from strongbox.store.election import Term
@@ -59,7 +59,7 @@ class Tidy:
             except EtcdError as error:
                 _log.info("tidying waits for etcd", why=str(error))
                 found = 0
-            if not found:
+            if found < due.SLICE:  # also when what is left cannot be tidied
                 await asyncio.sleep(PAUSE)
 
     async def one_pass(self, term: due.Fence) -> int:
@@ -71,13 +71,28 @@ class Tidy:
                 keys = await self._read(some)
                 found += len(keys)
                 for chunk in _chunks(keys):
-                    await self._rested(self._settle(term, index, chunk))
+                    await self._rested(self._settle_all(term, index, chunk))
         return found
 
     async def _read(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
         look = txn.txn([], [txn.range_(start, end, due.SLICE, True) for start, end in ranges])
         seen = await self._etcd.transact(look, deadline=time.monotonic() + DEADLINE, idempotent=True)
         return [row.key for part in seen.responses for row in rows_of(part.response_range)]
+
+    async def _settle_all(self, term: due.Fence, index: bytes, keys: list[bytes]) -> None:
+        """Settle entries together; when that fails for a reason of one of them, each by itself."""
+        try:
+            await self._settle(term, index, keys)
+        except (Sealed, NoQuorum, UnknownOutcome):
+            raise
+        except StrongBoxError:
+            for key in keys:
+                try:
+                    await self._settle(term, index, [key])
+                except StrongBoxError as error:
+                    _log.error(
+                        "what is due cannot be tidied", key=key.decode("ascii", "replace"), why=error.reason
+                    )
 
     async def _settle(self, term: due.Fence, index: bytes, keys: list[bytes]) -> None:
         if index == keyspace.SECRET_IDS_DUE:

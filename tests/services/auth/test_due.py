@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from services.auth import due
 from services.auth.repository import MARKER_MS, MINUTE_MS, Repository
+from services.auth.secret_ids import SecretIds
+from services.auth.tidy import Tidy
 from strongbox.access import tokens
 from strongbox.access.lookup import Lookup
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
 from tests.support.access import FakeCluster
+from tests.support.pipeline import FakePipeline
 
 
 class Fence:
@@ -181,3 +184,16 @@ def test_a_deposed_holder_changes_nothing(cluster: Tidied) -> None:
     with pytest.raises(PermissionError):
         cluster.one_pass()
     assert records(cluster) == 1
+
+
+async def test_one_record_that_nobody_can_read_does_not_hold_up_the_others(cluster: Tidied) -> None:
+    poison, *_ = [cluster.make(f"token {number}") for number in range(10)]
+    forged = storage.AuthenticatedRecord(term=999, body=b"x", mac=b"y")  # a term whose key may yet arrive
+    cluster.store.seed(keyspace.token(poison), forged.SerializeToString())
+    cluster.store.now_ms += 3 * MINUTE_MS
+    pipeline, unused = cast("Any", FakePipeline(cluster.store)), cast("Any", None)
+    tidy = Tidy(pipeline, cluster.repository, SecretIds(cluster.repository.lookup), unused, unused)
+    entries = cluster.store.keys(keyspace.TOKENS_DUE)
+    await tidy._settle_all(cluster.fence, keyspace.TOKENS_DUE, entries)
+    assert records(cluster) == 1
+    assert [key.rsplit(b"/", 1)[1].decode() for key in cluster.store.keys(keyspace.TOKENS_DUE)] == [poison]
