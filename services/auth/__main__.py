@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.auth.peer_servicer import AuthPeerServicer
 from services.auth.repository import Repository
+from services.auth.secret_ids import SecretIds
 from services.auth.servicer import AuthServicer
 from services.auth.tidy import Tidy
 from services.auth.tokens import Tokens
@@ -27,7 +28,8 @@ async def assemble(runtime: Runtime) -> None:
     uses = AuthPeerServicer(runtime.pipeline, Tokens(guard, Repository(guard.lookup)))
     runtime.serve(add_AuthPeerServiceServicer_to_server, uses, "strongbox.auth.v1.AuthPeerService")
     runtime.uses.take = uses.take
-    tidy = Tidy(runtime.pipeline, Repository(guard.lookup), runtime.clock)
+    records, secret_ids = Repository(guard.lookup), SecretIds(guard.lookup)
+    tidy = Tidy(runtime.pipeline, records, secret_ids, runtime.etcd, runtime.clock)
     runtime.duty("tidy", tidy.work)
     inside = {keyspace.KUBERNETES_CONFIG: envelopes_in(KubernetesConfigRecord, "token_reviewer_jwt")}
     kinds = authenticated("auth", inside)

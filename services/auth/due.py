@@ -1,16 +1,20 @@
 """What the tidy duty decides: expired tokens and the children of revoked ones are cleared away. Pure.
 
-Each entry of the due index is settled in a transaction of its own, which compares the term's fence and the
-entry itself:
+Entries are settled together, some 100 in a transaction, which compares the term's fence, the entries and the
+records they are about:
 
-    expire    the token is expired → revoke it (its leases and children follow); renewed → drop the entry
+    expire    the token is expired → drop it with all that leads to it; renewed → drop the entry
     children  each child of the revoked token → revoke it; when none is left, leave the marker its time
     marker    the marker has been there long enough → delete it
+
+An expired token leaves no marker and its children are not looked for: no lease and no child outlives it,
+since neither is ever given, or renewed, beyond the expiry of the token.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from services.auth.repository import (
     DROP_MARKER,
@@ -20,11 +24,16 @@ from services.auth.repository import (
     Repository,
     digest_of_due,
     due_key,
+    due_until,
 )
+from services.auth.secret_ids import SecretIds
 from strongbox.store import keyspace
 from strongbox.store.view import View
 
-SLICE = 64  # entries of one pass, children of one go
+SLICE = 64  # entries of one shard at a time, children of one go
+TOGETHER = 100  # entries settled by one transaction: some 600 operations
+SHARDS = tuple(f"{number:02x}" for number in range(256))
+INDEXES = (keyspace.TOKENS_DUE, keyspace.SECRET_IDS_DUE)
 
 
 class Fence(Protocol):
@@ -34,10 +43,20 @@ class Fence(Protocol):
         """Make the decision depend on the term; raises when it is over."""
 
 
-def read_due(view: View, fence: Fence, now_ms: int) -> None:
-    """Fetch the keys that are due: all of the minutes that have passed, and those due at once."""
-    fence.require(view)
-    view.fetch(keyspace.TOKENS_DUE, due_key(now_ms, ""), limit=SLICE, keys_only=True)
+class Bereaved(NamedTuple):
+    """A token that is gone, whose children have to be found: the entry, and the accessor."""
+
+    key: bytes
+    accessor: str
+
+
+def due_ranges(index: bytes, now_ms: int) -> Iterator[tuple[bytes, bytes]]:
+    """`[start, end)` of what is due in each shard.
+
+    All of the minutes that have passed, and what is due at once.
+    """
+    for shard in SHARDS:
+        yield index + f"{shard}/".encode(), due_until(index, shard, now_ms)
 
 
 def read_children(view: View, fence: Fence, accessor: str) -> None:
@@ -47,22 +66,21 @@ def read_children(view: View, fence: Fence, accessor: str) -> None:
     view.fetch(start, keyspace.prefix_end(start), limit=SLICE)
 
 
-def settle(view: View, fence: Fence, repository: Repository, key: bytes) -> str | None:
-    """Do what an entry asks; returns the accessor of a revoked token whose children have to be found."""
+def settle(view: View, fence: Fence, repository: Repository, keys: Sequence[bytes]) -> list[Bereaved]:
+    """Do what entries of the tokens' index ask; returns whose children have to be found."""
     fence.require(view)
-    digest = digest_of_due(key)
-    asked = view.get(key).value
-    if asked == EXPIRE:
-        _expire(view, repository, digest, key)
-    elif asked == DROP_MARKER:
-        view.delete(keyspace.REVOKED + digest.encode())
-        view.delete(key)
-    elif asked == FIND_CHILDREN:
-        marker = view.get(keyspace.REVOKED + digest.encode()).value
-        if marker is not None:
-            return marker.decode()
-        view.delete(key)
-    return None
+    # In one round trip: the entries, and what most of them are about.
+    view.prefetch(*keys, *(keyspace.token(digest_of_due(key)) for key in keys))
+    found = (_settle(view, repository, key) for key in keys)
+    return [bereaved for bereaved in found if bereaved is not None]
+
+
+def settle_secret_ids(view: View, fence: Fence, secret_ids: SecretIds, keys: Sequence[bytes]) -> None:
+    """Clear away the secret ids that entries of their index name."""
+    fence.require(view)
+    view.prefetch(*(keyspace.SECRET_IDS + digest_of_due(key).encode() for key in keys))
+    for key in keys:
+        secret_ids.expire(view, key)
 
 
 def revoke_child(view: View, fence: Fence, repository: Repository, key: bytes) -> None:
@@ -82,10 +100,28 @@ def leave_marker(view: View, fence: Fence, key: bytes) -> None:
     view.put(due_key(view.now_ms + MARKER_MS, digest_of_due(key)), DROP_MARKER)
 
 
+def _settle(view: View, repository: Repository, key: bytes) -> Bereaved | None:
+    digest = digest_of_due(key)
+    asked = view.get(key).value
+    if asked == EXPIRE:
+        _expire(view, repository, digest, key)
+    elif asked == DROP_MARKER:
+        view.delete(keyspace.REVOKED + digest.encode())
+        view.delete(key)
+    elif asked == FIND_CHILDREN:
+        marker = view.get(keyspace.REVOKED + digest.encode()).value
+        if marker is not None:
+            return Bereaved(key, marker.decode())
+        view.delete(key)
+    else:  # gone, or nothing of ours
+        view.delete(key)
+    return None
+
+
 def _expire(view: View, repository: Repository, digest: str, key: bytes) -> None:
     record = repository.lookup.token(view, digest)
-    view.delete(key)
-    if record is not None and record.expires_ms and record.expires_ms <= view.now_ms:
-        repository.revoke(view, digest, record)
-    elif record is not None and record.expires_ms and due_key(record.expires_ms, digest) == key:
-        view.put(key, EXPIRE)  # our clock runs ahead of the minute: not yet
+    if record is None or not record.expires_ms or due_key(record.expires_ms, digest) != key:
+        view.delete(key)
+    elif record.expires_ms <= view.now_ms:
+        repository.drop_token(view, digest, record)
+    # Otherwise our clock runs ahead of the minute: not yet.

@@ -17,7 +17,7 @@ from services.auth.secret_ids import Made, Narrowed
 from services.auth.tokens import DEFAULT_TTL_S, MAX_TTL_S, Told, Wanted, require_sound, require_uses
 from strongbox import paths
 from strongbox.access.durations import parse_duration
-from strongbox.access.policy import Rule, parse_rules
+from strongbox.access.policy import Rule, parse_rules, require_may_match
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.errors import InvalidInput
 
@@ -66,7 +66,8 @@ def wanted_of(request: pb.CreateTokenRequest) -> Wanted:
 
 def rules_of(request: pb.WritePolicyRequest) -> tuple[Rule, ...]:
     """Raises `InvalidInput`, naming the rule's index and the reason."""
-    return parse_rules((rule.path, tuple(rule.capabilities)) for rule in request.rules)
+    rules = parse_rules((rule.path, tuple(rule.capabilities)) for rule in request.rules)
+    return require_may_match(rules)
 
 
 def created_to_proto(told: Told, token: str) -> Created:

@@ -3,9 +3,13 @@
     tokens/<digest>              AuthenticatedRecord of a TokenRecord
     accessors/<accessor>         the digest; a hint, believed only when the record found names the accessor
     children/<parent>/<accessor> the child's digest, so that revoking finds the children
-    due/<minute>/<digest>        what the tidy duty has to do, and when: `expire`, `children` or `marker`
+    due/<shard>/<minute>/<digest>  what the tidy duty has to do, and when: `expire`, `children` or `marker`
     revoked/<digest>             the accessor of a token that is gone: the lease service revokes what it held
     policies/<folded name>       AuthenticatedRecord of a PolicyRecord
+
+The index of what is due has 256 shards, by the first two digits of the digest: etcd walks all keys of a
+range that it is asked about, whatever the limit, so a million tokens that expire in one minute are never
+walked at once.
 
 A token that is revoked leaves its marker for `MARKER_MS`; its children are dead at once, because every use of
 them compares the parent's record, and are cleared away by the tidy duty.
@@ -36,7 +40,12 @@ _log = structlog.get_logger(__name__)
 
 def due_key(at_ms: int, digest: str) -> bytes:
     """The tidy duty's entry for a token, in the minute that `at_ms` (milliseconds since the epoch) is in."""
-    return keyspace.TOKENS_DUE + f"{at_ms // MINUTE_MS:010d}/{digest}".encode()
+    return due_until(keyspace.TOKENS_DUE, digest[:2], at_ms) + f"/{digest}".encode()
+
+
+def due_until(index: bytes, shard: str, now_ms: int) -> bytes:
+    """Where the minute of `now_ms` begins in a shard of an index: all that is due sorts before."""
+    return index + f"{shard}/{now_ms // MINUTE_MS:010d}".encode()
 
 
 def digest_of_due(key: bytes) -> str:
@@ -90,14 +99,18 @@ class Repository:
 
     def revoke(self, view: View, digest: str, record: storage.TokenRecord) -> None:
         """Take the token away; its marker tells the lease service, an entry due at once the tidy duty."""
+        self.drop_token(view, digest, record)
+        view.put(keyspace.REVOKED + digest.encode(), record.accessor.encode())
+        view.put(due_key(0, digest), FIND_CHILDREN)
+
+    def drop_token(self, view: View, digest: str, record: storage.TokenRecord) -> None:
+        """Delete a token's record and all that leads to it."""
         view.delete(keyspace.token(digest))
         view.delete(keyspace.accessor(record.accessor))
         if record.parent:
             view.delete(keyspace.child(record.parent, record.accessor))
         if record.expires_ms:
             view.delete(due_key(record.expires_ms, digest))
-        view.put(keyspace.REVOKED + digest.encode(), record.accessor.encode())
-        view.put(due_key(0, digest), FIND_CHILDREN)
 
     def put_policy(self, view: View, name: str, rules: Sequence[Rule]) -> None:
         """Write a policy. Raises `TooLarge` above 64 KiB."""

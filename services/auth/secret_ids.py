@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from services.auth.networks import is_from, require_inside
-from services.auth.repository import MINUTE_MS
+from services.auth.repository import digest_of_due, due_until
 from strongbox.access import tokens as access
 from strongbox.access.lookup import Lookup
 from strongbox.access.records import seal_record
@@ -69,8 +69,7 @@ def digest(secret_id: str) -> str:
 
 def due_key(expires_ms: int, secret_digest: str) -> bytes:
     """The tidy duty's entry for a secret id: in one of 256 shards, by the minute."""
-    minute = expires_ms // MINUTE_MS
-    return keyspace.SECRET_IDS_DUE + f"{secret_digest[:2]}/{minute:010d}/{secret_digest}".encode()
+    return due_until(keyspace.SECRET_IDS_DUE, secret_digest[:2], expires_ms) + f"/{secret_digest}".encode()
 
 
 class SecretIds:
@@ -127,7 +126,7 @@ class SecretIds:
 
     def expire(self, view: View, key: bytes) -> None:
         """Do what an entry of the index of what is due asks, now that it is."""
-        name_digest = key.rsplit(b"/", 1)[1].decode("ascii", "replace")
+        name_digest = digest_of_due(key)
         record = self._find(view, name_digest)
         if record is not None and record.expires_ms <= view.now_ms:
             self._drop(view, name_digest, record)

@@ -1,69 +1,126 @@
-"""The tidy duty: passes over what is due, a slice at a time, while this replica holds the office.
+"""The tidy duty: passes over what is due, some of each shard at a time, while this replica holds the office.
 
-Nothing depends on it being prompt: an expired token and the child of a revoked one are refused by the guard
-at once. What each entry asks for is decided in `due`.
+* Nothing depends on it being prompt: an expired token and the child of a revoked one are refused by the
+  guard at once. What entries ask for is decided in `due`.
+* What is due is looked for by plain reads, 64 shards in each: etcd carries them out beside its writes, and
+  holds its index for one shard at a time. They prove nothing; whatever they find is compared when it is
+  settled.
+* Between two transactions it rests as long as the last one took, so however much is due, most of etcd's
+  time and of this replica's pipeline is left to requests.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
 
 import structlog
 
 from services.auth import due
 from services.auth.repository import Repository
+from services.auth.secret_ids import SecretIds
 from strongbox.clock import Clock
-from strongbox.errors import StrongBoxError
+from strongbox.errors import NoQuorum, Sealed, StrongBoxError, UnknownOutcome
+from strongbox.store import keyspace, txn
+from strongbox.store.client import Etcd, rows_of
 from strongbox.store.election import Term
+from strongbox.store.errors import EtcdError
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
-PAUSE = 2.0  # seconds between passes that found less than a slice
+PAUSE = 2.0  # seconds between passes
 DEADLINE = 5.0  # seconds for one transaction
+MOST_REST = 0.1  # seconds between two transactions
+TOGETHER = 64  # shards read at once
 
 
 class Tidy:
     """The duty, over the pipeline."""
 
-    def __init__(self, pipeline: Pipeline, repository: Repository, clock: Clock) -> None:
-        self._pipeline, self._repository, self._clock = pipeline, repository, clock
+    def __init__(
+        self, pipeline: Pipeline, repository: Repository, secret_ids: SecretIds, etcd: Etcd, clock: Clock
+    ) -> None:
+        self._pipeline, self._repository, self._secret_ids = pipeline, repository, secret_ids
+        self._etcd, self._clock = etcd, clock
 
     async def work(self, term: Term) -> None:
         """Tidy until cancelled, when the term is over; work that is late is stopped by the fence."""
         while True:
             try:
-                settled = await self.one_pass(term)
+                found = await self.one_pass(term)
             except StrongBoxError as error:  # sealed, or no quorum: what is due stays due
                 _log.info("tidying waits", reason=error.reason)
-                settled = 0
-            if settled < due.SLICE:
+                found = 0
+            except EtcdError as error:
+                _log.info("tidying waits for etcd", why=str(error))
+                found = 0
+            if found < due.SLICE:  # also when what is left cannot be tidied
                 await asyncio.sleep(PAUSE)
 
     async def one_pass(self, term: due.Fence) -> int:
-        """Settle one slice; returns how many entries were due."""
-        now_ms = self._clock.now_ms()
-        rows = (await self._submit(lambda view: due.read_due(view, term, now_ms))).rows
-        for row in rows:
-            await self._settle(term, row.key)
-        return len(rows)
+        """Settle some of each shard; returns how many entries were due."""
+        found = 0
+        for index in due.INDEXES:
+            ranges = due.due_ranges(index, self._clock.now_ms())
+            while some := list(islice(ranges, TOGETHER)):
+                keys = await self._read(some)
+                found += len(keys)
+                for chunk in _chunks(keys):
+                    await self._rested(self._settle_all(term, index, chunk))
+        return found
 
-    async def _settle(self, term: due.Fence, key: bytes) -> None:
-        parent = (await self._submit(lambda view: due.settle(view, term, self._repository, key))).value
-        if parent is None:
+    async def _read(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+        look = txn.txn([], [txn.range_(start, end, due.SLICE, True) for start, end in ranges])
+        seen = await self._etcd.transact(look, deadline=time.monotonic() + DEADLINE, idempotent=True)
+        return [row.key for part in seen.responses for row in rows_of(part.response_range)]
+
+    async def _settle_all(self, term: due.Fence, index: bytes, keys: list[bytes]) -> None:
+        """Settle entries together; when that fails for a reason of one of them, each by itself."""
+        try:
+            await self._settle(term, index, keys)
+        except (Sealed, NoQuorum, UnknownOutcome):
+            raise
+        except StrongBoxError:
+            for key in keys:
+                try:
+                    await self._settle(term, index, [key])
+                except StrongBoxError as error:
+                    _log.error(
+                        "what is due cannot be tidied", key=key.decode("ascii", "replace"), why=error.reason
+                    )
+
+    async def _settle(self, term: due.Fence, index: bytes, keys: list[bytes]) -> None:
+        if index == keyspace.SECRET_IDS_DUE:
+            await self._submit(lambda view: due.settle_secret_ids(view, term, self._secret_ids, keys))
             return
-        children = (await self._submit(lambda view: due.read_children(view, term, parent))).rows
+        done = await self._submit(lambda view: due.settle(view, term, self._repository, keys))
+        for bereaved in done.value:
+            await self._find_children(term, bereaved)
+
+    async def _find_children(self, term: due.Fence, parent: due.Bereaved) -> None:
+        children = (await self._submit(lambda view: due.read_children(view, term, parent.accessor))).rows
         for row in children:
             await self._revoke_child(term, row.key)
         if len(children) < due.SLICE:
-            await self._submit(lambda view: due.leave_marker(view, term, key))
+            await self._submit(lambda view: due.leave_marker(view, term, parent.key))
 
     async def _revoke_child(self, term: due.Fence, key: bytes) -> None:
         await self._submit(lambda view: due.revoke_child(view, term, self._repository, key))
 
+    async def _rested(self, work: Coroutine[Any, Any, None]) -> None:
+        started = time.monotonic()
+        await work
+        await asyncio.sleep(min(MOST_REST, time.monotonic() - started))
+
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
         return await self._pipeline.submit(Work(decide, None, time.monotonic() + DEADLINE))
+
+
+def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:
+    for start in range(0, len(keys), due.TOGETHER):
+        yield keys[start : start + due.TOGETHER]

@@ -78,8 +78,7 @@ class Users:
         known = failures.failures_of(view, failures.failure_key(KIND, name))
         return Found(record, known, view.get(self.records.key(name)).mod_revision)
 
-    def delete(self, view: View, caller: Caller, name: str) -> None:
+    def delete(self, view: View, name: str) -> None:
         """Remove a user, there or not. Raises `NotFound` when he is there in other letters."""
-        del caller
         self.records.delete(view, name)
         failures.clear(view, failures.failure_key(KIND, name))

@@ -8,10 +8,14 @@ Rules:
   then fewer `+`; then longer; then lexically larger (Vault's order).
 * Rules of equal pattern are joined, across policies. `deny` in the winning pattern refuses everything. A
   pattern that does not win has no say. Nothing matching means no.
+* Refused, with the rule's index and the reason, is what is no pattern, what would never match any path (of
+  `app/*` `secret/` was forgotten), and what is ambiguous: one pattern twice in a policy.
 * The built-in `root` allows everything; no rule can express it.
 
-Patterns of all policies of a token are compiled into one trie by segment, so that a decision visits only
-patterns that match so far.
+Patterns of all policies of a token are compiled into one trie by segment. A decision walks it along the
+path: what it costs follows the path's length and the patterns that match so far, not the number of rules.
+What a segment may begin with (`app*`) is found by the lengths that occur, each one lookup, however many
+such patterns there are.
 """
 
 from __future__ import annotations
@@ -24,6 +28,9 @@ from strongbox import paths
 from strongbox.errors import InvalidInput, InvalidPath
 
 CAPABILITIES = frozenset({"read", "write", "delete", "list", "metadata", "sudo", "deny"})
+WHOLE = "audit"  # the one policy path of a single segment
+FAMILIES = frozenset({"secret", "dynamic-postgres", "sys", "auth", "leases", WHOLE})
+LISTED = frozenset({"secret", "leases", "dynamic-postgres"})  # with a slash behind, the root of a listing
 MAX_PATTERN_BYTES = paths.MAX_PATH_BYTES
 _NEVER = 1 << 30  # the place of the first wildcard of a pattern that has none
 
@@ -74,13 +81,15 @@ def _first_plus(pattern: str) -> int:
 
 def parse_rules(raw: Iterable[tuple[str, Sequence[str]]]) -> tuple[Rule, ...]:
     """Check (pattern, capabilities) pairs. Raises `InvalidInput`, naming the rule's index and the reason."""
-    rules = []
+    rules: dict[str, Rule] = {}
     for index, (pattern, capabilities) in enumerate(raw):
         reason = why_bad_pattern(pattern) or _why_bad_capabilities(capabilities)
+        if not reason and pattern in rules:
+            reason = "an earlier rule has the same path; write one rule with what both should grant"
         if reason:
             raise InvalidInput(f"rule {index}: {reason}", index=str(index))
-        rules.append(Rule(pattern, tuple(sorted(set(capabilities)))))
-    return tuple(rules)
+        rules[pattern] = Rule(pattern, tuple(sorted(set(capabilities))))
+    return tuple(rules.values())
 
 
 def why_bad_pattern(pattern: str) -> str:
@@ -94,6 +103,36 @@ def why_bad_pattern(pattern: str) -> str:
     if any("+" in segment and segment != "+" for segment in segments) or pattern.endswith("+*"):
         return "a '+' stands only as a whole segment"
     return _why_not_canonical(pattern, body.removesuffix("/"))
+
+
+def why_never(pattern: str) -> str:
+    """Why a sound pattern would never match any policy path of StrongBox; empty when it may."""
+    first, slash, rest = pattern.partition("/")
+    if first in ("+", "*"):
+        return ""
+    families = [name for name in FAMILIES if _fits(first, name)]
+    if not families:
+        return f"no path begins so; paths begin with {', '.join(sorted(FAMILIES))}"
+    if families == [WHOLE] and slash:
+        return f"'{WHOLE}' is a path by itself: nothing is below it"
+    if not slash and not first.endswith("*") and first != WHOLE:
+        return f"'{first}' by itself is no path: what is meant stands behind '{first}/'"
+    if not rest and slash and first not in LISTED:
+        return f"'{first}/' by itself is no path"
+    return ""
+
+
+def require_may_match(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """The rules. Raises `InvalidInput`, naming the index of one that would never match anything."""
+    for index, rule in enumerate(rules):
+        reason = why_never(rule.path)
+        if reason:
+            raise InvalidInput(f"rule {index}: {reason}", index=str(index))
+    return tuple(rules)
+
+
+def _fits(segment: str, name: str) -> bool:
+    return name.startswith(segment[:-1]) if segment.endswith("*") else segment == name
 
 
 def _why_not_canonical(pattern: str, body: str) -> str:
@@ -141,6 +180,7 @@ class _Node:
     plus: _Node | None = None
     ends: _Joined | None = None
     globs: dict[str, _Joined] = field(default_factory=dict)  # what the last segment begins with → rules
+    lengths: list[int] = field(default_factory=list)  # of those beginnings, each once
 
 
 class Policies:
@@ -183,7 +223,12 @@ class Policies:
         for segment in way:
             node = _step(node, segment)
         if last.endswith("*"):
-            return node.globs.setdefault(last[:-1], _Joined(pattern, precedence(pattern)))
+            start = last[:-1]
+            if start not in node.globs:
+                node.globs[start] = _Joined(pattern, precedence(pattern))
+                if len(start) not in node.lengths:
+                    node.lengths.append(len(start))
+            return node.globs[start]
         node = _step(node, last)
         if node.ends is None:
             node.ends = _Joined(pattern, precedence(pattern))
@@ -208,7 +253,9 @@ def _matching(top: _Node, segments: list[str]) -> Iterator[_Joined]:
                 yield node.ends
             continue
         segment = segments[depth]
-        yield from (joined for start, joined in node.globs.items() if segment.startswith(start))
+        for length in node.lengths:
+            if length <= len(segment) and segment[:length] in node.globs:
+                yield node.globs[segment[:length]]
         if segment in node.literals:
             waiting.append((node.literals[segment], depth + 1))
         if node.plus is not None and segment:

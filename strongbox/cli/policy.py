@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from strongbox.cli.intake import read_json
-from strongbox.cli.output import Format, Output, show, show_names, to_dict
-from strongbox.cli.session import FAILED, complain, connected
+from strongbox.cli.output import Format, Output, show, show_names, show_rows, to_dict
+from strongbox.cli.session import FAILED, connected
 
 app = typer.Typer(name="policy", help="Write, read, list and delete policies.", no_args_is_help=True)
 
@@ -23,19 +22,30 @@ def write(
     output: Output = Format.TABLE,
 ) -> None:
     """Make or replace a policy from JSON: {"rules": [{"path": "secret/app/*", "capabilities": ["read"]}]}."""
-    rules = _rules(read_json(file, "the policy"), name)
+    from strongbox.cli.policy_file import read_policy
+
+    rules = read_policy(file, name).rules
     with connected() as box:
         show(to_dict(box.policies.write(name, rules)), output)
 
 
-def _rules(document: Any, name: str) -> list[Any]:
-    """The rules, when the document has them, perhaps this name, and nothing else: misspelt is refused."""
-    if not isinstance(document, dict) or not isinstance(document.get("rules"), list):
-        complain('the policy is not {"rules": […]}')
-    if document.keys() - {"rules", "name"} or document.get("name", name) != name:
-        complain('the policy has fields other than "rules", or another name')
-    rules: list[Any] = document["rules"]
-    return rules
+@app.command("test")
+def try_cases(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Policies, tokens and cases; see docs.")],
+    output: Output = Format.TABLE,
+) -> None:
+    """Test policies kept in files against a table of token, path, capability and what is expected.
+
+    No server is asked. Exit 1 when a case does not hold, 2 when the file makes no sense.
+    """
+    from strongbox.cli.policy_test import run
+
+    results = run(file)
+    rows = [{**one._asdict(), "": "" if one.holds else "FAILED"} for one in results]
+    show_rows(rows, ("token", "path", "capability", "expected", "decided", "rule", ""), output)
+    failed = sum(not one.holds for one in results)
+    typer.echo(f"{len(results) - failed} passed, {failed} failed", err=True)
+    raise typer.Exit(FAILED if failed else 0)
 
 
 @app.command("read")

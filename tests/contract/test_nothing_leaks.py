@@ -40,7 +40,23 @@ def sent(root: RestClient, native: GrpcClient) -> dict[str, str | bytes]:
         native.call("ReadSecret", path=path)
         root.read(path)
     others["token"] = str(root.call("POST", "/v1/tokens", {"policies": ["default"]})["token"])
-    return {**ways, **others}
+    return {**ways, **others, **_logins(root)}
+
+
+def _logins(root: RestClient) -> dict[str, str | bytes]:
+    """A right and a wrong password, a secret id, and the tokens that logins gave."""
+    right, wrong = _canary("password"), _canary("wrong password")
+    root.call("PUT", "/v1/users/leaky", {"password": right, "policies": ["default"]})
+    made = root.call("POST", "/v1/auth/login/leaky", {"password": right})
+    outcome(root.call, "POST", "/v1/auth/login/leaky", {"password": wrong})
+    root.raw("POST", "/v1/auth/login/leaky", f'{{"password": "{wrong}" oops'.encode())
+    role = root.call("PUT", "/v1/approles/leaky", {"policies": ["default"]})["role_id"]
+    secret = str(root.call("POST", "/v1/approles/leaky/secret-id", {})["secret_id"])
+    entered = root.call("POST", "/v1/auth/approle/login", {"role_id": role, "secret_id": secret})
+    return {
+        "password": right, "wrong password": wrong, "secret id": secret,
+        "login token": str(made["token"]), "approle token": str(entered["token"]),
+    }  # fmt: skip
 
 
 def test_no_value_token_or_share_is_on_any_disk_in_etcd_in_a_log_or_in_proc(

@@ -43,6 +43,7 @@ from strongbox.trail.merkle import Frontier, leaf_hash, prove_consistency, prove
 
 TOKEN = "sbt_good"
 SHARES = ("c2hhcmUtMQ", "c2hhcmUtMg", "c2hhcmUtMw")
+PASSWORD = "correct horse battery staple"
 REQUEST_ID = "7d9f0c1e-0000-4000-8000-000000000001"
 CREATED = Timestamp(seconds=1_700_000_000)
 KEY_FILE = "1:" + "ab" * 32 + "\n"
@@ -348,6 +349,95 @@ class FakeAuth(auth_grpc.AuthServiceServicer):
         self.world.admit("ListPolicies", request, context)
         names, token = page_of(sorted(self.world.policies), request.page_token, self.world.page)
         return auth_pb.ListPoliciesResponse(names=names, next_page_token=token)
+
+    def ExplainAccess(self, request: Any, context: Any) -> auth_pb.ExplainAccessResponse:
+        self.world.admit("ExplainAccess", request, context)
+        allowed = request.capability == "read"
+        return auth_pb.ExplainAccessResponse(
+            allowed=allowed, policy="app", rule="secret/app/*", reason="so it is",
+            missing="" if allowed else request.capability,
+        )  # fmt: skip
+
+    def WriteUser(self, request: Any, context: Any) -> auth_pb.WriteUserResponse:
+        self.world.admit("WriteUser", request, context)
+        return auth_pb.WriteUserResponse(name=request.name, revision="3")
+
+    def ReadUser(self, request: Any, context: Any) -> auth_pb.ReadUserResponse:
+        self.world.admit("ReadUser", request, context)
+        return auth_pb.ReadUserResponse(name=request.name, policies=["app"])
+
+    def DeleteUser(self, request: Any, context: Any) -> auth_pb.DeleteUserResponse:
+        self.world.admit("DeleteUser", request, context)
+        return auth_pb.DeleteUserResponse(name=request.name)
+
+    def ListUsers(self, request: Any, context: Any) -> auth_pb.ListUsersResponse:
+        self.world.admit("ListUsers", request, context)
+        names, token = page_of(["a", "b", "c"], request.page_token, self.world.page)
+        return auth_pb.ListUsersResponse(names=names, next_page_token=token)
+
+    def LoginUser(self, request: Any, context: Any) -> auth_pb.LoginUserResponse:
+        self.world.admit("LoginUser", request, context, open_to_all=True)
+        if request.password != PASSWORD:
+            refuse(context, Unauthenticated("the login was refused"))
+        return auth_pb.LoginUserResponse(token="sb.login", accessor="acc")
+
+    def WriteAppRole(self, request: Any, context: Any) -> auth_pb.WriteAppRoleResponse:
+        self.world.admit("WriteAppRole", request, context)
+        return auth_pb.WriteAppRoleResponse(name=request.name, role_id="role-id")
+
+    def ReadAppRole(self, request: Any, context: Any) -> auth_pb.ReadAppRoleResponse:
+        self.world.admit("ReadAppRole", request, context)
+        return auth_pb.ReadAppRoleResponse(name=request.name, role_id="role-id")
+
+    def DeleteAppRole(self, request: Any, context: Any) -> auth_pb.DeleteAppRoleResponse:
+        self.world.admit("DeleteAppRole", request, context)
+        return auth_pb.DeleteAppRoleResponse(name=request.name)
+
+    def ListAppRoles(self, request: Any, context: Any) -> auth_pb.ListAppRolesResponse:
+        self.world.admit("ListAppRoles", request, context)
+        names, token = page_of(["a", "b", "c"], request.page_token, self.world.page)
+        return auth_pb.ListAppRolesResponse(names=names, next_page_token=token)
+
+    def CreateSecretId(self, request: Any, context: Any) -> auth_pb.CreateSecretIdResponse:
+        self.world.admit("CreateSecretId", request, context)
+        return auth_pb.CreateSecretIdResponse(secret_id="sbs.x", accessor="acc")
+
+    def RevokeSecretId(self, request: Any, context: Any) -> auth_pb.RevokeSecretIdResponse:
+        self.world.admit("RevokeSecretId", request, context)
+        return auth_pb.RevokeSecretIdResponse(accessor=request.accessor)
+
+    def LoginAppRole(self, request: Any, context: Any) -> auth_pb.LoginAppRoleResponse:
+        self.world.admit("LoginAppRole", request, context, open_to_all=True)
+        return auth_pb.LoginAppRoleResponse(token="sb.login", accessor="acc")
+
+    def WriteKubernetesConfig(self, request: Any, context: Any) -> auth_pb.WriteKubernetesConfigResponse:
+        self.world.admit("WriteKubernetesConfig", request, context)
+        return auth_pb.WriteKubernetesConfigResponse(host=request.host)
+
+    def ReadKubernetesConfig(self, request: Any, context: Any) -> auth_pb.ReadKubernetesConfigResponse:
+        self.world.admit("ReadKubernetesConfig", request, context)
+        return auth_pb.ReadKubernetesConfigResponse(host="https://a")
+
+    def WriteKubernetesRole(self, request: Any, context: Any) -> auth_pb.WriteKubernetesRoleResponse:
+        self.world.admit("WriteKubernetesRole", request, context)
+        return auth_pb.WriteKubernetesRoleResponse(name=request.name)
+
+    def ReadKubernetesRole(self, request: Any, context: Any) -> auth_pb.ReadKubernetesRoleResponse:
+        self.world.admit("ReadKubernetesRole", request, context)
+        return auth_pb.ReadKubernetesRoleResponse(name=request.name)
+
+    def DeleteKubernetesRole(self, request: Any, context: Any) -> auth_pb.DeleteKubernetesRoleResponse:
+        self.world.admit("DeleteKubernetesRole", request, context)
+        return auth_pb.DeleteKubernetesRoleResponse(name=request.name)
+
+    def ListKubernetesRoles(self, request: Any, context: Any) -> auth_pb.ListKubernetesRolesResponse:
+        self.world.admit("ListKubernetesRoles", request, context)
+        names, token = page_of(["a", "b", "c"], request.page_token, self.world.page)
+        return auth_pb.ListKubernetesRolesResponse(names=names, next_page_token=token)
+
+    def LoginKubernetes(self, request: Any, context: Any) -> auth_pb.LoginKubernetesResponse:
+        self.world.admit("LoginKubernetes", request, context, open_to_all=True)
+        return auth_pb.LoginKubernetesResponse(token="sb.login", accessor="acc")
 
 
 class FakeLease(lease_grpc.LeaseServiceServicer):

@@ -11,12 +11,11 @@ from services.auth.logins import UserLogins
 from services.auth.passwords import Passwords
 from services.auth.users import Users, Wanted
 from strongbox import paths
-from strongbox.access.guard import Caller, Guard
+from strongbox.access.guard import Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.rpc.inbound import inbound_of
 from strongbox.store import keyspace
 from strongbox.store.pipeline import Pipeline
-from strongbox.store.view import View
 
 
 class UserCalls(Acting):
@@ -58,11 +57,10 @@ class UserCalls(Acting):
     async def DeleteUser(self, request: pb.DeleteUserRequest, context: Any) -> pb.DeleteUserResponse:
         """Remove a user."""
         name = paths.require_name(request.name, "user")
-
-        def decide(view: View, caller: Caller) -> None:
-            self._users.delete(view, caller, name)
-
-        await self.act(context, "DeleteUser", "delete", users.path_of(name), decide)
+        await self.act(
+            context, "DeleteUser", "delete", users.path_of(name),
+            lambda view, _: self._users.delete(view, name),
+        )  # fmt: skip
         return pb.DeleteUserResponse(name=name)
 
     async def ListUsers(self, request: pb.ListUsersRequest, context: Any) -> pb.ListUsersResponse:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +17,7 @@ from strongbox.access.policy import (
     Rule,
     parse_rules,
     precedence,
+    require_may_match,
 )
 from strongbox.errors import InvalidInput
 
@@ -135,6 +139,37 @@ def test_unknown_or_missing_capabilities_are_refused(capabilities: list[str]) ->
         parse_rules([("secret/a", capabilities)])
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    ["app/*", "secrets/app", "secret", "Secret/app", "/secret", "sec/*", "sys", "auth", "sys/", "auth/",
+     "audit/x", "audit/*", "x*", "dynamic-postgre/ro", "lease/secret/a"],
+)  # fmt: skip
+def test_what_would_never_match_is_refused_with_index_and_reason(pattern: str) -> None:
+    rules = (Rule("secret/fine", ("read",)), Rule(pattern, ("read",)))
+    with pytest.raises(InvalidInput, match=r"rule 1: .+") as refused:
+        require_may_match(rules)
+    assert refused.value.metadata == {"index": "1"}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["*", "+/app", "+", "secret/*", "secret/", "secret/+", "s*", "se*", "secret*", "sys/policies/", "audit",
+     "audit*", "leases/secret/a", "leases/", "auth/tokens", "auth/users/*", "dynamic-postgres/+", "a*"],
+)  # fmt: skip
+def test_what_may_match_is_not_refused(pattern: str) -> None:
+    assert require_may_match((Rule(pattern, ("read",)),))
+
+
+def test_what_is_ambiguous_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="rule 1: an earlier rule"):
+        parse_rules([("secret/a", ["read"]), ("secret/a", ["write"])])
+
+
+def test_deny_beside_other_capabilities_refuses_them_all() -> None:
+    policy = compiled(p={"secret/a": "deny read write"})
+    assert not any(policy.decide(capability, "secret/a").allowed for capability in CAPABILITIES)
+
+
 def test_256_segments_neither_recurse_nor_explode() -> None:
     path = "/".join("a" * 256)
     many = {"/".join(["+"] * n + ["a"] * (256 - n)): "read" for n in range(256)}
@@ -155,7 +190,12 @@ _pattern = st.builds(
     st.sampled_from(["", "*", "/", "/*"]),
 ).filter(lambda pattern: not pattern.endswith("+*"))
 _rules = st.dictionaries(
-    _pattern, st.lists(st.sampled_from(sorted(CAPABILITIES)), min_size=1, max_size=3, unique=True), max_size=6
+    _pattern,
+    st.one_of(
+        st.just(["deny"]),
+        st.lists(st.sampled_from(sorted(CAPABILITIES - {"deny"})), min_size=1, max_size=3, unique=True),
+    ),
+    max_size=6,
 )
 
 
@@ -197,6 +237,70 @@ def test_the_trie_decides_as_the_naive_reference_does(
 ) -> None:
     rules = {name: parse_rules(listed.items()) for name, listed in policies.items()}
     assert Policies(rules).decide(capability, path).allowed is naive_decide(policies, capability, path)
+
+
+ALPHABET = ("a", "b", "ab", "abc", "a+", "é")
+
+
+def random_case(chance: random.Random) -> tuple[dict[str, dict[str, list[str]]], str, str]:
+    """Policies, a capability and a path; small words, so that patterns meet paths often."""
+
+    def pattern() -> str:
+        segments = [chance.choice((*ALPHABET[:4], "+")) for _ in range(chance.randint(1, 5))]
+        text = "/".join(segments) + chance.choice(("", "", "*", "/", "/*"))
+        return text if not text.endswith("+*") else text[:-1]
+
+    def rules() -> dict[str, list[str]]:
+        some = [pattern() for _ in range(chance.randint(0, 8))]
+        words = sorted(CAPABILITIES - {"deny"})
+        return {p: ["deny"] if chance.random() < 0.2 else chance.sample(words, 2) for p in some}
+
+    policies = {name: rules() for name in "pqr"[: chance.randint(1, 3)]}
+    path = "/".join(chance.choice(ALPHABET) for _ in range(chance.randint(1, 5))) + chance.choice(("", "/"))
+    return policies, chance.choice(sorted(CAPABILITIES)), path
+
+
+def compare_with_the_reference(cases: int, seed: int) -> tuple[int, int]:
+    """How many were allowed and how many met a `deny`; raises AssertionError at the first difference."""
+    chance, allowed, denied = random.Random(seed), 0, 0
+    for number in range(cases):
+        policies, capability, path = random_case(chance)
+        rules = {name: parse_rules(listed.items()) for name, listed in policies.items()}
+        compiled_ = Policies(rules)
+        told = compiled_.decide(capability, path).allowed
+        assert told is naive_decide(policies, capability, path), (seed, number, policies, capability, path)
+        allowed, denied = allowed + told, denied + compiled_.denies(path)
+    return allowed, denied
+
+
+def test_ten_thousand_random_policies_decide_as_the_reference_does() -> None:
+    allowed, denied = compare_with_the_reference(10_000, seed=1)
+    assert min(allowed, denied) > 400  # a run that matched nothing would prove nothing
+
+
+@pytest.mark.heavy
+def test_a_hundred_thousand_random_policies_decide_as_the_reference_does() -> None:
+    allowed, denied = compare_with_the_reference(100_000, seed=random.SystemRandom().randrange(2**32))
+    assert min(allowed, denied) > 4000
+
+
+def microseconds_of_a_decision(rules: int) -> float:
+    """The best of several rounds, with so many rules of every kind beside those that match."""
+    some = {f"secret/app{n}/{kind}": "read" for n in range(rules // 4) for kind in ("x", "+/y", "pre*", "*")}
+    some |= {f"secret/pre{n}*": "read" for n in range(rules // 4)}
+    policy = compiled(p={**some, "secret/+/db": "read", "secret/app1/*": "write", "secret/app1/db": "list"})
+    best = 1e9
+    for _ in range(7):
+        started = time.perf_counter()
+        for _ in range(200):
+            policy.decide("list", "secret/app1/db")
+        best = min(best, (time.perf_counter() - started) / 200 * 1e6)
+    return best
+
+
+def test_what_a_decision_costs_does_not_follow_the_number_of_rules() -> None:
+    few, many = microseconds_of_a_decision(16), microseconds_of_a_decision(16_000)
+    assert many < 3 * few + 5, f"{few:.1f} µs among 16 rules, {many:.1f} µs among 16,000"
 
 
 @given(_pattern, _pattern)
