@@ -19,7 +19,7 @@ from services.audit import proving, query
 from services.audit.answers import to_entries, to_entry, to_proof
 from services.audit.chain import ROTATE
 from services.audit.key_file import format_keys
-from services.audit.keys import AuditKeys
+from services.audit.keys import AuditKeys, OpenKeys
 from services.audit.proving import Unproved
 from services.audit.publishing import Forked, Publisher
 from services.audit.replica import Replica
@@ -168,18 +168,14 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
     async def ExportKey(self, request: pb.ExportKeyRequest, context: Context) -> pb.ExportKeyResponse:
         """The chain's keys, for `strongbox-verify --key-file`; the audit record of it is committed first."""
         await self._authorize(inbound_of(context), "ExportKey", "sudo")
-        try:
-            keys = await self._keys.open()  # a term that was announced a moment ago is among them
-        except EtcdError:
-            raise NoQuorum from None
-        return pb.ExportKeyResponse(key=format_keys(keys.chain))
+        return pb.ExportKeyResponse(key=format_keys((await self._fresh_keys()).chain))
 
     async def RotateAuditKey(
         self, request: pb.RotateAuditKeyRequest, context: Context
     ) -> pb.RotateAuditKeyResponse:
         """Put a new HMAC key in the transaction of the record that announces it."""
         inbound = inbound_of(context)
-        term = max(self._keys.require().chain) + 1
+        term = max((await self._fresh_keys()).chain) + 1
         made = await self._new_key(term)
 
         def decide(view: View) -> None:
@@ -224,6 +220,13 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
             await self._replica.reached(revision, inbound.deadline - _MARGIN)
         except TimeoutError:
             raise DependencyDown("the audit log has not caught up in time") from None
+
+    async def _fresh_keys(self) -> OpenKeys:
+        """All of them: a term that was announced a moment ago is among them."""
+        try:
+            return await self._keys.open()
+        except EtcdError:
+            raise NoQuorum from None
 
     # proving --------------------------------------------------------------------------------------
 
