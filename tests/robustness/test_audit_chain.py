@@ -1,8 +1,8 @@
 """Audit replicas and producers are killed every few seconds under load: the chain loses and repeats nothing.
 
 What is asked at the end: every acknowledged request has its entry; every record of every producer is there
-once; a request with two entries was tried twice (its first answer died with a process); the three logs are one,
-it verifies by both proofs, and no replica missed a batch.
+once; a request with two entries was tried twice (its first answer died with a process); the logs are one, it
+verifies by both proofs, and no replica missed a batch.
 """
 
 from __future__ import annotations
