@@ -1,8 +1,8 @@
 """What the audit chain does: entries appended and verified a second, and how soon a request is in the chain.
 
 The first figures are one process's work on one core (chaining, hashing, fsync of the log; HMAC, links and
-Merkle root of the offline verifier), on a log in a temporary folder. The delay is of a real cluster: from the answer
-of a write to the moment when every replica has its entry on disk, asked of the files themselves.
+Merkle root of the offline verifier), on a log in a temporary folder. The delay is of a real cluster: from the
+answer of a write to the moment when every replica has its entry on disk, asked of the files themselves.
 """
 
 from __future__ import annotations

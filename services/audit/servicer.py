@@ -110,13 +110,15 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
     async def _follow(
         self, inbound: Inbound, wanted: query.Filter, index: int
     ) -> AsyncIterator[pb.FollowEntriesResponse]:
-        log = self._replica.log
+        log, let_in = self._replica.log, time.monotonic()
         while True:
             size = self._replica.position.size
             until = time.monotonic() + _AGAIN
             page = await asyncio.to_thread(query.ascending, log, wanted, index, size, MAX_LIMIT, until)
             index = max(index, size) if page.next_index is None else page.next_index
-            await self._let_in_again(inbound)
+            if page.lines or time.monotonic() - let_in > _QUIET:
+                await self._let_in_again(inbound)
+                let_in = time.monotonic()
             for line in page.lines:
                 yield pb.FollowEntriesResponse(entry=to_entry(line))
             if index >= self._replica.position.size:
