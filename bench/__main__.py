@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
-from bench import report
+from bench import audit, report
 from bench.openbao import OpenBao
 from bench.rounds import Figure, Idle, Plan, measure, measure_idle
 from bench.strongbox import StrongBox
@@ -31,15 +31,27 @@ def main() -> int:
     idles: list[Idle] = []
     versions: set[str] = set()
     plan = Plan(options.rounds, options.seconds, options.spread)
-    tell = report.heading(sys.stderr if options.output == "json" else sys.stdout)
+    out = sys.stderr if options.output == "json" else sys.stdout
+    chain: list[audit.Figure] = []
+    tell = report.heading(out)
     for nodes in options.nodes:
         with contextlib.ExitStack() as running:
             systems = [_started(running, make, nodes) for make in options.systems]
             versions |= {system.version for system in systems}
+            chain += [
+                figure for system in systems if isinstance(system, StrongBox)
+                for figure in audit.measure(system.cluster, options.entries, audit.heading(out))
+            ]  # fmt: skip
+            if options.audit_only:
+                continue
             idles += [measure_idle(system, nodes, options.seconds) for system in systems]
             figures += measure(systems, nodes, plan, tell)
     if options.output == "json":
-        print(json.dumps(_as_json(figures, idles, versions), indent=2))
+        print(
+            json.dumps(
+                _as_json(figures, idles, versions) | {"audit": [asdict(one) for one in chain]}, indent=2
+            )
+        )
     else:
         print(report.closing(figures, idles, versions))
     return 1 if any(figure.failures for figure in figures) else 0
@@ -59,10 +71,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--system", choices=sorted(_SYSTEMS), help="one system alone")
     parser.add_argument("--spread", action="store_true", help="connections over all nodes, not one alone")
     parser.add_argument("--quick", action="store_true", help="one round of two seconds: does it work?")
+    parser.add_argument("--entries", type=int, default=100_000, help="length of the measured audit log")
+    parser.add_argument("--audit-only", action="store_true", help="the figures of the audit chain alone")
     parser.add_argument("-o", "--output", choices=("table", "json"), default="table")
     options = parser.parse_args()
     if options.quick:
-        options.seconds, options.rounds = 2.0, 1
+        options.seconds, options.rounds, options.entries = 2.0, 1, 10_000
     options.nodes = [int(number) for number in options.only.split(",")]
     options.systems = [_SYSTEMS[options.system]] if options.system else list(_SYSTEMS.values())
     return options

@@ -37,6 +37,11 @@ class StrongBox:
         return [Address.parse(url) for url in self._cluster.gateways]
 
     @property
+    def cluster(self) -> Cluster:
+        """The cluster itself, for what only StrongBox has."""
+        return self._cluster
+
+    @property
     def pids(self) -> list[int]:
         """etcd's, the services' and the gateways'."""
         return self._cluster.pids

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError
 
 from services.audit.chain import FIRST_TERM
 from services.audit.keys import OpenKeys
@@ -45,11 +46,13 @@ async def open_keys(etcd: Etcd, keys: KeyClient) -> OpenKeys:
     chain = {FIRST_TERM: await _open(keys, _envelope(first.value), CHAIN_PATH, FIRST_TERM)}
     created = {FIRST_TERM: 0}
     for row in later:
-        term = int(row.key.removeprefix(keyspace.AUDIT_KEYS) or b"0")
         try:
+            term = int(row.key.removeprefix(keyspace.AUDIT_KEYS))
             chain[term] = await _open(keys, _envelope(row.value), CHAIN_PATH, term)
-        except IntegrityError:
-            _log.error("an audit key does not open and is passed over", term=term)
+        except (IntegrityError, DecodeError, ValueError):
+            _log.error(
+                "an audit key does not open and is passed over", key=row.key.decode("ascii", "replace")
+            )
             continue
         created[term] = row.create_revision
     return OpenKeys(

@@ -58,7 +58,7 @@ class Replica:
     ) -> None:
         self.log = log
         self.position = BEGINNING
-        self.trouble = ""
+        self.trouble = log.damage.reason if log.damage else ""
         self._doubt = ""
         self.gaps = 0
         self._etcd = etcd
@@ -147,6 +147,7 @@ class Replica:
     async def _begin(self, keys: AuditKeys) -> None:
         """Find the position to go on from, mending the log if need be."""
         start = await find_start(self._etcd, self.log, await keys.open(), self._report_key, self._mending)
+        self._cursors.begin(())  # what is replayed counts from its own first batch
         await self._move(start)
 
     def _mending(self, what: str) -> None:

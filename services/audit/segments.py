@@ -222,11 +222,19 @@ class Segments:
     # checking -------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise Broken unless every file is still the one we wrote, as we left it."""
-        with self._lock:
-            self._check()
-            for segment in range(self._known.segment):
-                self._require_untouched(segment)
+        """Raise Broken unless every file is still the one we wrote, as we left it.
+
+        While the log waits to be mended, or is, there is nothing to be found.
+        """
+        if self.damage or not self.being_mended.acquire(blocking=False):
+            return
+        try:
+            with self._lock:
+                self._check()
+                for segment in range(self._known.segment):
+                    self._require_untouched(segment)
+        finally:
+            self.being_mended.release()
 
     def _check(self) -> None:
         if self.damage:

@@ -19,7 +19,7 @@ from services.audit import proving, query
 from services.audit.answers import to_entries, to_entry, to_proof
 from services.audit.chain import ROTATE
 from services.audit.key_file import format_keys
-from services.audit.keys import AuditKeys
+from services.audit.keys import AuditKeys, OpenKeys
 from services.audit.proving import Unproved
 from services.audit.publishing import Forked, Publisher
 from services.audit.replica import Replica
@@ -111,13 +111,15 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
     async def _follow(
         self, inbound: Inbound, wanted: query.Filter, index: int
     ) -> AsyncIterator[pb.FollowEntriesResponse]:
-        log = self._replica.log
+        log, let_in = self._replica.log, time.monotonic()
         while True:
             size = self._replica.position.size
             until = time.monotonic() + _AGAIN
             page = await asyncio.to_thread(query.ascending, log, wanted, index, size, MAX_LIMIT, until)
             index = max(index, size) if page.next_index is None else page.next_index
-            await self._let_in_again(inbound)
+            if page.lines or time.monotonic() - let_in > _QUIET:
+                await self._let_in_again(inbound)
+                let_in = time.monotonic()
             for line in page.lines:
                 yield pb.FollowEntriesResponse(entry=to_entry(line))
             if index >= self._replica.position.size:
@@ -169,18 +171,14 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
     async def ExportKey(self, request: pb.ExportKeyRequest, context: Context) -> pb.ExportKeyResponse:
         """The chain's keys, for `strongbox-verify --key-file`; the audit record of it is committed first."""
         await self._authorize(inbound_of(context), "ExportKey", "sudo")
-        try:
-            keys = await self._keys.open()  # a term that was announced a moment ago is among them
-        except EtcdError:
-            raise NoQuorum from None
-        return pb.ExportKeyResponse(key=format_keys(keys.chain))
+        return pb.ExportKeyResponse(key=format_keys((await self._fresh_keys()).chain))
 
     async def RotateAuditKey(
         self, request: pb.RotateAuditKeyRequest, context: Context
     ) -> pb.RotateAuditKeyResponse:
         """Put a new HMAC key in the transaction of the record that announces it."""
         inbound = inbound_of(context)
-        term = max(self._keys.require().chain) + 1
+        term = max((await self._fresh_keys()).chain) + 1
         made = await self._new_key(term)
 
         def decide(view: View) -> None:
@@ -226,6 +224,13 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
             await self._replica.reached(revision, inbound.deadline - _MARGIN)
         except TimeoutError:
             raise DependencyDown("the audit log has not caught up in time") from None
+
+    async def _fresh_keys(self) -> OpenKeys:
+        """All of them: a term that was announced a moment ago is among them."""
+        try:
+            return await self._keys.open()
+        except EtcdError:
+            raise NoQuorum from None
 
     # proving --------------------------------------------------------------------------------------
 

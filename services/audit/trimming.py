@@ -169,8 +169,8 @@ class Trimming:
         await asyncio.to_thread(self._require_agreement, reports)
         mark = seen.mark_position
         target = target_of(reports, self._own_report, mark)
-        if target.size > self._replica.log.size:
-            return
+        if target.size > self._replica.position.size or not self._replica.healthy:
+            return  # what this replica has not looked at since its start, it does not vouch for
         if target.size > mark.size:
             compares = [txn.mod_is(keyspace.AUDIT_MARK, seen.mark.mod_revision if seen.mark else 0)]
             deletions = deletions_up_to(seen.records, target.revision)

@@ -41,7 +41,7 @@ class WrongInput(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     if bool(arguments.public_key) != bool(arguments.checkpoint):
         parser.error("--public-key and --checkpoint go together")
     told = _Teller(as_json=arguments.output == "json")

@@ -63,6 +63,8 @@ def tampered_entries_are_named(world: World) -> str:
             first = middle + 1 if what == "duplicated" else middle
             _caught(case, first, edit(case.lines), what)
             status, said = case.verify(edit(case.lines), [])  # without any key the links tell
+            # Only the key tells that it is nobody's; without one, the next entry does not follow it.
+            first += what == "inserted"
             assert (status, f"first bad index {first}:" in said) == (1, True), f"{what}: {said}"
         return f"a log of {case.size} entries, {len(edits) + 14} ways"
 

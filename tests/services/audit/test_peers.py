@@ -70,6 +70,26 @@ async def test_a_new_replica_copies_trimmed_history_and_goes_on(etcd: Etcd, tmp_
     assert text_of(tmp_path / "2").count(b"\n") == 601
 
 
+async def test_a_damaged_log_is_mended_from_a_peer(etcd: Etcd, tmp_path: Path) -> None:
+    revision = await trimmed_history(etcd, tmp_path / "1")
+    async with serving(Segments(tmp_path / "1")) as history:
+        async with following(etcd, tmp_path / "2", "node-2", history) as other:
+            await caught_up(revision, other)
+        whole = text_of(tmp_path / "2")
+        (file,) = (tmp_path / "2").glob("*.jsonl")
+        file.write_bytes(whole.replace(b'"request_id":"kv-40-0-1"', b'"request_id":"kv-40-0-9"'))
+        async with following(etcd, tmp_path / "2", "node-2", history) as other:
+            assert "not the one that was written" in other.trouble
+            await caught_up(revision, other)
+            assert other.healthy
+        assert text_of(tmp_path / "2") == whole
+        file.unlink()
+        async with following(etcd, tmp_path / "2", "node-2", history) as other:
+            await caught_up(revision, other)
+    assert text_of(tmp_path / "2") == whole
+    assert len(list((tmp_path / "2").glob("*.damaged-*"))) == 1
+
+
 async def test_a_peer_with_forged_history_is_passed_over(etcd: Etcd, tmp_path: Path) -> None:
     revision = await trimmed_history(etcd, tmp_path / "1")
     forged = Segments(tmp_path / "forged")

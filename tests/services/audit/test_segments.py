@@ -73,6 +73,20 @@ def test_a_removed_segment_in_the_middle_is_damage(tmp_path: Path) -> None:
             opened.append(ENTRIES[:1])
 
 
+def test_looking_at_a_log_that_waits_to_be_mended_finds_nothing_new(tmp_path: Path) -> None:
+    log = Segments(tmp_path)
+    log.append(ENTRIES[:3])
+    file = tmp_path / "audit-000000.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"alice", b"mally", 1))
+    with pytest.raises(Broken):
+        log.check()
+    opened = Segments(tmp_path)
+    assert opened.damage is not None
+    opened.check()
+    with pytest.raises(Broken):
+        opened.append(ENTRIES[3:4])
+
+
 def test_nothing_is_appended_to_a_file_somebody_else_changed(tmp_path: Path) -> None:
     log = Segments(tmp_path)
     log.append(ENTRIES[:3])

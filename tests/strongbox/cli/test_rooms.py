@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from strongbox.crypto.signing import SigningKey
 from tests.strongbox.cli.conftest import Run
 from tests.support.fake_strongbox import KEY_FILE, World
 
@@ -96,3 +97,30 @@ def test_verify_is_strongbox_verify(run: Run, tmp_path: Path) -> None:
     tampered = run("audit", "verify", str(log))
     assert (tampered.exit_code, "first bad index 0" in tampered.stdout) == (1, True)
     assert run("audit", "verify", str(tmp_path / "nothing")).exit_code == 2
+
+
+def test_the_log_is_followed_a_line_each(run: Run) -> None:
+    told = run("audit", "tail", "--from", "0", "-o", "json")
+    assert [json.loads(line)["index"] for line in told.stdout.splitlines()] == [0, 1, 2, 3, 4]
+    assert told.exit_code == 1  # the fake ends it as a revoked token would
+
+
+def test_a_checkpoint_is_kept_with_its_key_and_held_against_the_next(
+    run: Run, world: World, tmp_path: Path
+) -> None:
+    key, note = tmp_path / "key.pem", tmp_path / "note"
+    world.log.grow(4)
+    first = run("audit", "checkpoint", "--public-key", str(key))
+    assert (first.exit_code, "now kept there" in first.stderr) == (0, True)
+    assert key.read_text() == run("audit", "public-key").stdout
+    note.write_text(first.stdout)
+    world.log.grow(9)
+    again = run("audit", "checkpoint", "--public-key", str(key), "--since", str(note), "-o", "json")
+    assert (again.exit_code, json.loads(again.stdout)["size"]) == (0, 9)
+    assert run("audit", "prove", "3", "--public-key", str(key)).exit_code == 0
+    world.log.key = SigningKey(b"x" * 32)
+    other = run("audit", "checkpoint", "--public-key", str(key))
+    assert (other.exit_code, "not signed with this key" in other.stderr) == (1, True)
+    assert run("audit", "checkpoint", "--since", str(note)).exit_code == 2
+    assert run("audit", "list", "--limit", "0").exit_code == 2
+    assert run("audit", "rotate-key", "-o", "json").exit_code == 0

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from strongbox.client import Secret, StrongBox
+from strongbox.client.audit import LogForged
+from strongbox.crypto.signing import SigningKey
 from strongbox.errors import (
     InvalidInput,
     InvalidPath,
@@ -16,7 +18,7 @@ from strongbox.errors import (
     VersionMismatch,
     WrongShare,
 )
-from tests.support.fake_strongbox import KEY_FILE, SHARES, TOKEN, World
+from tests.support.fake_strongbox import KEY_FILE, SHARES, TOKEN, FakeLog, World
 
 DATA = {"user": "a", "port": 5432, "ratio": 0.5, "on": True, "none": None, "list": [1, "x", {"deep": []}]}
 
@@ -235,3 +237,44 @@ def test_a_watch_that_is_refused_at_once_says_why(world: World, box: StrongBox) 
         next(box.kv.watch("a"))
     with pytest.raises(InvalidPath):
         next(box.kv.watch("a//b"))
+
+
+def test_the_log_is_followed_over_broken_connections_without_a_gap(box: StrongBox) -> None:
+    followed = box.audit.follow(0)
+    assert [next(followed).index for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(Unauthenticated):
+        next(followed)
+
+
+def test_checkpoints_are_verified_with_the_key_that_was_kept(world: World, box: StrongBox) -> None:
+    world.log.grow(5)
+    key = box.audit.public_key()
+    old = box.audit.checkpoint(key)
+    world.log.grow(12)
+    new = box.audit.checkpoint(key, since=old.note)
+    assert (old.size, new.size) == (5, 12)
+    assert [box.audit.prove(index, key).size for index in range(12)] == [12] * 12
+    assert box.audit.rotate_key() == 2
+    with pytest.raises(InvalidInput):
+        box.audit.checkpoint("not a key")
+
+
+def test_a_log_that_was_written_anew_or_signed_by_another_is_not_believed(
+    world: World, box: StrongBox
+) -> None:
+    world.log.grow(5)
+    key, old = box.audit.public_key(), box.audit.checkpoint().note
+    world.log = FakeLog()
+    world.log.frontier.add(b"x" * 32)
+    world.log.row.append(b"x" * 32)
+    world.log.grow(12)
+    with pytest.raises(LogForged, match="anew"):
+        box.audit.checkpoint(key, since=old)
+    world.log = FakeLog(3)
+    with pytest.raises(LogForged, match="shorter"):
+        box.audit.checkpoint(key, since=old)
+    world.log.key = SigningKey(b"x" * 32)
+    with pytest.raises(LogForged, match="key"):
+        box.audit.checkpoint(key)
+    with pytest.raises(LogForged, match="key"):
+        box.audit.prove(0, key)
