@@ -6,8 +6,9 @@ import pytest
 
 from tests.services.lease.support import Lease
 from tests.support.etcd import etcd_member
+from tests.support.postgres import postgres
 
-__all__ = ["etcd_member"]
+__all__ = ["etcd_member", "postgres"]
 
 
 @pytest.fixture

@@ -1,0 +1,189 @@
+"""A replica is killed at every step of issuing, renewing, revoking, expiring, changing the root password."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.lease import grants
+from strongbox.errors import StrongBoxError
+from tests.services.lease.workshop import (
+    Workshop,
+    found_cluster,
+    ours,
+    require_invariant,
+    workshop,
+)
+from tests.support.etcd import EtcdCluster
+from tests.support.postgres import PASSWORD, PostgresServer
+
+ROOT = Path(__file__).resolve().parents[3]
+MAKER = "crash-maker-password"
+HOUR_S = 3700.0
+
+
+class Crasher:
+    """The process that forks and whose children die."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.services.lease.crashing"],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __call__(self, **asked: Any) -> bool:
+        """Do a piece of work; whether it was killed on the way."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        assert answer["died"] or answer["status"] == 0, f"the work itself failed: {answer}"
+        return bool(answer["died"])
+
+    def close(self) -> None:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def crasher() -> Iterator[Crasher]:
+    made = Crasher()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+async def shop(postgres: PostgresServer) -> AsyncIterator[Workshop]:
+    """A cluster of one etcd member and the session's PostgreSQL."""
+    if not postgres.ask("SELECT 1 FROM pg_roles WHERE rolname = 'crash_template'"):
+        postgres.ask("CREATE ROLE crash_template NOLOGIN")
+    with EtcdCluster(1) as etcd:
+        root = await found_cluster(etcd.endpoints)
+        async with workshop(etcd.endpoints, root) as made:
+            await made.call(
+                "WritePostgresConnection", name="c", dsn=postgres.dsn, username="postgres", password=PASSWORD
+            )
+            await made.call("WritePostgresRole", name="c", connection="c", template_role="crash_template")
+            yield made
+    for name in postgres.roles():  # of a test that failed
+        postgres.ask(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+async def recover(shop: Workshop, ahead_s: float) -> None:
+    """As the next holder of the reaper's duty does, until nothing waits for another attempt."""
+    shop.clock.ahead_s = ahead_s
+    for _ in range(20):
+        await shop.reaper.one_pass(shop.fence)
+        known = (await shop.grants()).values()
+        if all(one.state == grants.ACTIVE or not grants.is_live(one) for one in known):
+            break
+        await asyncio.sleep(0.4)
+    shop.clock.ahead_s = 0.0
+
+
+@pytest.mark.parametrize(
+    "work", ["issue", "renew", "revoke", pytest.param("expire", marks=pytest.mark.heavy)]
+)
+async def test_whatever_step_it_dies_at_nothing_is_left_over(
+    shop: Workshop, crasher: Crasher, postgres: PostgresServer, work: str
+) -> None:
+    step, died = 0, True
+    while died:
+        before = set(await shop.grants())
+        asked = {"work": work, "step": step, "endpoints": shop.endpoints, "root": shop.root, "name": "c"}
+        died = await asyncio.to_thread(crasher, **asked)
+        known = await shop.grants()
+        require_invariant(known, postgres.roles())
+        await shop.require_counted()
+        # Within its time (an intent has 15 s, a revocation a pause) it is what it was to be, or nothing.
+        await recover(shop, HOUR_S if work == "expire" else 20.0)
+        known, roles = await shop.grants(), postgres.roles()
+        require_invariant(known, roles)
+        await shop.require_counted()
+        living = set(ours(roles).values())
+        for name in set(known) - before:
+            state = known[name].state
+            assert state in (grants.ACTIVE, grants.REVOKED, grants.ABANDONED), f"step {step}: {state}"
+            assert (name in living) == (state == grants.ACTIVE), f"step {step}: {state}"
+        if work in ("revoke", "expire") and step > 1:
+            assert not living, f"step {step}: it was to end"
+        await recover(shop, HOUR_S)  # and when its time is over there is no role of ours at all
+        assert not ours(postgres.roles())
+        step += 1
+    assert step > 8, "hardly anything was done"
+
+
+async def test_whatever_step_a_change_of_the_root_password_dies_at_we_can_still_log_in(
+    shop: Workshop, crasher: Crasher, postgres: PostgresServer
+) -> None:
+    postgres.ask("DROP ROLE IF EXISTS crash_maker")
+    postgres.ask("CREATE ROLE crash_maker LOGIN CREATEROLE PASSWORD %s", MAKER)
+    postgres.ask("GRANT crash_template TO crash_maker WITH ADMIN OPTION")
+    login = {"dsn": postgres.dsn, "username": "crash_maker", "password": MAKER}
+    await shop.call("WritePostgresConnection", name="m", **login)
+    await shop.call("WritePostgresRole", name="m", connection="m", template_role="crash_template")
+    step, died = 0, True
+    while died:
+        asked = {"work": "rotate", "step": step, "endpoints": shop.endpoints, "root": shop.root, "name": "m"}
+        died = await asyncio.to_thread(crasher, **asked)
+        shop.databases.close()  # no session from before helps
+        lease = (await shop.call("IssueCredential", role="m")).lease.id
+        assert (await shop.call("RevokeLease", id=lease)).state == "REVOKED"
+        shop.clock.ahead_s = 40.0  # whoever asks again finishes it
+        await shop.call("RotatePostgresRoot", name="m")
+        shop.clock.ahead_s = 0.0
+        shop.databases.close()
+        lease = (await shop.call("IssueCredential", role="m")).lease.id
+        assert (await shop.call("RevokeLease", id=lease)).state == "REVOKED"
+        step += 1
+    assert step > 8, "hardly anything was done"
+    assert not postgres.logs_in("crash_maker", MAKER)
+
+
+async def test_an_issuer_that_wakes_late_leaves_no_role(shop: Workshop, postgres: PostgresServer) -> None:
+    """It was given up for dead; then it makes its role, and gets no answer for it."""
+    make = shop.servicer._issuer._make
+
+    async def late(*args: Any) -> None:
+        await recover(shop, 20.0)  # 20 s pass in which it does nothing
+        await make(*args)
+
+    shop.servicer._issuer._make = late  # type: ignore[method-assign]
+    with pytest.raises(StrongBoxError):
+        await shop.call("IssueCredential", role="c")
+    assert len(ours(postgres.roles())) == 1  # made after it was looked for
+    await recover(shop, 100.0)
+    assert not ours(postgres.roles())
+    await recover(shop, 2 * HOUR_S)
+    assert await shop.grants() == {}
+    await shop.require_counted()
+
+
+async def test_orphans_are_dropped_strangers_are_left_and_leases_without_a_role_are_closed(
+    shop: Workshop, postgres: PostgresServer
+) -> None:
+    kept = await shop.call("IssueCredential", role="c")
+    vanished = await shop.call("IssueCredential", role="c")
+    orphan = grants.username_of("p" + "7" * 40)
+    postgres.ask(f"CREATE ROLE {orphan}; COMMENT ON ROLE {orphan} IS 'strongbox:workshop:p{'7' * 40}'")
+    postgres.ask("CREATE ROLE sb_0123456789abcdef; CREATE ROLE sb_fedcba9876543210")
+    postgres.ask(f"COMMENT ON ROLE sb_fedcba9876543210 IS 'strongbox:another:p{'8' * 40}'")
+    postgres.ask(f"DROP ROLE {vanished.username}")
+    await shop.reconciler.one_pass(shop.fence)
+    roles = postgres.roles()
+    assert orphan not in roles
+    assert {kept.username, "sb_0123456789abcdef", "sb_fedcba9876543210"} <= roles.keys()
+    assert (await shop.call("GetLease", id=kept.lease.id)).state == "ACTIVE"
+    assert (await shop.call("GetLease", id=vanished.lease.id)).state == "REVOKED"
+    await shop.require_counted()
+    postgres.ask("DROP ROLE sb_0123456789abcdef; DROP ROLE sb_fedcba9876543210")
+    await shop.call("RevokeLease", id=kept.lease.id)
