@@ -19,7 +19,7 @@ async def assemble(runtime: Runtime) -> None:
     tidy = Tidy(runtime.pipeline, Repository(guard.lookup), runtime.clock)
     runtime.duty("tidy", tidy.work)
     kinds = authenticated("auth")
-    runtime.duty("rewrap", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "auth", kinds).work)
+    runtime.duty("rewrap-auth", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "auth", kinds).work)
 
 
 if __name__ == "__main__":

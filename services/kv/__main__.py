@@ -17,7 +17,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.serve(add_KVServiceServicer_to_server, servicer, "strongbox.kv.v1.KVService")
     members = [member.address for member in runtime.etcd.ring.members]
     runtime.duty("purge", Purge(runtime.pipeline, runtime.etcd, members, runtime.clock).work)
-    runtime.duty("rewrap", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "kv", KINDS).work)
+    runtime.duty("rewrap-kv", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "kv", KINDS).work)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.duty("reaper", Reaper(runtime.pipeline, guard.lookup, runtime.clock).work)
     runtime.duty("follower", Follower(runtime.pipeline, guard.lookup, runtime.etcd).work)
     kinds = authenticated("lease")
-    runtime.duty("rewrap", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "lease", kinds).work)
+    runtime.duty("rewrap-lease", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "lease", kinds).work)
 
 
 if __name__ == "__main__":
