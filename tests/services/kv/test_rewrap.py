@@ -36,7 +36,7 @@ class World:
         self.cluster = FakeCluster()
         self.replica = Replica(member.endpoints, self.cluster)
         self.etcd = self.replica.etcd
-        self.keys: FakeKeyClient = self.replica.servicer._keys  # type: ignore[assignment]
+        self.keys: FakeKeyClient = self.replica.servicer._data_keys._keys  # type: ignore[assignment]
 
     async def put(self, key: bytes, value: bytes) -> int:
         reply = await self.etcd.transact(txn.txn([], [txn.put(key, value)]), idempotent=True)
