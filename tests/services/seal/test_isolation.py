@@ -80,6 +80,7 @@ async def test_a_replica_that_is_cut_off_stops_within_two_seconds_and_wipes_itse
         await proxy.cut(refuse=True)
 
 
+@pytest.mark.heavy
 async def test_what_was_asked_of_a_stopped_replica_is_refused_when_it_wakes_after_a_seal() -> None:
     with SealNodes() as nodes:
         made = await asyncio.to_thread(nodes.unsealed)

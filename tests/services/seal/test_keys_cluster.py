@@ -105,9 +105,7 @@ def test_a_rotation_brings_everything_along_while_requests_go_on_and_holders_die
         assert load.failures == []
         for node in {leaders["rewrap-kv"], leaders["terms"]}:
             own.up(node=node, unseal=False)
-        eventually(60, _require_terms, root, [2])
-        assert terms_in(rows(own)) == {2}
-        assert storage.Keyring.FromString(rows(own)[keyspace.SEAL_KEYRING]).terms[0].term == 2
+        eventually(10, _require_terms_stored, own, {2})
         for number in range(SECRETS):
             for version in (1, 2):
                 assert root.read(f"rotated/{number}", version=version)["value"] == f"{number} {version}"
@@ -121,6 +119,10 @@ def test_a_rotation_brings_everything_along_while_requests_go_on_and_holders_die
 def _require_rewrapped(root: Any) -> None:
     status = root.call("GET", "/v1/sys/key-status")
     assert 2 * SECRETS <= status["rewrap"]["done"] == status["rewrap"]["total"], status
+
+
+def _require_terms_stored(own: Cluster, terms: set[int]) -> None:
+    assert terms_in(rows(own)) == terms
 
 
 def _require_terms(root: Any, terms: list[int]) -> None:
@@ -299,6 +301,23 @@ def test_what_who_writes_to_etcd_can_do_is_what_the_threat_model_says(own: Clust
         put(own, {key: None})
 
 
+@pytest.mark.heavy
+def test_an_old_term_is_retired_when_nothing_is_under_it(own: Cluster) -> None:
+    with own.rest(own.root_token, 0, Patience()) as root:
+        root.write("retired/a", "x")
+        term = root.call("POST", "/v1/sys/rotate")["term"]
+        eventually(90, _require_terms, root, [term])
+        assert terms_in(rows(own)) == {term}
+        assert root.read("retired/a")["value"] == "x"
+        assert root.call("POST", "/v1/sys/seal", {})["sealed"] is True
+    for number, share in enumerate(own.shares[:2]):
+        with own.rest(node=number) as rest:
+            eventually(10, rest.call, "POST", "/v1/sys/unseal", {"share": share})
+    with own.rest(own.root_token, 0) as root:
+        assert eventually(30, root.read, "retired/a")["value"] == "x"
+
+
+@pytest.mark.heavy
 def test_no_key_is_in_memory_where_and_when_it_must_not_be(own: Cluster) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root may read another process's memory")

@@ -87,6 +87,7 @@ def test_the_root_key_is_refused_in_every_wrong_circumstance_and_each_is_alerted
         assert ask(nodes, giver, "node-2", "node-2") == "SEALED"
 
 
+@pytest.mark.heavy
 def test_a_replica_nobody_unsealed_gets_nothing_by_its_own_word() -> None:
     """A certificate of a new ordinal, issued while the cluster is unsealed: people give it shares."""
     with SealNodes() as nodes:
@@ -111,6 +112,7 @@ def test_a_replica_nobody_unsealed_gets_nothing_by_its_own_word() -> None:
         assert len(nodes.lines("the root key was given to a peer")) == 1
 
 
+@pytest.mark.heavy
 def test_switched_off_nothing_is_given_and_who_asks_is_alerted() -> None:
     with SealNodes() as nodes:
         nodes.unsealed()
