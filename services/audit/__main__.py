@@ -44,7 +44,7 @@ async def assemble(runtime: Runtime) -> None:
     )
     duty = Trimming(etcd, replica, runtime.clock, settings.node_id, publisher)
     runtime.duty("audit", duty.work)
-    runtime.duty("rewrap", Rewrap(etcd, runtime.keys, runtime.clock, "audit", REWRAPPED).work)
+    runtime.duty("rewrap-audit", Rewrap(etcd, runtime.keys, runtime.clock, "audit", REWRAPPED).work)
     runtime.spawn(Following(runtime.keys, replica, keys).run())
     runtime.spawn(Reporting(runtime, replica, duty, copies).run())
 

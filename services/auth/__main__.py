@@ -33,7 +33,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.duty("tidy", tidy.work)
     inside = {keyspace.KUBERNETES_CONFIG: envelopes_in(KubernetesConfigRecord, "token_reviewer_jwt")}
     kinds = authenticated("auth", inside)
-    runtime.duty("rewrap", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "auth", kinds).work)
+    runtime.duty("rewrap-auth", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "auth", kinds).work)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.serve(add_KVServiceServicer_to_server, servicer, "strongbox.kv.v1.KVService")
     runtime.spawn(room.keep())
     runtime.duty("purge", Purge(runtime.pipeline, runtime.etcd, members, runtime.clock).work)
-    runtime.duty("rewrap", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "kv", KINDS).work)
+    runtime.duty("rewrap-kv", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "kv", KINDS).work)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.duty("reconciler", reconciler.work)
     inside = {keyspace.POSTGRES_CONNECTIONS: envelopes_in(ConnectionRecord, "envelope", "next_envelope")}
     kinds = authenticated("lease", inside)
-    runtime.duty("rewrap", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "lease", kinds).work)
+    runtime.duty("rewrap-lease", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "lease", kinds).work)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import asyncio
 import time
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from services.seal import snapshot, unseal
 from services.seal.handing import context_of
@@ -33,6 +34,8 @@ from strongbox.store.pipeline import Pipeline, Work
 from strongbox.store.session import Session
 
 _ASK_EVERY = 1.0  # seconds between two rounds of asking
+_ASK_SELDOM = 5.0  # seconds, after so many rounds:
+_SOON = 10
 _SHARES_FIRST = 1.5  # seconds after an unsealing in which the shares themselves are on their way
 _ASK_WITHIN = 1.7  # seconds for one peer
 _OPEN_WITHIN = 2.0  # seconds for opening what was given
@@ -58,17 +61,23 @@ class Newcomer:
         self._peers, self._opener, self._vigil = peers, opener, vigil
         self._node, self._ordinal = node, ordinal
         self._sealed_at = 0.0
+        self._rounds = 0
 
     async def run(self) -> None:
         """For ever."""
         await self._vigil.seen.wait()
         while True:
             state = self._vigil.state
+            if state is None or state.is_sealed or self._opener.is_open:
+                self._rounds = 0
             if state is None or state.is_sealed:
                 self._sealed_at = time.monotonic()
             elif not self._opener.is_open and time.monotonic() - self._sealed_at > _SHARES_FIRST:
                 await self._try(state)
-            await asyncio.sleep(_ASK_EVERY if state is not None and not state.is_sealed else 0.25)
+                self._rounds += 1
+            # Who is refused for long needs people; each refusal is an alert, and one a while is enough.
+            pause = _ASK_EVERY if self._rounds < _SOON else _ASK_SELDOM
+            await asyncio.sleep(pause if state is not None and not state.is_sealed else 0.25)
 
     async def _try(self, state: SealState) -> None:
         try:
@@ -79,7 +88,7 @@ class Newcomer:
             for address in await self._peers.live(deadline):
                 if await self._ask(address, state):
                     return
-        except (EtcdError, StrongBoxError) as error:
+        except (EtcdError, StrongBoxError, DecodeError, ValueError) as error:  # etcd may hold anything
             _log.info("no root key from a peer yet", kind=type(error).__name__)
 
     async def _ask(self, address: str, state: SealState) -> bool:

@@ -14,6 +14,7 @@ import time
 from contextlib import aclosing
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from services.seal.custody import Custody
 from services.seal.keyring import open_keyring
@@ -57,7 +58,7 @@ class Refresher:
                 await self._take()
             except (EtcdError, StrongBoxError) as error:
                 _log.info("the keyring was not read", kind=type(error).__name__)
-            except IntegrityError:
+            except (IntegrityError, DecodeError):
                 _log.error("the keyring in etcd does not open: it was altered")
             self._read_at = time.monotonic()
 

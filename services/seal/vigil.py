@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from services.seal import snapshot, unseal
 from services.seal.custody import Custody
@@ -114,7 +115,7 @@ class Vigil:
                 self._held_at = now
             elif now - self._held_at >= _NOBODY_FOR:
                 await self._pipeline.submit(abandoning(state.generation))
-        except (EtcdError, StrongBoxError) as error:
+        except (EtcdError, StrongBoxError, DecodeError, ValueError) as error:  # etcd may hold anything
             _log.info("whether anybody holds a key is not known", kind=type(error).__name__)
             self._held_at = now
 

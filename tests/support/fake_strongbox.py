@@ -170,6 +170,42 @@ class FakeSeal(seal_grpc.SealServiceServicer):
         self.world.sealed = True
         return seal_pb.SealResponse(sealed=True, confirmed=["node-1", "node-2"], unconfirmed=["node-3"])
 
+    def RotateKeys(self, request: Any, context: Any) -> seal_pb.RotateKeysResponse:
+        self.world.admit("RotateKeys", request, context)
+        return seal_pb.RotateKeysResponse(term=2, wraps=5, rewrap=seal_pb.Rewrap(done=0, total=7))
+
+    def GetKeyStatus(self, request: Any, context: Any) -> seal_pb.GetKeyStatusResponse:
+        self.world.admit("GetKeyStatus", request, context)
+        return seal_pb.GetKeyStatusResponse(term=1, terms=[1])
+
+    def StartRekey(self, request: Any, context: Any) -> seal_pb.StartRekeyResponse:
+        self.world.admit("StartRekey", request, context, open_to_all=True)
+        return seal_pb.StartRekeyResponse(nonce="n", progress="1/2", threshold=2)
+
+    def UpdateRekey(self, request: Any, context: Any) -> seal_pb.UpdateRekeyResponse:
+        self.world.admit("UpdateRekey", request, context, open_to_all=True)
+        return seal_pb.UpdateRekeyResponse(nonce="n", progress="2/2", complete=True, shares=["bmV3"])
+
+    def VerifyRekey(self, request: Any, context: Any) -> seal_pb.VerifyRekeyResponse:
+        self.world.admit("VerifyRekey", request, context, open_to_all=True)
+        return seal_pb.VerifyRekeyResponse(nonce="n", progress="1/2")
+
+    def CancelRekey(self, request: Any, context: Any) -> seal_pb.CancelRekeyResponse:
+        self.world.admit("CancelRekey", request, context, open_to_all=True)
+        return seal_pb.CancelRekeyResponse()
+
+    def StartGenerateRoot(self, request: Any, context: Any) -> seal_pb.StartGenerateRootResponse:
+        self.world.admit("StartGenerateRoot", request, context, open_to_all=True)
+        return seal_pb.StartGenerateRootResponse(nonce="n", progress="1/2", threshold=2)
+
+    def UpdateGenerateRoot(self, request: Any, context: Any) -> seal_pb.UpdateGenerateRootResponse:
+        self.world.admit("UpdateGenerateRoot", request, context, open_to_all=True)
+        return seal_pb.UpdateGenerateRootResponse(nonce="n", complete=True, root_token="sb.root")
+
+    def CancelGenerateRoot(self, request: Any, context: Any) -> seal_pb.CancelGenerateRootResponse:
+        self.world.admit("CancelGenerateRoot", request, context, open_to_all=True)
+        return seal_pb.CancelGenerateRootResponse()
+
     def GetSealStatus(self, request: Any, context: Any) -> seal_pb.GetSealStatusResponse:
         self.world.admit("GetSealStatus", request, context, open_to_all=True)
         return seal_pb.GetSealStatusResponse(

@@ -93,3 +93,41 @@ def test_what_the_service_refuses_is_one_and_says_the_request(run: Run, world: W
     assert answer.exit_code == 1
     assert "NO_QUORUM" in answer.stderr
     assert "request 7d9f0c1e" in answer.stderr
+
+
+def test_rotate_tells_the_term_and_how_far_rewrapping_is(run: Run) -> None:
+    told = json.loads(run("operator", "rotate", "-o", "json").stdout)
+    assert (told["term"], told["rewrap"]) == (2, {"done": 0.0, "total": 7.0})
+    assert json.loads(run("operator", "rotate", "--status", "-o", "json").stdout)["term"] == 1
+
+
+def test_a_rekey_goes_from_its_first_share_to_the_new_ones(run: Run, world: World, tmp_path: Path) -> None:
+    told = run("operator", "rekey", "--shares", "5", "--threshold", "3", "-o", "json", said="\n".join(SHARES))
+    assert json.loads(told.stdout)["shares"] == ["bmV3"]
+    assert [name for name, _ in world.asked] == ["StartRekey", "UpdateRekey"]
+    assert (world.asked[0][1].shares, world.asked[0][1].threshold) == (5, 3)
+    assert world.asked[1][1].nonce == "n"
+    nonce = tmp_path / "nonce"
+    nonce.write_text("n\r\n")
+    assert run("operator", "rekey", "--nonce-file", str(nonce), "--verify", said="bmV3").exit_code == 0
+    assert run("operator", "rekey", "--nonce-file", str(nonce), "--cancel").exit_code == 0
+    assert [(name, request.nonce) for name, request in world.asked[2:]] == [
+        ("VerifyRekey", "n"), ("CancelRekey", "n"),
+    ]  # fmt: skip
+
+
+def test_a_root_token_is_made_by_shares_from_a_pipe(run: Run, world: World, tmp_path: Path) -> None:
+    begun = run("operator", "generate-root", "-o", "json", said=SHARES[0])
+    assert json.loads(begun.stdout)["nonce"] == "n"
+    nonce = tmp_path / "nonce"
+    nonce.write_text("n")
+    done = run("operator", "generate-root", "--nonce-file", str(nonce), "-o", "json", said=SHARES[1])
+    assert json.loads(done.stdout)["root_token"] == "sb.root"
+    assert run("operator", "generate-root", "--cancel", "--nonce-file", str(nonce)).exit_code == 0
+
+
+def test_a_ceremony_goes_on_only_with_its_nonce(run: Run, world: World) -> None:
+    for words in (("rekey", "--verify"), ("rekey", "--cancel"), ("generate-root", "--cancel")):
+        assert run("operator", *words, said=SHARES[0]).exit_code == 2
+    assert run("operator", "rekey", SHARES[0]).exit_code == 2
+    assert world.asked == []
