@@ -109,7 +109,13 @@ def _wrong_items(native: GrpcClient, rest: RestClient, rpc: Rpc) -> list[str]:
 
 def _send_rest(rest: RestClient, rpc: Rpc) -> Refused:
     call = rest_call(rpc, FIELDS[rpc.name])
-    return refusal_of(rest.raw(call.method, call.target, call.body))
+
+    def answered() -> Refused:
+        told = refusal_of(rest.raw(call.method, call.target, call.body))
+        assert told.http != 503, str(told)
+        return told
+
+    return eventually(20, answered)  # type: ignore[no-any-return]
 
 
 def test_every_rpc_lets_the_right_policy_in(cluster: Cluster) -> None:
@@ -161,7 +167,10 @@ class Straight:
         try:
             next(iter(call(iter([b""]), timeout=3)), None)
         except grpc.RpcError as error:
-            return str(error.code().name)
+            # The service's own 503 (a machine too busy for etcd) is an answer to somebody who was let in.
+            answered = any(key == "grpc-status-details-bin" for key, _ in error.trailing_metadata() or ())
+            code = str(error.code().name)
+            return f"{code} (its own)" if answered and code == "UNAVAILABLE" else code
         return "OK"
 
     def close(self) -> None:
@@ -232,7 +241,9 @@ def test_the_right_policy_seals(cluster: Cluster) -> None:
 def _unseal(cluster: Cluster) -> None:
     with cluster.rest("", 0, Patience()) as anybody:
         for share in cluster.shares[:2]:
-            eventually(20, anybody.call, "POST", "/v1/sys/unseal", {"share": share})
+            told = outcome(anybody.call, "POST", "/v1/sys/unseal", {"share": share})
+            # An answer that was lost: the share was taken all the same.
+            assert told is None or told.reason == "REPEATED_SHARE", str(told)
     for node in range(len(cluster.node_ids)):
         with cluster.rest(cluster.root_token, node) as root:
             for path in (
