@@ -64,6 +64,9 @@ class Stage:
             self._relay.kill()
             self._relay.wait()
         if self._mounted:
+            if os.environ.get("STRONGBOX_KEEP"):
+                disk = self.folder / self.node(SMALL_DISK)
+                shutil.copytree(disk / "logs", self.folder / "logs-of-the-small-disk", dirs_exist_ok=True)
             subprocess.run(["umount", "-l", str(self.folder / "node-3")], check=False)
         self.lab.__exit__(None, None, None)
         if not os.environ.get("STRONGBOX_KEEP"):
@@ -225,7 +228,7 @@ class Stage:
             "audit": self._call(number, root, "GET", "/v1/audit?limit=1"),
         }
         return [
-            f"{self.node(number)} {what}: {answer.status} {answer.reason}"
+            f"{self.node(number)} {what}: {answer.status} {answer.reason} {answer.body.get('message', '')}"
             for what, answer in asked.items()
             if answer.status != 200
         ]
