@@ -30,7 +30,8 @@ NAMES = ("etcd", "seal", "kv", "auth", "lease", "audit", "envoy")
 RELAYED = 1  # the node whose services reach their own etcd through the relay
 SMALL_DISK = 2  # the node whose folder is on a small tmpfs
 _DISK = "900m"  # etcd's log and file (twice while it is defragmented), and room to spare
-_QUOTA_MIB = 192
+# etcd's own log grows by whatever is written until its next snapshot, so that comes soon here.
+_ETCD_FLAGS = {"quota-backend-bytes": str(128 << 20), "snapshot-count": "2000"}
 _INSIDE = Path(__file__).parent / "inside"
 _RELAY_PORT = 19_999
 
@@ -253,7 +254,7 @@ class Stage:
             (self.folder / "plant").write_text(self._plant)
         hosts = self.lab.hosts()
         for number in NODES:
-            hosts[self.node(number)]["etcd_flags"] = {"quota-backend-bytes": str(_QUOTA_MIB << 20)}
+            hosts[self.node(number)]["etcd_flags"] = _ETCD_FLAGS
         hosts[self.node(RELAYED)]["etcd_via"] = self._relayed()
         self._relay = self._start_relay()
         self.cluster = Cluster(self.folder, 3, free_base_port(3), hosts)
