@@ -62,7 +62,7 @@ def test_fifty_kills_of_the_audit_duty_s_holder(cluster_of_three: Cluster) -> No
 
 
 def test_a_rolling_restart_of_every_process_fails_no_request(cluster_of_three: Cluster) -> None:
-    """Each is told to stop, and started again; clients of a gateway that stops have gone to the others first."""
+    """Each is told to stop and started again; clients of a gateway that stops have left it first."""
     cluster, failures, writes = cluster_of_three, list[str](), 0
     token = _token(cluster)
     for node, name in [(node, name) for node in cluster.node_ids for name in _ORDER]:
