@@ -49,7 +49,7 @@ def main() -> int:
     except Exception as error:
         traceback.print_exc()
         violations.append(f"the run itself failed: {type(error).__name__}: {error}")
-    for line in report.lines(run.history, run.struck, run.seconds, violations):
+    for line in report.lines(run.history, run.struck, run.seconds, run.slack.worst, violations):
         _say(line)
     return 1 if violations else 0
 
