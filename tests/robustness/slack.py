@@ -1,7 +1,7 @@
-"""How much longer than on an idle machine things may take here: availability is judged by it, nothing else is.
+"""How much longer than on an idle machine things may take here: only availability is judged by it.
 
-The suite itself keeps two cores busy (a load of some 2 for each). What waits for a core beyond that is others'
-work, and every time that is measured grows with it.
+The suite itself keeps two cores busy (a load of some 2 for each). What waits for a core beyond that is the
+work of others, and every time that is measured grows with it.
 """
 
 from __future__ import annotations
