@@ -4,9 +4,10 @@ Every transaction compares the duty's term and the very key it moves (cluster/ti
 deposed holder nor an attempt that arrives late changes anything.
 
 The time never goes back and advances at most by the holder's own monotonic time since the first put of its
-term (so what it lost while the holder's clock was behind is made up once that is right again); at takeover it goes to the holder's clock if that is later, but no further than the median of the clocks that
-live replicas report, and `CLOCK_AGE` beyond (a report can be that old): one clock that is far ahead cannot
-end everything that expires.
+term (what it lost while the holder's clock was behind is made up once that is right again). At takeover it
+goes to the holder's clock if that is later, but no further than the median of the clocks that live replicas
+report, and `CLOCK_AGE` beyond (a report can be that old): one clock that is far ahead cannot end everything
+that expires.
 
 Trimming goes up to the newest position that (1) `min(2, replicas)` replicas, the holder among them, hold
 durably, and (2) the holder's own log confirms. If the report of any replica contradicts the holder's log,

@@ -52,7 +52,7 @@ def test_fifty_kills_of_the_audit_duty_s_holder(cluster_of_three: Cluster) -> No
             seconds, before, after = wait_for_successor(cluster, "audit")
             assert after["term"] > before["term"]
             took.append(seconds)
-            _start(cluster, str(before["leader"]))
+            _start(cluster, str(before["leaders"]["audit"]))
             _wait_ready(cluster)
     print(f"new holder after {statistics.median(took):.2f} s (median), {max(took):.2f} s (at most)")
     assert load.failures == []
@@ -75,8 +75,9 @@ def test_a_rolling_restart_of_every_process_fails_no_request(cluster_of_three: C
             load.wait_for(5)
         failures += [f"{node} {name}: {failure}" for failure in load.failures]
         writes += load.acknowledged
-        with cluster.rest(cluster.root_token, (index + 1) % 3, Patience()) as root:
-            load.require_exactly_once(root)
+        if not load.failures:
+            with cluster.rest(cluster.root_token, (index + 1) % 3, Patience()) as root:
+                load.require_exactly_once(root)
     print(f"21 processes restarted, {writes} writes acknowledged, {len(failures)} requests failed")
     assert failures == []
 

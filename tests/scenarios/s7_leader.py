@@ -32,7 +32,7 @@ def holder_killed(world: World) -> str:
         with cluster.rest(world.root_token, 1, Patience()) as root:
             load.require_exactly_once(root)
     finally:
-        _start_again(world, before["leader"])
+        _start_again(world, str(before["leaders"]["audit"]))
     _require(world, "a new leader", took, NEW_LEADER_SECONDS)
     return f"a new leader after {took:.2f} s, term {before['term']} to {after['term']}, 0 requests failed"
 
