@@ -40,7 +40,7 @@ def play(stage: Stage, run: Run, faults: Callable[[], None]) -> list[str]:
 
 def enough(run: Run, seconds: float, *, partly: bool) -> list[str]:
     """Whether it was a run worth the name."""
-    faults = 1 if partly else max(_KINDS, int(seconds / 25))
+    faults = 1 if partly else int(max(_KINDS, seconds / 25) / run.slack.worst)
     return list(
         validate.enough(
             run.history, run.struck, int(run.seconds * _ANSWERED_A_SECOND / run.slack.worst), faults

@@ -16,6 +16,7 @@ from tests.robustness.traffic import Traffic
 from tests.robustness.traffic.asking import Target
 from tests.robustness.traffic.families import POLICY
 
+LONGEST = 480.0  # seconds of faults in a run that has no time of its own: a busy machine does not get further
 CALM = 1.0  # seconds between recovery and the next fault
 Say = Callable[[str], None]
 
@@ -72,7 +73,7 @@ def _faults(run: Run, seconds: float, only: str) -> Iterator[Fault]:
         for fault in every(own):
             if not only or any(word in fault.kind for word in only.split(",")):
                 yield fault
-                if seconds and time.monotonic() >= until:
+                if time.monotonic() >= (until if seconds else run.began + LONGEST):
                     return
         if time.monotonic() >= until:
             return
