@@ -11,6 +11,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -39,6 +40,7 @@ def main() -> int:
         os.execv(unshare, [unshare, "--mount", *again])
     seed = options.seed if options.seed is not None else int(time.time()) % 100_000
     print(f"seed {seed}" + (f", planted bug: {options.plant}" if options.plant else ""), flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # then the stage is struck as ever
     run, violations = Run(seed), list[str]()
     try:
         with Stage(options.plant) as stage:

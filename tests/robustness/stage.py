@@ -45,11 +45,13 @@ class Stage:
         self._plant = plant
         self._relay: subprocess.Popen[str] | None = None
         self._mounted = False
+        self._undertaker: subprocess.Popen[bytes] | None = None
         self._sealed_at = 0.0
         self.sealed: list[tuple[float, float]] = []  # from the answer of `seal` to the first share
 
     def __enter__(self) -> Self:
         try:
+            self._undertaker = self._start_undertaker()
             self._set()
         except BaseException:
             self.__exit__(None, None, None)
@@ -61,6 +63,9 @@ class Stage:
     ) -> None:
         with contextlib.suppress(AttributeError, RuntimeError, subprocess.TimeoutExpired):
             self.cluster.down()
+        if self._undertaker is not None:
+            self._undertaker.kill()
+            self._undertaker.wait()
         if self._relay is not None:
             self._relay.kill()
             self._relay.wait()
@@ -262,6 +267,12 @@ class Stage:
             self.cluster.up()
         self._gateways = self.cluster.gateways
         self.etcd = EtcdDoor(self.cluster)
+
+    def _start_undertaker(self) -> subprocess.Popen[bytes]:
+        """Takes the cluster down when this process is gone, however it went: the pipe to it ends then."""
+        down = f"exec {sys.executable} -m strongbox.dev down --data {self.folder}"
+        command = ["sh", "-c", f"cat >/dev/null; {down}"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True)
 
     def _relayed(self) -> list[str]:
         """Where that host's processes find the members: its own first."""
