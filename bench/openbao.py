@@ -30,7 +30,7 @@ _POLICY = 'path "secret/data/bench/*" { capabilities = ["create", "update", "rea
 _CONFIG = """
 storage "raft" {{
   path = "{folder}/raft"
-  node_id = "node-{number}"
+  node_id = "node-{number}"{tuning}
 }}
 listener "tcp" {{
   address = "127.0.0.1:{port}"
@@ -66,18 +66,24 @@ def binary() -> Path:
 class _Node:
     """One server process."""
 
-    def __init__(self, folder: Path, number: int, port: int, cluster_port: int) -> None:
+    def __init__(self, folder: Path, number: int, port: int, cluster_port: int, tuning: str) -> None:
         self.url = f"http://127.0.0.1:{port}"
         here = folder / f"node-{number}"
         (here / "raft").mkdir(parents=True)
         config = here / "config.hcl"
-        config.write_text(_CONFIG.format(folder=here, number=number, port=port, cluster_port=cluster_port))
-        with (here / "log").open("wb") as log:
+        config.write_text(
+            _CONFIG.format(folder=here, number=number, port=port, cluster_port=cluster_port, tuning=tuning)
+        )
+        self._config, self._log = config, here / "log"
+        self.start()
+
+    def start(self) -> None:
+        """Start the server, for the first time or again."""
+        with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*dying_with_parent(), str(binary()), "server", f"-config={config}"],
-                cwd=here, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                [*dying_with_parent(), str(binary()), "server", f"-config={self._config}"],
+                cwd=self._config.parent, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             )  # fmt: skip
-        self._log = here / "log"
 
     def call(self, method: str, path: str, token: str = "", **body: Any) -> dict[str, Any]:
         """One API call. Raises httpx.HTTPStatusError."""
@@ -98,20 +104,23 @@ class _Node:
 
 
 class OpenBao:
-    """A cluster of `nodes`, initialised, unsealed, filled."""
+    """A cluster of `nodes`, initialised, unsealed, filled. `multiplier`: raft's timing, 1 is the quickest."""
 
     name = "OpenBao"
 
-    def __init__(self, nodes: int) -> None:
+    def __init__(self, nodes: int, multiplier: int = 0) -> None:
+        tuning = f"\n  performance_multiplier = {multiplier}" if multiplier else ""
         self._folder = Path(tempfile.mkdtemp(prefix="bench-openbao-"))
         self.version = _version()
         ports = free_ports(2 * nodes)
         self._nodes: list[_Node] = []
         try:
             for number in range(nodes):
-                self._nodes.append(_Node(self._folder, number + 1, ports[2 * number], ports[2 * number + 1]))
+                port, cluster_port = ports[2 * number], ports[2 * number + 1]
+                self._nodes.append(_Node(self._folder, number + 1, port, cluster_port, tuning))
             self._root = self._unseal()
-            self.work = Work.under("/v1/secret/data", {"x-vault-token": self._prepare()})
+            self.token = self._prepare()
+            self.work = Work.under("/v1/secret/data", {"x-vault-token": self.token})
         except BaseException:
             self.stop()
             raise
@@ -125,6 +134,27 @@ class OpenBao:
     def pids(self) -> list[int]:
         """The servers'."""
         return [node.process.pid for node in self._nodes]
+
+    def active(self) -> int:
+        """The node that leads. Raises LookupError."""
+        for number, node in enumerate(self._nodes):
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(node.url + "/v1/sys/health", timeout=2).status_code == 200:
+                    return number
+        raise LookupError("no node is active")
+
+    def kill(self, number: int) -> None:
+        """SIGKILL to one server."""
+        self._nodes[number].process.kill()
+        self._nodes[number].process.wait()
+
+    def restart(self, number: int) -> None:
+        """Start a dead server again, and unseal it."""
+        node = self._nodes[number]
+        node.start()
+        node.wait([503])
+        node.call("PUT", "/v1/sys/unseal", key=self._share)
+        node.wait([200, 429])
 
     def stop(self) -> None:
         """End the servers and delete the data."""
@@ -140,7 +170,7 @@ class OpenBao:
         first, *others = self._nodes
         first.wait([501])  # not initialised
         made = first.call("PUT", "/v1/sys/init", secret_shares=1, secret_threshold=1)
-        share = made["keys_base64"][0]
+        share = self._share = made["keys_base64"][0]
         first.call("PUT", "/v1/sys/unseal", key=share)
         first.wait([200])
         for node in others:

@@ -23,10 +23,10 @@ class StrongBox:
 
     def __init__(self, nodes: int) -> None:
         self.version = _version()
-        self._cluster = Cluster.start(nodes)
+        self.cluster = self._cluster = Cluster.start(nodes)
         try:
-            headers = {"authorization": f"Bearer {self._prepare()}"}
-            self.work = Work.under("/v1/secrets", headers)
+            self.headers = {"authorization": f"Bearer {self._prepare()}"}
+            self.work = Work.under("/v1/secrets", self.headers)
         except BaseException:
             self.stop()
             raise

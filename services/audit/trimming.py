@@ -4,10 +4,11 @@ every ten seconds sign a checkpoint, and close the cursors of producers that are
 Every transaction compares the duty's term and the very key it moves (cluster/time, audit/mark), so neither a
 deposed holder nor an attempt that arrives late changes anything.
 
-The time never goes back and advances at most by the holder's own monotonic time since its last put; at
-takeover it goes to the holder's clock if that is later, but no further than the median of the clocks that
-live replicas report, and `CLOCK_AGE` beyond (a report can be that old): one clock that is far ahead cannot
-end everything that expires.
+The time never goes back and advances at most by the holder's own monotonic time since the first put of its
+term (what it lost while the holder's clock was behind is made up once that is right again). At takeover it
+goes to the holder's clock if that is later, but no further than the median of the clocks that live replicas
+report, and `CLOCK_AGE` beyond (a report can be that old): one clock that is far ahead cannot end everything
+that expires.
 
 Trimming goes up to the newest position that (1) `min(2, replicas)` replicas, the holder among them, hold
 durably, and (2) the holder's own log confirms. If the report of any replica contradicts the holder's log,
@@ -22,6 +23,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import structlog
 
@@ -69,6 +71,17 @@ class Seen:
         return Position.parse(self.mark.value) if self.mark else BEGINNING
 
 
+class Begun(NamedTuple):
+    """The first put of a term: the time that was put (milliseconds), and when (monotonic seconds)."""
+
+    value_ms: int
+    at: float
+
+    def allowance(self, now: float, known_ms: int) -> int:
+        """By how much the time may advance at monotonic `now`, in milliseconds."""
+        return max(0, self.value_ms + int((now - self.at) * 1000) - known_ms)
+
+
 class Trimming:
     """The duty's work, for one replica of the chain."""
 
@@ -87,19 +100,19 @@ class Trimming:
 
     async def work(self, term: Term) -> None:
         """Until deposed. Raises Deposed when a transaction's fence fails."""
-        put_at: float | None = None
         self.backlog, self._closing = -1, Closing()
         try:
-            await self._work(term, put_at)
+            await self._work(term)
         finally:
             self.alarm = ""
 
-    async def _work(self, term: Term, put_at: float | None) -> None:
+    async def _work(self, term: Term) -> None:
+        begun: Begun | None = None
         while True:
             started = time.monotonic()
             try:
                 seen = await self._look()
-                put_at = await self._put_time(term, seen, put_at)
+                begun = await self._put_time(term, seen, begun)
                 await self._trim(term, seen)
                 await self._close(term, seen)
                 await self._sign(term)
@@ -150,17 +163,17 @@ class Trimming:
 
     # time -----------------------------------------------------------------------------------------
 
-    async def _put_time(self, term: Term, seen: Seen, put_at: float | None) -> float | None:
-        """Advance cluster/time; returns the monotonic time of the put. Absent before init: nothing to do."""
+    async def _put_time(self, term: Term, seen: Seen, begun: Begun | None) -> Begun | None:
+        """Advance cluster/time; returns the term's first put. Absent before init: nothing to do."""
         known = seen.time
         if known is None:
             return None
         now = time.monotonic()
-        elapsed_ms = None if put_at is None else int((now - put_at) * 1000)
-        value = next_time(int(known.value), self._clock.now_ms(), elapsed_ms, seen.clocks)
+        allowed_ms = None if begun is None else begun.allowance(now, int(known.value))
+        value = next_time(int(known.value), self._clock.now_ms(), allowed_ms, seen.clocks)
         compares = [txn.mod_is(known.key, known.mod_revision)]
         await self._commit(term, compares, [txn.put(known.key, b"%020d" % value)])
-        return now
+        return begun or Begun(value, now)
 
     # trimming -------------------------------------------------------------------------------------
 

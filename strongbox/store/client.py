@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ from strongbox.store.errors import EtcdError, LeaseGone, OutcomeUnknown, Refused
 from strongbox.store.txn import TxnRequest, TxnResponse
 
 __all__ = ["KV", "Etcd", "MemberStatus", "Options", "RangeReply", "Tls", "rows_of"]
+_LATE = 0.1  # seconds after which a stream that should have ended by itself is given up
 _UPKEEP_ATTEMPT = 30.0  # seconds: physical compaction and defragmentation work through the whole file
 
 
@@ -210,10 +212,15 @@ class Etcd:
         open_stream = endpoint.stream(calls.KEEP_ALIVE, pb.LeaseKeepAliveResponse)
         stream = open_stream(timeout=timeout, metadata=METADATA)
         try:
-            await stream.write(pb.LeaseKeepAliveRequest(ID=lease))
-            reply = await stream.read()
+            # A deadline of our own: a write to a call that ended before its metadata were sent never returns.
+            async with asyncio.timeout(timeout + _LATE):
+                await stream.write(pb.LeaseKeepAliveRequest(ID=lease))
+                reply = await stream.read()
         except (grpc.aio.AioRpcError, grpc.aio.UsageError) as failure:
             raise self.caller.judged(endpoint, failure, started, timeout) from None
+        except (TimeoutError, asyncio.InvalidStateError):
+            self.ring.leave(endpoint, started)
+            raise OutcomeUnknown("the lease stream hangs") from None
         finally:
             stream.cancel()
         if not isinstance(reply, pb.LeaseKeepAliveResponse):  # grpc.aio.EOF

@@ -118,6 +118,9 @@ class Session:
                 await self._hold(await self._grant())
             except EtcdError as error:
                 log.warning("session not held: %s", error)
+            except Exception:
+                # Whatever it was: a process without a session does no duty and is called away for ever.
+                log.exception("the session failed")
             await asyncio.sleep(_GRANT_PAUSE)
 
     async def _grant(self) -> Tenure:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from asyncio import InvalidStateError  # gRPC's way of saying that a call has ended
 from collections.abc import AsyncGenerator
 from enum import Enum
 from typing import Any, NamedTuple
@@ -85,7 +86,13 @@ async def watch(
                 if events:
                     position = events[-1].mod_revision + 1
                     yield Batch(events, position - 1)
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError, Unavailable) as failure:
+        except (
+            grpc.aio.AioRpcError,
+            grpc.aio.UsageError,
+            TimeoutError,
+            InvalidStateError,
+            Unavailable,
+        ) as failure:
             _leave(etcd, endpoint, failure)
         finally:
             stream.cancel()

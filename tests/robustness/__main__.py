@@ -11,6 +11,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -39,6 +40,7 @@ def main() -> int:
         os.execv(unshare, [unshare, "--mount", *again])
     seed = options.seed if options.seed is not None else int(time.time()) % 100_000
     print(f"seed {seed}" + (f", planted bug: {options.plant}" if options.plant else ""), flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # then the stage is struck as ever
     run, violations = Run(seed), list[str]()
     try:
         with Stage(options.plant) as stage:
@@ -49,7 +51,7 @@ def main() -> int:
     except Exception as error:
         traceback.print_exc()
         violations.append(f"the run itself failed: {type(error).__name__}: {error}")
-    for line in report.lines(run.history, run.struck, run.seconds, violations):
+    for line in report.lines(run.history, run.struck, run.seconds, run.slack.worst, violations):
         _say(line)
     return 1 if violations else 0
 

@@ -33,30 +33,34 @@ def play(stage: Stage, run: Run, faults: Callable[[], None]) -> list[str]:
         faults()
         # What was under way when its client gave up may still arrive; then nothing moves any more.
         time.sleep(3.0)
-        stage.wait_recovered(60)
+        stage.wait_recovered(60 * run.slack.now())
         read_everything(stage, run)
     return list(_judge(stage, run, witness))
 
 
 def enough(run: Run, seconds: float, *, partly: bool) -> list[str]:
     """Whether it was a run worth the name."""
-    faults = 1 if partly else max(_KINDS, int(seconds / 25))
-    return list(validate.enough(run.history, run.struck, int(run.seconds * _ANSWERED_A_SECOND), faults))
+    faults = 1 if partly else int(max(_KINDS, seconds / 25) / run.slack.worst)
+    return list(
+        validate.enough(
+            run.history, run.struck, int(run.seconds * _ANSWERED_A_SECOND / run.slack.worst), faults
+        )
+    )
 
 
 def _judge(stage: Stage, run: Run, witness: Witness) -> Iterator[str]:
     yield from witness.violations
-    if witness.effects < 10 * run.seconds / 2:
+    if witness.effects < 5 * run.seconds / run.slack.worst:
         yield f"enough: the witness saw only {witness.effects} effects of the duty"
     yield from validate.linearizable(run.history)
     yield from validate.in_order(run.history)
     yield from validate.nothing_broken(run.history)
-    yield from validate.in_time(run.history, run.struck)
+    yield from validate.in_time(run.history, run.struck, run.slack.worst)
     yield from validate.sealed(run.history, stage.sealed)
-    yield from validate.available(run.struck)
+    yield from validate.available(run.struck, run.slack.worst)
     try:
         with stage.cluster.rest(stage.cluster.root_token, 0) as root:
-            require_one_chain(stage.cluster, root, 60)
+            require_one_chain(stage.cluster, root, 60 * run.slack.now())
     except AssertionError as fork:
         yield f"chain: {fork}"
     yield from validate.audited(run.history, lines_of(stage.cluster, stage.node(0)))

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from tests.robustness.door import Rest
 from tests.robustness.faults import Fault, every
 from tests.robustness.history import History
+from tests.robustness.slack import Slack
 from tests.robustness.stage import NODES, Stage
 from tests.robustness.traffic import Traffic
 from tests.robustness.traffic.asking import Target
 from tests.robustness.traffic.families import POLICY
 
+LONGEST = 480.0  # seconds of faults in a run that has no time of its own: a busy machine does not get further
 CALM = 1.0  # seconds between recovery and the next fault
 Say = Callable[[str], None]
 
@@ -45,6 +47,7 @@ class Run:
     paths: list[str] = field(default_factory=list)
     clients_token: str = ""
     seconds: float = 0.0
+    slack: Slack = field(default_factory=Slack)
 
 
 def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
@@ -54,7 +57,7 @@ def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
     with Traffic(target, run.history, run.seed) as traffic:
         time.sleep(2.0)
         for fault in _faults(run, seconds, only):
-            struck = _inject(stage, run.history, fault)
+            struck = _inject(stage, run, fault)
             run.struck.append(struck)
             say(_line(struck))
             if struck.trouble:
@@ -70,14 +73,14 @@ def _faults(run: Run, seconds: float, only: str) -> Iterator[Fault]:
         for fault in every(own):
             if not only or any(word in fault.kind for word in only.split(",")):
                 yield fault
-                if seconds and time.monotonic() >= until:
+                if time.monotonic() >= (until if seconds else run.began + LONGEST):
                     return
         if time.monotonic() >= until:
             return
 
 
-def _inject(stage: Stage, history: History, fault: Fault) -> Struck:
-    begun = time.monotonic()
+def _inject(stage: Stage, run: Run, fault: Fault) -> Struck:
+    begun, history = time.monotonic(), run.history
     fault.begin(stage)
     time.sleep(fault.hold)
     # Until it is undone clients of the spared nodes are served; what undoing takes is not counted.
@@ -85,7 +88,7 @@ def _inject(stage: Stage, history: History, fault: Fault) -> Struck:
     fault.end(stage)
     undone, trouble = time.monotonic(), ""
     try:
-        stage.wait_recovered(fault.recovery)
+        stage.wait_recovered(fault.recovery * run.slack.now())
     except TimeoutError as late:
         trouble = str(late)
     recovered = time.monotonic()

@@ -30,7 +30,8 @@ NAMES = ("etcd", "seal", "kv", "auth", "lease", "audit", "envoy")
 RELAYED = 1  # the node whose services reach their own etcd through the relay
 SMALL_DISK = 2  # the node whose folder is on a small tmpfs
 _DISK = "900m"  # etcd's log and file (twice while it is defragmented), and room to spare
-_QUOTA_MIB = 192
+# etcd's own log grows by whatever is written until its next snapshot, so that comes soon here.
+_ETCD_FLAGS = {"quota-backend-bytes": str(128 << 20), "snapshot-count": "2000"}
 _INSIDE = Path(__file__).parent / "inside"
 _RELAY_PORT = 19_999
 
@@ -44,11 +45,13 @@ class Stage:
         self._plant = plant
         self._relay: subprocess.Popen[str] | None = None
         self._mounted = False
+        self._undertaker: subprocess.Popen[bytes] | None = None
         self._sealed_at = 0.0
         self.sealed: list[tuple[float, float]] = []  # from the answer of `seal` to the first share
 
     def __enter__(self) -> Self:
         try:
+            self._undertaker = self._start_undertaker()
             self._set()
         except BaseException:
             self.__exit__(None, None, None)
@@ -60,10 +63,16 @@ class Stage:
     ) -> None:
         with contextlib.suppress(AttributeError, RuntimeError, subprocess.TimeoutExpired):
             self.cluster.down()
+        if self._undertaker is not None:
+            self._undertaker.kill()
+            self._undertaker.wait()
         if self._relay is not None:
             self._relay.kill()
             self._relay.wait()
         if self._mounted:
+            if os.environ.get("STRONGBOX_KEEP"):
+                disk = self.folder / self.node(SMALL_DISK)
+                shutil.copytree(disk / "logs", self.folder / "logs-of-the-small-disk", dirs_exist_ok=True)
             subprocess.run(["umount", "-l", str(self.folder / "node-3")], check=False)
         self.lab.__exit__(None, None, None)
         if not os.environ.get("STRONGBOX_KEEP"):
@@ -225,7 +234,7 @@ class Stage:
             "audit": self._call(number, root, "GET", "/v1/audit?limit=1"),
         }
         return [
-            f"{self.node(number)} {what}: {answer.status} {answer.reason}"
+            f"{self.node(number)} {what}: {answer.status} {answer.reason} {answer.body.get('message', '')}"
             for what, answer in asked.items()
             if answer.status != 200
         ]
@@ -250,7 +259,7 @@ class Stage:
             (self.folder / "plant").write_text(self._plant)
         hosts = self.lab.hosts()
         for number in NODES:
-            hosts[self.node(number)]["etcd_flags"] = {"quota-backend-bytes": str(_QUOTA_MIB << 20)}
+            hosts[self.node(number)]["etcd_flags"] = _ETCD_FLAGS
         hosts[self.node(RELAYED)]["etcd_via"] = self._relayed()
         self._relay = self._start_relay()
         self.cluster = Cluster(self.folder, 3, free_base_port(3), hosts)
@@ -258,6 +267,12 @@ class Stage:
             self.cluster.up()
         self._gateways = self.cluster.gateways
         self.etcd = EtcdDoor(self.cluster)
+
+    def _start_undertaker(self) -> subprocess.Popen[bytes]:
+        """Takes the cluster down when this process is gone, however it went: the pipe to it ends then."""
+        down = f"exec {sys.executable} -m strongbox.dev down --data {self.folder}"
+        command = ["sh", "-c", f"cat >/dev/null; {down}"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True)
 
     def _relayed(self) -> list[str]:
         """Where that host's processes find the members: its own first."""

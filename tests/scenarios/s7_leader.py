@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from tests.robustness.load import Load
 from tests.robustness.outage import Writer, kill_node, wait_for_successor
@@ -22,6 +23,7 @@ def holder_killed(world: World) -> str:
     """kill -9 of the audit duty's holder under load; the next one, seen through the other nodes."""
     cluster = world.unsealed()
     token = str(world.token(_RULES)["token"])
+    before: dict[str, Any] = {}
     try:
         with Load(cluster, token, clients=4, nodes=[0, 1, 2]) as load:
             load.wait_for(_WRITES)
@@ -32,7 +34,8 @@ def holder_killed(world: World) -> str:
         with cluster.rest(world.root_token, 1, Patience()) as root:
             load.require_exactly_once(root)
     finally:
-        _start_again(world, before["leader"])
+        for node in [str(before["leaders"]["audit"])] if before else cluster.node_ids:
+            _start_again(world, node)
     _require(world, "a new leader", took, NEW_LEADER_SECONDS)
     return f"a new leader after {took:.2f} s, term {before['term']} to {after['term']}, 0 requests failed"
 

@@ -33,7 +33,7 @@ _PATH = "load/s8/known"
 def cut_off(world: World) -> str:
     """503 to everything, REST and gRPC, until it is healed; sealed by itself; the majority goes on."""
     cluster, lab = world.partitioned()
-    token = _token(cluster)
+    token, late = _token(cluster), _LATE * (_BUSY if world.short else 1)
     lonely = cluster.node_ids.index(EtcdDoor(cluster).leader())
     others = [number for number in range(3) if number != lonely]
     with cluster.rest(token, others[0], Patience()) as rest:
@@ -43,11 +43,11 @@ def cut_off(world: World) -> str:
         third.wait_for(20)
         lab.cut(lonely + 1)
         cut_at = time.monotonic()
-        asked, slowest, sealed_after = _besiege(cluster, token, lonely, cut_at)
+        asked, slowest, sealed_after = _besiege(cluster, token, lonely, cut_at, DEADLINE_SECONDS + late)
         second.wait_for(20)
         third.wait_for(20)
     pause = max(second.longest_pause, third.longest_pause)
-    limit = SEALED_SECONDS + _LATE * (_BUSY if world.short else 1)
+    limit = SEALED_SECONDS + late
     assert sealed_after <= limit, f"it sealed itself only after {sealed_after:.1f} s"
     assert pause < 10.0, f"the majority paused {pause:.1f} s"
     return (
@@ -81,7 +81,9 @@ def healed(world: World) -> str:
     return f"served again {took:.2f} s after healing; {entries} entries, the same in three logs"
 
 
-def _besiege(cluster: Cluster, token: str, node: int, cut_at: float) -> tuple[int, float, float]:
+def _besiege(
+    cluster: Cluster, token: str, node: int, cut_at: float, limit: float
+) -> tuple[int, float, float]:
     """Ask the node that is cut off for everything, until it has sealed itself and for two seconds more.
 
     How many requests, the slowest answer, and when it called itself sealed (seconds from the cut).
@@ -91,7 +93,7 @@ def _besiege(cluster: Cluster, token: str, node: int, cut_at: float) -> tuple[in
     def ask(name: str, make: Callable[[], Any]) -> list[float]:
         took = []
         while not over.is_set():
-            took.append(_refused_in_time(name, make))
+            took.append(_refused_in_time(name, make, limit))
             time.sleep(_PAUSE)
         return took
 
@@ -131,13 +133,13 @@ def _calls(cluster: Cluster, token: str, node: int, native: GrpcClient) -> dict[
     }
 
 
-def _refused_in_time(name: str, call: Callable[[], Any]) -> float:
+def _refused_in_time(name: str, call: Callable[[], Any], limit: float) -> float:
     started = time.monotonic()
     refusal = outcome(call)
     took = time.monotonic() - started
     assert refusal is not None, f"{name} succeeded at a node that is cut off"
     assert refusal.code == "UNAVAILABLE" and refusal.http in (0, 503), f"{name}: {refusal}"
-    assert took <= DEADLINE_SECONDS + _LATE, f"{name} was refused only after {took:.2f} s"
+    assert took <= limit, f"{name} was refused only after {took:.2f} s"
     return took
 
 

@@ -20,9 +20,6 @@ from strongbox.seal.v1 import seal_service_pb2 as pb
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
 from tests.services.seal.nodes import SealNode, SealNodes
-from tests.support.etcd import etcd_binary
-
-pytestmark = pytest.mark.skipif(not etcd_binary(), reason="no etcd")
 
 
 @pytest.fixture

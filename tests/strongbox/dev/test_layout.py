@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from strongbox.dev import layout, ports
+from strongbox.dev import etcd, layout, ports
 from strongbox.dev.layout import LayoutError, Wishes
 
 
@@ -73,3 +73,31 @@ def test_cluster_json_names_what_the_contract_names(tmp_path: Path) -> None:
     assert said["postgres"]["dsn"].startswith("postgresql://postgres:")
     assert said["etcd"] == [f"https://{made.address('node-1', 'etcd')}"]
     assert json.dumps(said)
+
+
+def test_a_node_lives_where_the_hosts_file_says_and_stays_there(tmp_path: Path) -> None:
+    where = {"node-2": {"address": "10.1.2.2", "door": "10.1.3.2", "enter": ["nsenter", "--net=/x"]}}
+    layout.prepare(tmp_path, Wishes(3, ports.free_base(3), hosts=where))
+    found = layout.load(tmp_path)
+    assert found is not None
+    assert found.address("node-2", "kv").startswith("10.1.2.2:")
+    assert found.gateway_url("node-2").startswith("http://10.1.3.2:")
+    assert found.host("node-2").enter == ("nsenter", "--net=/x")
+    assert found.address("node-1", "kv").startswith("127.0.0.1:")
+
+
+def test_a_member_that_lost_its_data_joins_the_others_and_a_new_cluster_begins_anew(tmp_path: Path) -> None:
+    made = make(tmp_path, nodes=3)
+
+    def state() -> str:
+        command = etcd.member(made, "node-1").command
+        return next(flag.partition("=")[2] for flag in command if "cluster-state" in flag)
+
+    assert state() == "new"
+    made.log("node-1", "etcd").parent.mkdir(parents=True)
+    made.log("node-1", "etcd").touch()
+    assert state() == "new"  # it was started before, and so were none of the others
+    (tmp_path / "node-2" / "etcd").mkdir(parents=True)
+    assert state() == "existing"
+    (tmp_path / "node-1" / "etcd").mkdir()
+    assert state() == "new"  # it has its data

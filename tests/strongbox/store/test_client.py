@@ -308,3 +308,21 @@ async def test_the_ring_keeps_to_one_member_and_comes_back_when_all_are_bad() ->
     first.worked(time.monotonic())
     assert ring.pick() is first
     await ring.close()
+
+
+async def test_renewing_ends_in_time_although_a_stream_never_takes_the_question(etcd: Etcd) -> None:
+    """A call that ended before its metadata were sent was seen to keep its writer waiting for ever."""
+
+    class Stuck:
+        async def write(self, _: object) -> None:
+            await asyncio.Event().wait()
+
+        def cancel(self) -> None:
+            pass
+
+    for member in etcd.ring.members:
+        member.stream = lambda *_: lambda **__: Stuck()  # type: ignore[method-assign]
+    started = time.monotonic()
+    with pytest.raises(Unavailable):
+        await etcd.keepalive_once(1, deadline=started + 1.0)
+    assert time.monotonic() - started < 3.0

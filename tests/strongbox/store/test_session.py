@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from strongbox.store.client import Etcd
+from strongbox.store.errors import OutOfSpace
 from strongbox.store.session import Session, Tenure
 from tests.support.etcd import EtcdCluster
 from tests.support.proxy import TcpProxy
@@ -138,3 +139,35 @@ async def test_validity_counts_from_before_the_request_and_ends_for_good() -> No
     tenure.extend(time.monotonic(), 60)
     assert not tenure.alive
     tenure.end()
+
+
+async def test_a_defect_does_not_end_the_session_for_good(etcd: Etcd, prefix: bytes) -> None:
+    values = iter([RuntimeError("a defect"), b"here"])
+
+    def value() -> bytes:
+        one = next(values, b"again")
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    one = Session(etcd, prefix, value, 1)
+    await one.start()
+    try:
+        async with asyncio.timeout(20):
+            await one.current()
+    finally:
+        await one.close()
+
+
+async def test_a_value_that_cannot_be_written_again_does_not_end_the_session(
+    etcd: Etcd, prefix: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with session(etcd, prefix, refresh=0.1) as one:
+        tenure = await one.current()
+
+        async def refuse(*_: object, **__: object) -> None:
+            raise OutOfSpace("etcd's space is used up")
+
+        monkeypatch.setattr(etcd, "transact", refuse)
+        await asyncio.sleep(2.5)
+        assert tenure.alive
