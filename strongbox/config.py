@@ -36,6 +36,8 @@ class Settings(BaseModel):
     tls_cert: Path
     tls_key: Path
     tls_ca: Path
+    upkeep_cert: Path | None = None
+    upkeep_key: Path | None = None
     seal_addresses: tuple[str, ...] = ()
     peer_unseal: bool = True
     data_dir: Path = Path(".")

@@ -14,7 +14,7 @@ async def assemble(runtime: Runtime) -> None:
     servicer = KVServicer(runtime.pipeline, Guard(runtime.keys), runtime.keys)
     runtime.serve(add_KVServiceServicer_to_server, servicer, "strongbox.kv.v1.KVService")
     members = [member.address for member in runtime.etcd.ring.members]
-    runtime.duty("purge", Purge(runtime.pipeline, runtime.etcd, members, runtime.clock).work)
+    runtime.duty("purge", Purge(runtime.pipeline, runtime.upkeep, members, runtime.clock).work)
 
 
 if __name__ == "__main__":

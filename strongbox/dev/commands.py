@@ -161,6 +161,19 @@ def status(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
+def rotate_certificates(folder: Path) -> int:
+    """New keys and certificates for every process of the cluster in DIR; returns how many nodes there are.
+
+    Running processes notice by themselves, within some seconds, and break nothing off. Raises DevError.
+    """
+    known = _known(folder)
+    try:
+        known.certificates.rotate(known.node_ids)
+    except (OSError, ValueError) as error:
+        raise DevError(f"the certificates cannot be renewed: {error}") from None
+    return known.nodes
+
+
 def read_cluster(folder: Path) -> dict[str, Any]:
     """DIR/cluster.json, or {}."""
     try:

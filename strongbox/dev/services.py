@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 from strongbox.config import SERVICES
-from strongbox.dev.gateway import ROOT, Endpoint, GatewaySettings, envoy_command, envoy_configuration
+from strongbox.dev.gateway import ROOT, Endpoint, GatewaySettings, envoy_command, write_configuration
 from strongbox.dev.layout import Layout
 from strongbox.dev.processes import Spec, dying_with_parent
 
+UPKEEPER = "kv"  # whose duty compacts and defragments etcd
 PROCESSES = ("etcd", *SERVICES, "envoy")
 
 
@@ -47,7 +48,13 @@ def _environment(layout: Layout, node: str, name: str) -> dict[str, str]:
         "STRONGBOX_DATA_DIR": str(data),
         "STRONGBOX_PROFILE": "local",
         "STRONGBOX_LOG_LEVEL": os.environ.get("STRONGBOX_LOG_LEVEL", "info"),
+        **(_upkeep(layout) if name == UPKEEPER else {}),
     }
+
+
+def _upkeep(layout: Layout) -> dict[str, str]:
+    files = layout.certificates.upkeep
+    return {"STRONGBOX_UPKEEP_CERT": str(files.certificate), "STRONGBOX_UPKEEP_KEY": str(files.key)}
 
 
 def _addresses(layout: Layout, node: str, name: str) -> str:
@@ -74,10 +81,11 @@ def gateway(layout: Layout, node: str) -> Spec:
         certificate=files.certificate,
         key=files.key,
         authority=layout.certificates.authority,
+        configuration=configuration,
+        watched=layout.certificates.folder,
         tls_port=layout.port(node, "gateway-tls") if layout.tls else None,
     )
-    configuration.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    configuration.write_text(envoy_configuration(settings), encoding="utf-8")
+    write_configuration(settings)
     return Spec(
         node=node,
         name="envoy",

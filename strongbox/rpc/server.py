@@ -2,6 +2,7 @@
 
 `runtime` order: make it, `serve` each servicer, `bind`, `start`. It refuses to start with an RPC that has no
 rule. A port that is taken is an error: gRPC would otherwise share it and take part of the connections.
+Certificates are looked up at every handshake, so renewed ones serve the next connection.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from strongbox.rpc import rules
-from strongbox.rpc.channel import TlsFiles
 from strongbox.rpc.interceptors.border import Border
 from strongbox.rpc.interceptors.reporting import Reporter
 from strongbox.rpc.rules import Access
+from strongbox.tls import Material, TlsFiles, identity_of
 
 MAX_MESSAGE = 4 << 20  # bytes; the gateway lets 1 MiB of REST body in
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -39,6 +40,12 @@ _STATUS = {
     True: health_pb2.HealthCheckResponse.SERVING,
     False: health_pb2.HealthCheckResponse.NOT_SERVING,
 }
+
+
+def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(material.key, material.certificate)], root_certificates=material.authority
+    )
 
 
 class Health:
@@ -84,10 +91,22 @@ class Server:
 
     def bind(self, listen: str) -> int:
         """Take the port of `host:port` (0: a free one) and return it. Raises OSError, RuntimeError."""
-        settings = self._settings
-        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
-        credentials = grpc.ssl_server_credentials(
-            [pair], root_certificates=settings.tls_ca.read_bytes(), require_client_auth=True
+        identity = identity_of(self._settings)
+        known = identity.current()
+
+        def fetch() -> grpc.ServerCertificateConfiguration | None:
+            """Called at each handshake, in a thread of gRPC's; None: as before. Never raises."""
+            nonlocal known
+            newest = identity.current()
+            if newest is known:
+                return None
+            known = newest
+            return _configuration(newest)
+
+        credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(known),
+            fetch,  # type: ignore[arg-type]  # may return None; the stubs do not know
+            require_client_authentication=True,
         )
         return self._server.add_secure_port(listen, credentials)
 
