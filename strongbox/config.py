@@ -43,6 +43,7 @@ class Settings(BaseModel):
     data_dir: Path = Path(".")
     profile: Literal["local", "kubernetes"] = "local"
     metrics_listen: str = ""
+    probe_listen: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("etcd_endpoints", "seal_addresses", mode="before")

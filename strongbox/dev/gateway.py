@@ -52,6 +52,7 @@ class GatewaySettings:
     watched: Path
     tls_port: int | None = None
     host: str = "127.0.0.1"
+    tls_host: str = ""
     discovery: str = "STATIC"
 
 
@@ -65,6 +66,7 @@ def envoy_configuration(settings: GatewaySettings) -> str:
             "NODE": settings.node,
             "LISTEN_HOST": settings.host,
             "LISTEN_PORT": str(settings.port),
+            "TLS_HOST": settings.tls_host or settings.host,
             "TLS_PORT": str(settings.tls_port or 0),
             "DISCOVERY": settings.discovery,
             "SDS": str(_beside(settings, "identity")),

@@ -125,6 +125,8 @@ class Runtime:
             self.spawn(self._upkeep_renewal.run(), "renewal of the certificate for upkeep")
         self.spawn(self.journal.bound.follow(self.etcd), "outbox bound")
         await self.server.start()
+        if self.settings.probe_listen:
+            await self.health.start_probes(self.settings.probe_listen)
         self._started = True
         self._launch()
 
@@ -138,6 +140,7 @@ class Runtime:
         """End what is left; the session is revoked, so that others see it at once."""
         for _, work in self._wanted:
             work.close()
+        await self.health.stop_probes()
         await self.pipeline.close()
         if self._keys is not None:
             await self._keys.close()

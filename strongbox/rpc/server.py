@@ -35,6 +35,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
 )
+LIVE = "live"  # what liveness probes ask for: whether the process answers at all
 HealthServicer = cast(Any, health).aio.HealthServicer  # public, but absent from the stubs
 _STATUS = {
     True: health_pb2.HealthCheckResponse.SERVING,
@@ -54,6 +55,7 @@ class Health:
     def __init__(self) -> None:
         self.servicer = HealthServicer()
         self._names = [""]
+        self._probes: grpc.aio.Server | None = None
         self.serving = False
 
     def add(self, full_name: str) -> None:
@@ -65,6 +67,23 @@ class Health:
         self.serving = serving
         for name in self._names:
             await self.servicer.set(name, _STATUS[serving])
+
+    async def start_probes(self, listen: str) -> None:
+        """Answer the kubelet's probes, without TLS: the kubelet has no certificate of ours.
+
+        Nothing but the standard health service is there. Service "live" serves from now on, whatever else.
+        Raises RuntimeError when the port is taken.
+        """
+        await self.servicer.set(LIVE, _STATUS[True])
+        self._probes = grpc.aio.server(options=(("grpc.so_reuseport", 0),), maximum_concurrent_rpcs=16)
+        health_pb2_grpc.add_HealthServicer_to_server(self.servicer, self._probes)
+        self._probes.add_insecure_port(listen)
+        await self._probes.start()
+
+    async def stop_probes(self) -> None:
+        """Answer no more."""
+        if self._probes is not None:
+            await self._probes.stop(0)
 
 
 class Server:

@@ -44,18 +44,10 @@ def _certificates() -> None:
         print(f"made {name}")
 
 
-def _healthy() -> None:
-    from strongbox.setup.health import require_serving
-    from strongbox.setup.settings import HealthSettings
-
-    require_serving(HealthSettings.load())
-
-
 COMMANDS: dict[str, Callable[[], None]] = {
     "etcd-users": _etcd_users,
     "gateway": _gateway,
     "certificates": _certificates,
-    "healthy": _healthy,
 }
 
 

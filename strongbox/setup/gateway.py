@@ -12,6 +12,7 @@ from strongbox.setup.settings import GatewayRenderSettings
 def write_gateway(settings: GatewayRenderSettings) -> None:
     """Write it, with its files for certificates beside it. Raises OSError."""
     host, port = _host_port(settings.gateway_listen)
+    tls_host, tls_port = _host_port(settings.gateway_tls_listen)
     endpoints: dict[str, Sequence[Endpoint]] = {}
     for service in SERVICES:
         name, at = _host_port(getattr(settings, f"{service}_address"))
@@ -23,7 +24,8 @@ def write_gateway(settings: GatewayRenderSettings) -> None:
             ordinal=None,
             host=host,
             port=port,
-            tls_port=_host_port(settings.gateway_tls_listen)[1] if settings.gateway_tls_listen else None,
+            tls_host=tls_host,
+            tls_port=tls_port,
             endpoints=endpoints,
             discovery="STRICT_DNS",
             certificate=settings.tls_cert,

@@ -50,8 +50,8 @@ class GatewayRenderSettings(FromEnvironment):
     """What Envoy's configuration is rendered with. An address is host:port; the host, a name of many."""
 
     node_id: str = Field(min_length=1, max_length=63)
-    gateway_listen: str = "0.0.0.0:8080"
-    gateway_tls_listen: str = ""
+    gateway_listen: str = "127.0.0.1:8080"
+    gateway_tls_listen: str = "0.0.0.0:8443"
     gateway_config: Path = Path("envoy.yaml")
     seal_address: str
     kv_address: str
@@ -70,13 +70,3 @@ class CertificateSettings(FromEnvironment):
     seal_replicas: int = Field(3, ge=1, le=9)
     certificate_days: int = Field(90, ge=1, le=825)
     renew_before_days: int = Field(30, ge=0)
-
-
-class HealthSettings(FromEnvironment):
-    """Where the service of this container listens, and with which certificate it is asked."""
-
-    listen: str
-    service: str
-    tls_cert: Path
-    tls_key: Path
-    tls_ca: Path
