@@ -6,7 +6,7 @@ T ?= 1h
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test lint types contracts breaking unit scenarios robustness soak heavy bench \
-        protos protos-check protos-image etcd lock
+        protos protos-check protos-image etcd manifests lock
 .NOTPARALLEL:
 
 # A capability that is not built yet says so; make turns that into exit status 2.
@@ -90,6 +90,9 @@ protos-check: install ## is what is committed what the protos say?
 
 protos-image: install ## take the protos of today as what later ones must not break (at a release, or for a break on purpose)
 	@$(BIN)/buf build protos --exclude-source-info -o protos/image.binpb
+
+manifests: install ## what follows from tables: network policies, cert-manager's certificates, docs of roles and settings
+	@$(BIN)/python -m tools.generate_manifests
 
 lock: ## resolve pyproject.toml anew into requirements.lock
 	@sh tools/lock.sh

@@ -36,6 +36,8 @@ class Settings(BaseModel):
     tls_cert: Path
     tls_key: Path
     tls_ca: Path
+    upkeep_cert: Path | None = None
+    upkeep_key: Path | None = None
     seal_addresses: tuple[str, ...] = ()
     peer_unseal: bool = True
     audit_stdout: bool = False
@@ -48,6 +50,7 @@ class Settings(BaseModel):
     revoke_backoff_cap_s: float = Field(default=40.0, gt=0)
     reconcile_every_s: float = Field(default=60.0, gt=0)
     etcd_quota_mib: int = Field(default=2048, ge=16)
+    probe_listen: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("etcd_endpoints", "seal_addresses", mode="before")

@@ -18,11 +18,11 @@ async def assemble(runtime: Runtime) -> None:
     guard = Guard(runtime.keys)
     watching = Watching(runtime.pipeline, guard, runtime.etcd)
     members = [member.address for member in runtime.etcd.ring.members]
-    room = Room(runtime.etcd, members, runtime.settings.etcd_quota_mib << 20)
+    room = Room(runtime.upkeep, members, runtime.settings.etcd_quota_mib << 20)
     servicer = KVServicer(runtime.pipeline, guard, runtime.keys, watching, room)
     runtime.serve(add_KVServiceServicer_to_server, servicer, "strongbox.kv.v1.KVService")
     runtime.spawn(room.keep())
-    runtime.duty("purge", Purge(runtime.pipeline, runtime.etcd, members, runtime.clock).work)
+    runtime.duty("purge", Purge(runtime.pipeline, runtime.upkeep, members, runtime.clock).work)
     runtime.duty("rewrap-kv", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "kv", KINDS).work)
 
 

@@ -34,6 +34,7 @@ async def assemble(runtime: Runtime) -> None:
     session, clock, node = runtime.session, runtime.clock, settings.node_id
     ordinal = own_ordinal(settings.tls_cert)
     custody, peers = Custody(clock), Peers(etcd, settings, lambda: runtime.address)
+    runtime.renewal.on_renewed(peers.renew)
     registry = Registry(pipeline, session, custody, node, ordinal)
     opener = Opener(pipeline, custody, registry, clock)
     rebirth = Rebirth(custody, ordinal, runtime.restart)
@@ -44,7 +45,7 @@ async def assemble(runtime: Runtime) -> None:
     refresher, wraps = Refresher(etcd, custody), Wraps(pipeline, node)
     rotation = Rotation(pipeline, guard, custody, refresher)
     ceremonies = Ceremonies(pipeline, peers, custody)
-    health = Health(etcd, custody, node, clock)
+    health = Health(etcd, custody, node, clock, has_node=settings.profile == "local")
     giver = Giver(etcd, pipeline, custody, runtime.slots, settings.peer_unseal)
     servicer = SealServicer(
         pipeline, clock, unsealing, sealing, health, runtime.slots, rebirth, rotation, ceremonies

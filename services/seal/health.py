@@ -3,6 +3,7 @@
 * `sealed` is this node's: it holds no key. A node that is cut off says what it knows, within half a second.
 * Ready: etcd answers, the cluster is unsealed, the node's clock is right, and its kv and auth are there and
   have heard of the unsealing: whoever is told `ready` is not told SEALED by the next call.
+  In Kubernetes a pod is of no node of ours: there any kv and any auth will do.
 * The clock is judged only when a *new* `cluster/time` arrives (a watch): an old one says nothing of the
   clock, only of the audit duty, and makes nobody unready.
 """
@@ -47,8 +48,11 @@ VERSION = _version()
 class Health:
     """Answers for one node."""
 
-    def __init__(self, etcd: Etcd, custody: Custody, node: str, clock: Clock) -> None:
+    def __init__(
+        self, etcd: Etcd, custody: Custody, node: str, clock: Clock, *, has_node: bool = True
+    ) -> None:
         self._etcd, self._custody, self._node, self._clock = etcd, custody, node, clock
+        self._has_node = has_node
         self._last: Snapshot | None = None
         self._skew_ms = 0
 
@@ -128,11 +132,20 @@ class Health:
             return Sealed()
         if abs(self._skew_ms) > MAX_SKEW_MS:
             return Unavailable(f"the node's clock is {self._skew_ms} ms off", skew_ms=str(self._skew_ms))
-        away = [name for name in NEEDED if f"{name}/{self._node}" not in seen.sessions]
+        where = "of this node " if self._has_node else ""
+        there = {name: self._needed(seen, name) for name in NEEDED}
+        away = [name for name, told in there.items() if not told]
         if away:
-            return Unavailable(f"{' and '.join(away)} of this node is away")
-        deaf = [name for name in NEEDED if not _is_unsealed(seen.sessions[f"{name}/{self._node}"])]
-        return Sealed(f"{' and '.join(deaf)} of this node has no keys yet") if deaf else None
+            return Unavailable(f"{' and '.join(away)} {where}is away")
+        deaf = [name for name, told in there.items() if not any(map(_is_unsealed, told))]
+        return Sealed(f"{' and '.join(deaf)} {where}has no keys yet") if deaf else None
+
+    def _needed(self, seen: Snapshot, name: str) -> list[bytes]:
+        """What this node's replica of a service says of itself; where pods have no node, what any says."""
+        if not self._has_node:
+            return [told for key, told in seen.sessions.items() if key.startswith(f"{name}/")]
+        own = seen.sessions.get(f"{name}/{self._node}")
+        return [own] if own is not None else []
 
     def _nodes(self, fresh: Snapshot | None, known: Snapshot | None) -> list[pb.NodeHealth]:
         found = []

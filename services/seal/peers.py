@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     Stub = rpc.SealPeerServiceAsyncStub
 else:  # one class for both at run time
     Stub = rpc.SealPeerServiceStub
+_FAREWELL = 6.0  # seconds for calls under way on a channel that is given up; none has more
 _PATIENCE = 0.5  # seconds with a replica that has no session
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +39,15 @@ class Peers:
     def __init__(self, etcd: Etcd, settings: Settings, own: Callable[[], str]) -> None:
         self._etcd, self._settings, self._own = etcd, settings, own
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    def renew(self) -> None:
+        """The certificate was renewed: the next call opens its channel anew; calls under way end first."""
+        for channel in self._channels.values():
+            leaving = asyncio.create_task(channel.close(_FAREWELL))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+        self._channels = {}
 
     async def ask_all(self, call: Callable[[Stub, float], Awaitable[T]], deadline: float) -> list[T]:
         """`call(stub, seconds)` on every other replica at once; the answers that came."""

@@ -81,6 +81,20 @@ def status(
     raise typer.Exit(0 if all(each["running"] for each in found) else 1)
 
 
+certs = typer.Typer(help="The cluster's certificates.", no_args_is_help=True)
+app.add_typer(certs, name="certs")
+
+
+@certs.command()
+def rotate(data: Data = commands.DEFAULT_FOLDER) -> None:
+    """New keys and certificates for every process, while they run; the authority stays."""
+    try:
+        nodes = commands.rotate_certificates(data.resolve())
+    except DevError as error:
+        _fail(error)
+    _tell(f"renewed the certificates of {nodes} nodes; running processes take them up within seconds")
+
+
 def _tell(text: str) -> None:
     typer.echo(text)
 

@@ -62,9 +62,7 @@ def _run(chosen: Layout, asked: Up, say: Say, on_ready: Callable[[], None]) -> N
     if warning:
         say(warning)
     _note_runner(chosen.folder)
-    chosen.certificates.ensure(
-        chosen.node_ids, {node: (host.address, host.door) for node, host in chosen.hosts.items()}
-    )
+    chosen.certificates.ensure(chosen.node_ids, chosen.host_addresses)
     runner = Runner(chosen, say)
     try:
         runner.start(nodes)
@@ -161,6 +159,19 @@ def status(folder: Path) -> list[dict[str, Any]]:
     return [
         {"node": node, **entry, "running": identity.is_alive()} for node, entry, identity in processes(known)
     ]
+
+
+def rotate_certificates(folder: Path) -> int:
+    """New keys and certificates for every process of the cluster in DIR; returns how many nodes there are.
+
+    Running processes notice by themselves, within some seconds, and break nothing off. Raises DevError.
+    """
+    known = _known(folder)
+    try:
+        known.certificates.rotate(known.node_ids, addresses=known.host_addresses)
+    except (OSError, ValueError) as error:
+        raise DevError(f"the certificates cannot be renewed: {error}") from None
+    return known.nodes
 
 
 def read_cluster(folder: Path) -> dict[str, Any]:

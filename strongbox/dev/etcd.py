@@ -12,6 +12,7 @@ import re
 import shutil
 import ssl
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,13 @@ from pathlib import Path
 
 from strongbox.dev.gateway import ROOT
 from strongbox.dev.layout import Layout
-from strongbox.dev.processes import Spec, dying_with_parent, wheel_folder
+from strongbox.dev.processes import (
+    Spec,
+    StartError,
+    dying_with_parent,
+    inherited_environment,
+    wheel_folder,
+)
 
 SOUND = (3, 5, 28)
 QUOTA_MIB = 2048
@@ -127,6 +134,8 @@ def _flags(layout: Layout, node: str) -> dict[str, object]:
         "enable-grpc-gateway": "false",
         "logger": "zap",
         "log-level": "warn",
+        # Any certificate of ours opens a connection; only a member's makes a member.
+        "peer-cert-allowed-cn": "etcd",
     }
     for prefix in ("", "peer-"):
         flags[f"{prefix}cert-file"] = files.certificate
@@ -147,6 +156,30 @@ def _state(layout: Layout, node: str) -> str:
     known = layout.log(node, "etcd").exists() and not (layout.folder / node / "etcd").exists()
     others = (layout.folder / other / "etcd" for other in layout.node_ids if other != node)
     return "existing" if known and any(folder.exists() for folder in others) else "new"
+
+
+def ensure_users(layout: Layout) -> None:
+    """Etcd's users and roles as the table says (strongbox.setup), within 40 s. Raises StartError.
+
+    A process of its own: gRPC does not belong into a process that starts others.
+    """
+    files = layout.certificates.operator
+    environment = {
+        "STRONGBOX_ETCD_ENDPOINTS": ",".join(layout.address(node, "etcd") for node in layout.node_ids),
+        "STRONGBOX_TLS_CERT": str(files.certificate),
+        "STRONGBOX_TLS_KEY": str(files.key),
+        "STRONGBOX_TLS_CA": str(layout.certificates.authority),
+    }
+    command = [*dying_with_parent(), sys.executable, "-m", "strongbox.setup", "etcd-users"]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env={**inherited_environment(), **environment}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=40, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        raise StartError(f"etcd's users cannot be set: {error}") from None
+    if done.returncode:
+        raise StartError(f"etcd's users cannot be set: {done.stderr[-500:]}")
 
 
 class _Health:

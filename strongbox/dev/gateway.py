@@ -19,6 +19,7 @@ from strongbox.dev.template import render
 
 ROOT = Path(__file__).resolve().parents[2]
 _TEMPLATE = ROOT / "gateway" / "envoy.yaml"
+_TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 _DESCRIPTORS = ROOT / "gateway" / "strongbox.binpb"
 
 
@@ -33,17 +34,25 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """Everything a gateway's configuration depends on. `ordinal` is that of its node's seal replica."""
+    """Everything a gateway's configuration depends on. `ordinal` is that of its node's seal replica.
+
+    `configuration` is where the main file goes, with the two for certificates beside it; `watched` is the
+    folder in which something is renamed when certificates are replaced. Without `ordinal` there is no own
+    node: any seal replica answers for it.
+    """
 
     node: str
-    ordinal: int
+    ordinal: int | None
     port: int
     endpoints: dict[str, Sequence[Endpoint]]
     certificate: Path
     key: Path
     authority: Path
+    configuration: Path
+    watched: Path
     tls_port: int | None = None
     host: str = "127.0.0.1"
+    tls_host: str = ""
     discovery: str = "STATIC"
 
 
@@ -57,11 +66,11 @@ def envoy_configuration(settings: GatewaySettings) -> str:
             "NODE": settings.node,
             "LISTEN_HOST": settings.host,
             "LISTEN_PORT": str(settings.port),
+            "TLS_HOST": settings.tls_host or settings.host,
             "TLS_PORT": str(settings.tls_port or 0),
             "DISCOVERY": settings.discovery,
-            "CERT": str(settings.certificate),
-            "KEY": str(settings.key),
-            "CA": str(settings.authority),
+            "SDS": str(_beside(settings, "identity")),
+            "SDS_CA": str(_beside(settings, "authority")),
             "DESCRIPTOR": base64.b64encode(known.SerializeToString()).decode("ascii"),
             "PUBLIC_SERVICES": json.dumps(routes.public_services(methods)),
         },
@@ -75,8 +84,44 @@ def envoy_configuration(settings: GatewaySettings) -> str:
     )
 
 
+def write_configuration(settings: GatewaySettings) -> None:
+    """Write the main file and the two beside it. Raises as `envoy_configuration`."""
+    settings.configuration.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name, secret in _secrets(settings).items():
+        resource = {"@type": f"{_TLS}.Secret", "name": name, **secret}
+        text = json.dumps({"resources": [resource]}, indent=1)
+        _beside(settings, name).write_text(text + "\n", encoding="utf-8")
+    settings.configuration.write_text(envoy_configuration(settings), encoding="utf-8")
+
+
+def _beside(settings: GatewaySettings, name: str) -> Path:
+    return settings.configuration.with_name(f"sds-{name}.json")
+
+
+def _secrets(settings: GatewaySettings) -> dict[str, dict[str, Any]]:
+    """What Envoy reads by SDS: its certificate, and whom it trusts; both read again when files change."""
+    watched = {"path": str(settings.watched)}
+    return {
+        "identity": {
+            "tls_certificate": {
+                "certificate_chain": {"filename": str(settings.certificate)},
+                "private_key": {"filename": str(settings.key)},
+                "watched_directory": watched,
+            }
+        },
+        "authority": {
+            "validation_context": {
+                "trusted_ca": {"filename": str(settings.authority)},
+                "watched_directory": watched,
+            }
+        },
+    }
+
+
 def _clusters(settings: GatewaySettings) -> list[dict[str, str]]:
     every = [_cluster(service, service, settings.endpoints[service]) for service in SERVICES]
+    if settings.ordinal is None:
+        return [*every, _cluster("seal_local", "seal", settings.endpoints["seal"])]
     own_seal = [endpoint for endpoint in settings.endpoints["seal"] if endpoint.own]
     # Its own node's answer or none: no health check, no ejection, so that every call really asks.
     local = _cluster("seal_local", "seal", own_seal, checked=False)

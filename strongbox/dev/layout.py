@@ -66,6 +66,11 @@ class Layout:
         """Where a node (or `postgres`) lives."""
         return self.hosts.get(node, Host())
 
+    @property
+    def host_addresses(self) -> dict[str, tuple[str, ...]]:
+        """The IP addresses of each node that has a host of its own."""
+        return {node: (host.address, host.door) for node, host in self.hosts.items()}
+
     def gateway_port(self, node: str) -> int:
         """Base + n."""
         return self.base_port + self.ordinal(node)

@@ -73,6 +73,11 @@ def public_methods(known: descriptors.FileDescriptorSet) -> list[Method]:
     return [method for method in _methods(known) if not method.rule.peers]
 
 
+def rules(known: descriptors.FileDescriptorSet) -> Iterator[tuple[str, rule_pb2.Rule]]:
+    """Every RPC, those for peers too, and its rule. Raises RuleError."""
+    return ((method.full_name, method.rule) for method in _methods(known))
+
+
 def public_services(methods: list[Method]) -> list[str]:
     """The proto services that are transcoded."""
     return sorted({method.full_name.split("/")[0] for method in methods})

@@ -52,6 +52,8 @@ class Runner:
         # They listen without etcd, and importing is what takes long: side by side with etcd's election.
         early += self._launch(services.service(self._layout, n, s) for s in SERVICES for n in named)
         self._await_etcd(members, named)
+        if len(named) == self._layout.nodes:
+            etcd.ensure_users(self._layout)
         self._await(early, _SERVICE_PATIENCE)
         self._await(self._launch(services.gateway(self._layout, n) for n in named), _GATEWAY_PATIENCE)
         for node in named:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from strongbox.config import SERVICES
 from strongbox.dev.etcd import quota_mib
-from strongbox.dev.gateway import ROOT, Endpoint, GatewaySettings, envoy_command, envoy_configuration
+from strongbox.dev.gateway import ROOT, Endpoint, GatewaySettings, envoy_command, write_configuration
 from strongbox.dev.layout import Layout
 from strongbox.dev.processes import Spec, dying_with_parent
 
+UPKEEPER = "kv"  # whose duty compacts and defragments etcd
 PROCESSES = ("etcd", *SERVICES, "envoy")
 # Settings that whoever starts the cluster may choose for its services.
 _PASSED = tuple(f"STRONGBOX_{name}" for name in (
@@ -54,11 +55,17 @@ def _environment(layout: Layout, node: str, name: str) -> dict[str, str]:
         "STRONGBOX_ETCD_QUOTA_MIB": str(quota_mib(layout, node)),
         "STRONGBOX_LOG_LEVEL": os.environ.get("STRONGBOX_LOG_LEVEL", "info"),
         **{name: os.environ[name] for name in _PASSED if name in os.environ},
+        **(_upkeep(layout) if name == UPKEEPER else {}),
     }
 
 
 def _etcd_members(layout: Layout, node: str) -> str:
     return ",".join(layout.host(node).etcd_via) or _addresses(layout, node, "etcd")
+
+
+def _upkeep(layout: Layout) -> dict[str, str]:
+    files = layout.certificates.upkeep
+    return {"STRONGBOX_UPKEEP_CERT": str(files.certificate), "STRONGBOX_UPKEEP_KEY": str(files.key)}
 
 
 def _addresses(layout: Layout, node: str, name: str) -> str:
@@ -85,11 +92,12 @@ def gateway(layout: Layout, node: str) -> Spec:
         certificate=files.certificate,
         key=files.key,
         authority=layout.certificates.authority,
+        configuration=configuration,
+        watched=layout.certificates.folder,
         tls_port=layout.port(node, "gateway-tls") if layout.tls else None,
         host=layout.host(node).door,
     )
-    configuration.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    configuration.write_text(envoy_configuration(settings), encoding="utf-8")
+    write_configuration(settings)
     return Spec(
         node=node,
         name="envoy",

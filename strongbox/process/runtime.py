@@ -17,6 +17,7 @@ from strongbox.clock import Clock, SystemClock
 from strongbox.config import Settings
 from strongbox.process.metrics import Metrics, observer_of
 from strongbox.process.presence import presence_of
+from strongbox.process.renewal import Renewal
 from strongbox.process.uses import Uses
 from strongbox.rpc.interceptors.reporting import Reporter
 from strongbox.rpc.keys import KeyClient
@@ -27,6 +28,7 @@ from strongbox.store.election import Duty, Term
 from strongbox.store.memory import Memory
 from strongbox.store.pipeline import Pipeline
 from strongbox.store.session import Session
+from strongbox.tls import identity, identity_of
 from strongbox.trail.outbox import Outbox
 from strongbox.trail.slots import Slots
 
@@ -43,8 +45,9 @@ class Runtime:
         self.failed = False
         self.trouble = ""  # told in the session key
         self.restarting = False
-        tls = Tls.read(settings.tls_ca, settings.tls_cert, settings.tls_key)
-        self.etcd = Etcd(settings.etcd_endpoints, tls)
+        self.renewal = Renewal(identity_of(settings))
+        self.etcd = Etcd(settings.etcd_endpoints, Tls.of(self.renewal.identity))
+        self.upkeep, self._upkeep_renewal = _upkeep(settings, self.etcd)
         self.memory = Memory()
         self.journal = Outbox(settings.service)
         self.pipeline = Pipeline(self.etcd, self.memory, self.journal, self.clock)
@@ -62,6 +65,9 @@ class Runtime:
             self._keys.on_sealed(self.memory.clear)
             self._keys.on_sealed(self.session.write_now)
             self._keys.on_unsealed(self.session.write_now)
+        self.renewal.on_renewed(lambda: self.etcd.renew(Tls.of(self.renewal.identity)))
+        if self._keys is not None:
+            self.renewal.on_renewed(self._keys.renew)
         self._wanted: list[tuple[str, Coroutine[Any, Any, Any]]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._started = False
@@ -118,8 +124,13 @@ class Runtime:
         if self._keys is not None:
             await self._keys.start()
         self.spawn(self.slots.run(), "slots")
+        self.spawn(self.renewal.run(), "renewal of certificates")
+        if self._upkeep_renewal is not None:
+            self.spawn(self._upkeep_renewal.run(), "renewal of the certificate for upkeep")
         self.spawn(self.journal.bound.follow(self.etcd), "outbox bound")
         await self.server.start()
+        if self.settings.probe_listen:
+            await self.health.start_probes(self.settings.probe_listen)
         self._started = True
         self._launch()
 
@@ -133,12 +144,15 @@ class Runtime:
         """End what is left; the session is revoked, so that others see it at once."""
         for _, work in self._wanted:
             work.close()
+        await self.health.stop_probes()
         await self.pipeline.close()
         if self._keys is not None:
             await self._keys.close()
         await self.uses.close()
         await self.session.close()
         await self.etcd.close()
+        if self.upkeep is not self.etcd:
+            await self.upkeep.close()
 
     def _is_sealed(self) -> bool:
         """Whether the keys are missing here; the seal service looks for itself."""
@@ -160,6 +174,19 @@ class Runtime:
         _log.error("background work failed; the process stops", work=task.get_name(), exc_info=error)
         self.failed = True
         self.stopping.set()
+
+
+def _upkeep(settings: Settings, own: Etcd) -> tuple[Etcd, Renewal | None]:
+    """Etcd for compaction, defragmentation and disarming: as `upkeep` where there is such a certificate.
+
+    Without one it is the process's own client, which etcd refuses as soon as its users are on.
+    """
+    if settings.upkeep_cert is None or settings.upkeep_key is None:
+        return own, None
+    renewal = Renewal(identity(settings.tls_ca, settings.upkeep_cert, settings.upkeep_key))
+    etcd = Etcd(settings.etcd_endpoints, Tls.of(renewal.identity))
+    renewal.on_renewed(lambda: etcd.renew(Tls.of(renewal.identity)))
+    return etcd, renewal
 
 
 def _with_port(listen: str, port: int) -> str:

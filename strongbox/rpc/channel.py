@@ -1,17 +1,18 @@
 """Channels to our own services: mutual TLS, the server held to its service's name, silent peers found soon.
 
 A certificate is good for one service (`<service>.strongbox.internal`), so a channel to seal cannot end at a
-kv process even when addresses are mixed up. Files are read at every opening: a renewed certificate is used
-by the next channel.
+kv process even when addresses are mixed up. A channel keeps the certificate it was opened with; a renewed
+one is used by the next channel, so whoever keeps a channel opens another when told (strongbox.tls).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Protocol
-
 import grpc
 import grpc.aio
+
+from strongbox.tls import TlsFiles, identity_of
+
+__all__ = ["INTERNAL_DOMAIN", "OPTIONS", "TlsFiles", "open_channel", "server_name"]
 
 INTERNAL_DOMAIN = "strongbox.internal"
 # Pings every 2 s find a peer whose packets vanish within about 3 s; without them it took over 25 s.
@@ -30,17 +31,6 @@ OPTIONS: tuple[tuple[str, int | str], ...] = (
 )
 
 
-class TlsFiles(Protocol):
-    """Where this process's certificate is (strongbox.config.Settings)."""
-
-    @property
-    def tls_cert(self) -> Path: ...
-    @property
-    def tls_key(self) -> Path: ...
-    @property
-    def tls_ca(self) -> Path: ...
-
-
 def server_name(service: str) -> str:
     """The DNS name in the certificates of a service."""
     return f"{service}.{INTERNAL_DOMAIN}"
@@ -48,8 +38,7 @@ def server_name(service: str) -> str:
 
 def open_channel(address: str, service: str, settings: TlsFiles) -> grpc.aio.Channel:
     """A channel to `service` at `address` (host:port); connects at the first call. Raises OSError."""
-    credentials = grpc.ssl_channel_credentials(
-        settings.tls_ca.read_bytes(), settings.tls_key.read_bytes(), settings.tls_cert.read_bytes()
-    )
+    now = identity_of(settings).current()
+    credentials = grpc.ssl_channel_credentials(now.authority, now.key, now.certificate)
     options = (*OPTIONS, ("grpc.ssl_target_name_override", server_name(service)))
     return grpc.aio.secure_channel(address, credentials, options=options)

@@ -1,7 +1,7 @@
 """One stream to one seal replica: many questions at once, each answer found by its id.
 
 A unary hop costs 0.6 ms of CPU; a stream with batches about a tenth. A link that broke is opened anew by the
-next question.
+next question. A renewed certificate takes a new channel; the old one still answers what was asked on it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
 
 AVOID = 2.0  # seconds a link is avoided after a failure
+FAREWELL = 3.0  # seconds for what was asked on a channel that is given up: no question has more than 1.5 s
 
 
 class LinkDown(Exception):
@@ -38,6 +39,7 @@ class Link:
         self._writing = asyncio.Lock()
         self._ids = itertools.count(1)
         self._asked: dict[int, asyncio.Future[pb.StreamKeysResponse]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
 
     async def ask(self, request: pb.StreamKeysRequest, timeout: float) -> pb.StreamKeysResponse:
         """The answer to `request` (its id is set here).
@@ -64,8 +66,20 @@ class Link:
             if answer.done() and not answer.cancelled():
                 answer.exception()  # looked at, so that nothing complains of it
 
+    def renew(self) -> None:
+        """Ask the next question over a new channel, with the certificate as it is now."""
+        if self._channel is None:
+            return
+        leaving = asyncio.create_task(_bid_farewell(self._channel, self._reader, self._call))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        self._channel = self._call = self._reader = None
+
     async def close(self) -> None:
         """End the stream; whoever waits gets LinkDown."""
+        for leaving in self._leaving:
+            leaving.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.cancel()
@@ -115,3 +129,15 @@ class Link:
         for waiting in self._asked.values():
             if not waiting.done():
                 waiting.set_exception(LinkDown())
+
+
+async def _bid_farewell(channel: grpc.aio.Channel, reader: asyncio.Task[None] | None, call: Any) -> None:
+    """Read on for a moment, then close; nobody is told, since the link is open elsewhere."""
+    try:
+        await asyncio.sleep(FAREWELL)
+    finally:
+        if reader is not None:
+            reader.cancel()
+        if call is not None:
+            call.cancel()
+        await channel.close(None)

@@ -86,6 +86,11 @@ class KeyClient:
         for link in self._links:
             await link.close()
 
+    def renew(self) -> None:
+        """The certificate was renewed: ask with it from now on."""
+        for link in self._links:
+            link.renew()
+
     async def wait_unsealed(self) -> None:
         """Return once the record keys are here."""
         await self._unsealed.wait()

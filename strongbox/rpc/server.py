@@ -2,6 +2,7 @@
 
 `runtime` order: make it, `serve` each servicer, `bind`, `start`. It refuses to start with an RPC that has no
 rule. A port that is taken is an error: gRPC would otherwise share it and take part of the connections.
+Certificates are looked up at every handshake, so renewed ones serve the next connection.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from strongbox.rpc import rules
-from strongbox.rpc.channel import TlsFiles
 from strongbox.rpc.inbound import Inbound
 from strongbox.rpc.interceptors.border import Border
 from strongbox.rpc.interceptors.reporting import Reporter
 from strongbox.rpc.rules import Access
+from strongbox.tls import Material, TlsFiles, identity_of
 
 MAX_MESSAGE = 4 << 20  # bytes; the gateway lets 1 MiB of REST body in
 OPTIONS: tuple[tuple[str, int], ...] = (
@@ -35,11 +36,18 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
 )
+LIVE = "live"  # what liveness probes ask for: whether the process answers at all
 HealthServicer = cast(Any, health).aio.HealthServicer  # public, but absent from the stubs
 _STATUS = {
     True: health_pb2.HealthCheckResponse.SERVING,
     False: health_pb2.HealthCheckResponse.NOT_SERVING,
 }
+
+
+def _configuration(material: Material) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(material.key, material.certificate)], root_certificates=material.authority
+    )
 
 
 class Health:
@@ -48,6 +56,7 @@ class Health:
     def __init__(self) -> None:
         self.servicer = HealthServicer()
         self._names = [""]
+        self._probes: grpc.aio.Server | None = None
         self.serving = False
 
     def add(self, full_name: str) -> None:
@@ -59,6 +68,23 @@ class Health:
         self.serving = serving
         for name in self._names:
             await self.servicer.set(name, _STATUS[serving])
+
+    async def start_probes(self, listen: str) -> None:
+        """Answer the kubelet's probes, without TLS: the kubelet has no certificate of ours.
+
+        Nothing but the standard health service is there. Service "live" serves from now on, whatever else.
+        Raises RuntimeError when the port is taken.
+        """
+        await self.servicer.set(LIVE, _STATUS[True])
+        self._probes = grpc.aio.server(options=(("grpc.so_reuseport", 0),), maximum_concurrent_rpcs=16)
+        health_pb2_grpc.add_HealthServicer_to_server(self.servicer, self._probes)
+        self._probes.add_insecure_port(listen)
+        await self._probes.start()
+
+    async def stop_probes(self) -> None:
+        """Answer no more."""
+        if self._probes is not None:
+            await self._probes.stop(0)
 
 
 class Server:
@@ -89,10 +115,22 @@ class Server:
 
     def bind(self, listen: str) -> int:
         """Take the port of `host:port` (0: a free one) and return it. Raises OSError, RuntimeError."""
-        settings = self._settings
-        pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
-        credentials = grpc.ssl_server_credentials(
-            [pair], root_certificates=settings.tls_ca.read_bytes(), require_client_auth=True
+        identity = identity_of(self._settings)
+        known = identity.current()
+
+        def fetch() -> grpc.ServerCertificateConfiguration | None:
+            """Called at each handshake, in a thread of gRPC's; None: as before. Never raises."""
+            nonlocal known
+            newest = identity.current()
+            if newest is known:
+                return None
+            known = newest
+            return _configuration(newest)
+
+        credentials = grpc.dynamic_ssl_server_credentials(
+            _configuration(known),
+            fetch,  # type: ignore[arg-type]  # may return None; the stubs do not know
+            require_client_authentication=True,
         )
         return self._server.add_secure_port(listen, credentials)
 

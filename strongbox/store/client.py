@@ -77,6 +77,10 @@ class Etcd:
         self.ring = Ring(endpoints, tls, self.options)
         self.caller = Caller(self.ring, self.options)
 
+    def renew(self, tls: Tls) -> None:
+        """The certificate was renewed: calls from now on bear the new one."""
+        self.ring.renew(tls)
+
     async def close(self) -> None:
         """Close the channels; calls in flight fail."""
         await self.ring.close()

@@ -10,11 +10,15 @@
   is only a TCP user timeout: a frozen process, whose kernel still acknowledges, is found by `ping_timeout`
   (60 s when unset). No pings without calls: etcd answers those with GOAWAY too_many_pings whatever its
   settings. It must be started with `--grpc-keepalive-min-time` of 1 s or less.
+* A renewed certificate takes new channels. Calls in flight end on the old ones; streams are ended, and
+  whoever has one opens it again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +27,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from strongbox.tls import Identity
+
 METADATA = (("hasleader", "true"),)
+_FAREWELL = 35.0  # seconds until an old channel is closed: no call has more than 30
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", 2000),
     ("grpc.keepalive_timeout_ms", 1000),
@@ -47,6 +54,12 @@ class Tls:
     authority: bytes
     certificate: bytes
     key: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, identity: Identity) -> Tls:
+        """What counts now; raises OSError."""
+        now = identity.current()
+        return cls(now.authority, now.certificate, now.key)
 
     @classmethod
     def read(cls, authority: Path, certificate: Path, key: Path) -> Tls:
@@ -81,11 +94,8 @@ class Endpoint:
 
     def __init__(self, address: str, tls: Tls | None, options: Options) -> None:
         self.address = address
-        self.channel: Any = (
-            grpc.aio.secure_channel(address, tls.credentials(), options=CHANNEL_OPTIONS)
-            if tls
-            else grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        )
+        self.channel = _open(address, tls)
+        self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
         self.bad_until = 0.0
         self._failed_at = 0.0
         self._back_off = 0.0
@@ -108,6 +118,24 @@ class Endpoint:
             )
         return self._calls[path]
 
+    def lasting_stream(self, path: str, answer: Any) -> Any:
+        """An open two-way stream that is cancelled when the certificate is renewed.
+
+        Its reader then gets a CancelledError that nobody asked its task for.
+        """
+        call = self.stream(path, answer)(metadata=METADATA)
+        self._streams.add(call)
+        return call
+
+    def renew(self, tls: Tls) -> Any:
+        """Use a new channel from now on; returns the old one, to be closed when its calls have ended."""
+        old, self.channel = self.channel, _open(self.address, tls)
+        self._calls = {}
+        streams, self._streams = self._streams, weakref.WeakSet()
+        for stream in streams:
+            stream.cancel()
+        return old
+
     def failed(self, started: float) -> None:
         """A call begun at `started` failed; calls in flight together count as one failure."""
         if started < self._failed_at:
@@ -123,6 +151,12 @@ class Endpoint:
             self._back_off = self.bad_until = 0.0
 
 
+def _open(address: str, tls: Tls | None) -> Any:
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(address, tls.credentials(), options=CHANNEL_OPTIONS)
+
+
 class Ring:
     """The members in order, and the one in use."""
 
@@ -131,6 +165,14 @@ class Ring:
             raise ValueError("no etcd endpoints")
         self.members = tuple(Endpoint(address, tls, options) for address in addresses)
         self._current = 0
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    def renew(self, tls: Tls) -> None:
+        """Use new channels, with this certificate, from now on."""
+        for member in self.members:
+            task = asyncio.create_task(_close_late(member.renew(tls)))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
     def pick(self) -> Endpoint:
         """The member to ask now."""
@@ -154,5 +196,15 @@ class Ring:
 
     async def close(self) -> None:
         """Close every channel, cancelling what is in flight."""
+        for leaving in self._leaving:
+            leaving.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
         for member in self.members:
             await member.channel.close(None)
+
+
+async def _close_late(channel: Any) -> None:
+    try:
+        await asyncio.sleep(_FAREWELL)
+    finally:
+        await channel.close(None)

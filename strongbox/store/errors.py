@@ -70,6 +70,7 @@ _NEVER_SENT = (
     "etcdserver: no leader",  # the hasleader interceptor answers before the handler runs
     "etcdserver: too many requests",  # refused before the proposal
     "etcdserver: not capable",
+    "revision of auth store is old",  # users or roles changed meanwhile; judged before it is applied
 )
 _BY_TEXT: tuple[tuple[str, type[EtcdError]], ...] = (
     ("database space exceeded", OutOfSpace),

@@ -5,7 +5,8 @@ The resume rule (that of etcd's own Go client; another one lost 4,000 of 5,000 e
 * events move it to the last event's mod_revision + 1, since a header's revision is the *store's* revision
   and may be far ahead of an unsynced watcher; events below the position (already seen) are dropped;
 * a progress notification does not move it (etcd before 3.5.8 could send one ahead of events);
-* any broken, cancelled or ended stream is opened again at the position, on another member;
+* any broken, cancelled or ended stream is opened again at the position, on another member (one that was ended
+  for a renewed certificate on the same);
 * `Compacted` is raised: the caller lists again and watches from that list's revision + 1.
 
 All events of one revision arrive in one batch: etcd splits its catch-up batches between revisions, and
@@ -29,7 +30,7 @@ from etcd3.etcdrpc import rpc_pb2 as pb
 
 from strongbox.store import calls
 from strongbox.store.client import Etcd
-from strongbox.store.endpoints import METADATA, Endpoint
+from strongbox.store.endpoints import Endpoint
 from strongbox.store.errors import Compacted, PermissionDenied, Unavailable, classify
 
 _CREATE_TIMEOUT = 1.0  # seconds for `created` to arrive before another member is asked
@@ -73,7 +74,7 @@ async def watch(
     position = start_revision
     while True:
         endpoint, started = etcd.ring.pick(), time.monotonic()
-        stream = endpoint.stream(calls.WATCH, pb.WatchResponse)(metadata=METADATA)
+        stream = endpoint.lasting_stream(calls.WATCH, pb.WatchResponse)
         try:
             async with asyncio.timeout(_CREATE_TIMEOUT):  # wait_for of 3.11 can swallow a cancellation
                 await _create(stream, key, end, position)
@@ -94,6 +95,9 @@ async def watch(
             Unavailable,
         ) as failure:
             _leave(etcd, endpoint, failure)
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
         finally:
             stream.cancel()
         await asyncio.sleep(_REOPEN_PAUSE)
@@ -115,6 +119,12 @@ async def _read(stream: Any) -> Any:
         refused = "permission denied" in reply.cancel_reason.lower()
         raise (PermissionDenied if refused else Unavailable)(f"watch cancelled: {reply.cancel_reason}")
     return reply
+
+
+def _is_cancelled() -> bool:
+    """Whether this task is to end; otherwise it was the stream that was ended, for a renewed certificate."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def _event(item: Any) -> Event:

@@ -13,7 +13,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 NO_IDEA = {"utils", "util", "helpers", "helper", "manager", "common", "misc"}
 # Commands print. A service prints two lines: that it is ready, and why it cannot start.
-PRINTERS = ("strongbox/cli/", "strongbox/dev/", "services/audit/verify.py", "strongbox/process/life.py")
+PRINTERS = (
+    "strongbox/cli/",
+    "strongbox/dev/",
+    "strongbox/setup/",
+    "services/audit/verify.py",
+    "strongbox/process/life.py",
+)
 # A folder of one machine: nobody else has it.
 SOMEBODYS = re.compile(rb"(?<![\w.$}\])-])/(?:tmp|work|home|root|opt|mnt)/\w")
 

@@ -24,7 +24,7 @@ def methods() -> dict[str, Method]:
 @pytest.fixture(scope="module")
 def configuration() -> str:
     endpoint = Endpoint("127.0.0.1", 1, own=True)
-    files = (Path("gateway.pem"), Path("gateway.key"), Path("ca.pem"))
+    files = (Path("gateway.pem"), Path("gateway.key"), Path("ca.pem"), Path("envoy.yaml"), Path("certs"))
     return envoy_configuration(
         GatewaySettings("node-1", 1, 8201, {service: [endpoint] for service in SERVICES}, *files)
     )

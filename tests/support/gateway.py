@@ -24,7 +24,7 @@ from strongbox.auth.v1 import auth_service_pb2 as auth_pb
 from strongbox.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from strongbox.config import SERVICES
 from strongbox.dev.certs import Certificates
-from strongbox.dev.gateway import Endpoint, GatewaySettings, envoy_command, envoy_configuration
+from strongbox.dev.gateway import Endpoint, GatewaySettings, envoy_command, write_configuration
 from strongbox.dev.ports import free_ports
 from strongbox.dev.processes import dying_with_parent
 from strongbox.kv.v1 import kv_service_pb2 as kv_pb
@@ -181,8 +181,10 @@ class Gateway:
             certificate=self.certificates.of("node-1", "gateway").certificate,
             key=self.certificates.of("node-1", "gateway").key,
             authority=self.certificates.authority,
+            configuration=self.folder / "envoy.yaml",
+            watched=self.certificates.folder,
         )
-        (self.folder / "envoy.yaml").write_text(envoy_configuration(settings))
+        write_configuration(settings)
         with (self.folder / "envoy.log").open("wb") as log:
             self._envoy = subprocess.Popen(
                 [*dying_with_parent(), *envoy_command(self.folder / "envoy.yaml")],

@@ -1,0 +1,176 @@
+"""The overlays build, are what Kubernetes 1.37 takes, and keep every rule of docs/deploying.md."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import pytest
+
+from strongbox.config import SERVICES
+from tests.k8s.manifests import (
+    BIN,
+    OVERLAYS,
+    containers,
+    manifests,
+    named,
+    pods,
+    text_of,
+    workloads,
+)
+from tools import generate_manifests
+
+THREE = ("prod", "prod-cert-manager")
+STATEFUL = {"etcd", "seal", "audit"}
+RUNNING = STATEFUL | {"kv", "auth", "lease", "gateway"}
+OURS = "cert-manager.io/v1"  # whose schemas nobody here has
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_is_valid_for_kubernetes_1_37_to_the_letter(overlay: str, tmp_path: Any) -> None:
+    known = [doc for doc in text_of(overlay).split("\n---\n") if OURS not in doc]
+    file = tmp_path / "all.yaml"
+    file.write_text("\n---\n".join(known))
+    command = [str(BIN / "kubernetes-validate"), "-k", "1.37", "--strict", "--quiet", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(known) > 30
+
+
+def test_the_validator_refuses_what_is_wrong(tmp_path: Any) -> None:
+    """A check that can fail."""
+    file = tmp_path / "all.yaml"
+    file.write_text(text_of("prod").replace("replicas: 3", "replicas: three", 1))
+    command = [str(BIN / "kubernetes-validate"), "-k", "1.37", "--strict", "--quiet", str(file)]
+    assert subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 1
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_keeps_a_state_is_a_stateful_set_and_the_rest_deployments(overlay: str) -> None:
+    found = workloads(overlay)
+    assert found.keys() == RUNNING
+    assert {name for name, one in found.items() if one["kind"] == "StatefulSet"} == STATEFUL
+
+
+@pytest.mark.parametrize(("overlay", "count"), [("dev", 1), ("prod", 3), ("prod-cert-manager", 3)])
+def test_there_are_so_many_of_each(overlay: str, count: int) -> None:
+    assert {one["spec"]["replicas"] for one in workloads(overlay).values()} == {count}
+    scaler = named(overlay, "HorizontalPodAutoscaler", "strongbox-kv")["spec"]
+    assert scaler["minReplicas"] == count
+    assert scaler["maxReplicas"] == (9 if count == 3 else 1)
+    assert scaler["scaleTargetRef"]["name"] == "strongbox-kv"
+
+
+@pytest.mark.parametrize("overlay", THREE)
+def test_no_more_than_one_of_each_is_taken_away_on_purpose(overlay: str) -> None:
+    for name, one in workloads(overlay).items():
+        budget = named(overlay, "PodDisruptionBudget", f"strongbox-{name}")["spec"]
+        assert budget["maxUnavailable"] == 1
+        labels = one["spec"]["template"]["metadata"]["labels"]
+        assert budget["selector"]["matchLabels"].items() <= labels.items()
+        if one["kind"] == "Deployment":
+            assert one["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+        else:
+            assert one["spec"]["updateStrategy"]["type"] == "RollingUpdate"
+            assert "partition" not in one["spec"]["updateStrategy"].get("rollingUpdate", {})
+        assert one["spec"]["minReadySeconds"] >= 5
+
+
+@pytest.mark.parametrize("overlay", THREE)
+def test_replicas_are_on_different_nodes_and_spread_over_zones(overlay: str) -> None:
+    for name, one in workloads(overlay).items():
+        pod = one["spec"]["template"]["spec"]
+        kind = "required" if name in STATEFUL else "preferred"
+        (rule,) = pod["affinity"]["podAntiAffinity"][f"{kind}DuringSchedulingIgnoredDuringExecution"]
+        term = rule if name in STATEFUL else rule["podAffinityTerm"]
+        assert term["topologyKey"] == "kubernetes.io/hostname"
+        (spread,) = pod["topologySpreadConstraints"]
+        assert spread["topologyKey"] == "topology.kubernetes.io/zone"
+        labels = one["spec"]["template"]["metadata"]["labels"]
+        for selector in (term["labelSelector"], spread["labelSelector"]):
+            assert selector["matchLabels"].items() <= labels.items()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_container_may_more_than_it_must(overlay: str) -> None:
+    for name, pod in pods(overlay):
+        context = pod["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert context["runAsUser"] > 0
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert pod["enableServiceLinks"] is False
+        certifies = name.endswith("/strongbox-certificates")
+        assert pod["automountServiceAccountToken"] is certifies
+        for key in ("hostNetwork", "hostPID", "hostIPC"):
+            assert not pod.get(key)
+        assert not [volume for volume in pod.get("volumes", ()) if "hostPath" in volume]
+        for one in containers(pod):
+            mine = one["securityContext"]
+            assert mine["allowPrivilegeEscalation"] is False
+            assert mine["readOnlyRootFilesystem"] is True
+            assert mine["capabilities"]["drop"] == ["ALL"]
+            added = mine["capabilities"].get("add", [])
+            assert added == (["IPC_LOCK"] if name == "StatefulSet/strongbox-seal" else []), name
+            resources = one["resources"]
+            for wanted in ("requests", "limits"):
+                assert resources[wanted].keys() == {"cpu", "memory"}, name
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_image_has_a_version_and_etcd_is_3_6(overlay: str) -> None:
+    images = {one["image"] for _, pod in pods(overlay) for one in containers(pod)}
+    assert len(images) == 3
+    assert all(image.partition(":")[2] not in ("", "latest") for image in images)
+    (etcd,) = [image for image in images if "etcd" in image]
+    version = tuple(int(part) for part in etcd.rpartition(":v")[2].split("."))
+    assert (3, 6, 13) <= version < (3, 7)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_sealed_replica_stays_in_its_service(overlay: str) -> None:
+    """Probes ask what a sealed service answers with yes, and liveness what even one without etcd answers."""
+    for name in SERVICES:
+        (one,) = workloads(overlay)[name]["spec"]["template"]["spec"]["containers"]
+        probe = one["readinessProbe"]["grpc"]
+        assert probe["port"] == 8390
+        assert probe.get("service", "") == ""
+        for kind in ("livenessProbe", "startupProbe"):
+            assert one[kind]["grpc"] == {"port": 8390, "service": "live"}
+        patience = one["livenessProbe"]["periodSeconds"] * one["livenessProbe"]["failureThreshold"]
+        assert patience >= 30, "a stalled node is no reason to lose a seal replica's key"
+    gateway = workloads(overlay)["gateway"]["spec"]["template"]["spec"]["containers"][0]
+    for kind in ("readinessProbe", "livenessProbe"):
+        assert "tcpSocket" in gateway[kind], "a sealed cluster is unsealed through the gateway"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_service_is_headless_but_the_one_door(overlay: str) -> None:
+    for one in manifests(overlay):
+        if one["kind"] == "Service":
+            name = one["metadata"]["name"].removeprefix("strongbox-")
+            headless = one["spec"].get("clusterIP") == "None"
+            assert headless is (name != "gateway"), name
+            early = one["spec"].get("publishNotReadyAddresses", False)
+            assert early is (name in ("etcd", "seal")), name
+    assert [port["port"] for port in named(overlay, "Service", "strongbox-gateway")["spec"]["ports"]] == [443]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_everything_is_in_one_namespace(overlay: str) -> None:
+    places = {one["metadata"].get("namespace") for one in manifests(overlay) if one["kind"] != "Namespace"}
+    assert places == {"strongbox"}
+
+
+def test_what_follows_from_tables_is_current() -> None:
+    assert generate_manifests.stale() == [], "make manifests"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_upgrade_has_an_order_with_the_gateway_last(overlay: str) -> None:
+    order = {
+        int(one["metadata"]["annotations"]["strongbox/upgrade-order"]): name
+        for name, one in workloads(overlay).items()
+    }
+    assert [order[number] for number in sorted(order)] == [
+        "etcd", "seal", "audit", "lease", "auth", "kv", "gateway",
+    ]  # fmt: skip
