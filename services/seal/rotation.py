@@ -29,7 +29,11 @@ from strongbox.trail.outbox import draft_of
 ROTATE = "sys/rotate"
 STATUS = "sys/key-status"
 STAGED_FOR = 1.5  # seconds: services ask for the record keys twice a second
-_FETCHED = (keyspace.SEAL_WRAPS, *keyspace.REWRAPS.values())
+# Single keys are ranges of one: more than the key itself etcd does not let seal read of another's.
+_FETCHED = (
+    (keyspace.SEAL_WRAPS, keyspace.prefix_end(keyspace.SEAL_WRAPS)),
+    *((key, key + b"\0") for key in keyspace.REWRAPS.values()),
+)
 
 
 class KeyStatus(NamedTuple):
@@ -90,8 +94,8 @@ class Rotation:
 
 
 def _look(view: View) -> Terms:
-    for key in _FETCHED:
-        view.fetch(key, keyspace.prefix_end(key))
+    for start, end in _FETCHED:
+        view.fetch(start, end)
     return terms.read(view)
 
 
