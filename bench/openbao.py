@@ -126,6 +126,16 @@ class OpenBao:
         """The servers'."""
         return [node.process.pid for node in self._nodes]
 
+    @property
+    def url(self) -> str:
+        """The first node's door."""
+        return self._nodes[0].url
+
+    @property
+    def root(self) -> str:
+        """The root token, for what a benchmark sets up besides."""
+        return self._root
+
     def stop(self) -> None:
         """End the servers and delete the data."""
         for node in self._nodes:
