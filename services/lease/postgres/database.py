@@ -3,8 +3,8 @@
 Rules:
 * At most `SESSIONS` jobs at once for each connection, each in a thread of its own; a server that hangs holds
   up its own jobs only, and each of them until its deadline.
-* A session is reused for `MAX_AGE` seconds. One that was idle for `FRESH` seconds is asked whether it is still
-  there, and replaced when it is not (the server was started anew).
+* A session is reused for `MAX_AGE` seconds. One that was idle for `FRESH` seconds is asked whether it is
+  still there, and replaced when it is not (the server was started anew).
 * After a failure to connect everybody is refused for `PAUSE` seconds: a dead server costs one wait, not one
   for each request, and no intent is written for what cannot be made.
 * The password is asked for when the first session is made, and kept, as libpq keeps it in each session, until
