@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
-from bench import audit, report
+from bench import audit, credentials, report
 from bench.openbao import OpenBao
 from bench.rounds import Figure, Idle, Plan, measure, measure_idle
 from bench.strongbox import StrongBox
@@ -54,6 +54,8 @@ def main() -> int:
         )
     else:
         print(report.closing(figures, idles, versions))
+        if not options.system:
+            print(credentials.run(options.rounds, min(options.seconds, 4.0)))
     return 1 if any(figure.failures for figure in figures) else 0
 
 

@@ -156,6 +156,16 @@ class OpenBao:
         node.call("PUT", "/v1/sys/unseal", key=self._share)
         node.wait([200, 429])
 
+    @property
+    def url(self) -> str:
+        """The first node's door."""
+        return self._nodes[0].url
+
+    @property
+    def root(self) -> str:
+        """The root token, for what a benchmark sets up besides."""
+        return self._root
+
     def stop(self) -> None:
         """End the servers and delete the data."""
         for node in self._nodes:

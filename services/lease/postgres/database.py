@@ -3,8 +3,8 @@
 Rules:
 * At most `SESSIONS` jobs at once for each connection, each in a thread of its own; a server that hangs holds
   up its own jobs only, and each of them until its deadline.
-* A session is reused for `MAX_AGE` seconds. One that breaks at once (the server was started anew) is replaced
-  by a new one, once, if its job had not got to anything that changes the server.
+* A session is reused for `MAX_AGE` seconds. One that was idle for `FRESH` seconds is asked whether it is
+  still there, and replaced when it is not (the server was started anew).
 * After a failure to connect everybody is refused for `PAUSE` seconds: a dead server costs one wait, not one
   for each request, and no intent is written for what cannot be made.
 * The password is asked for when the first session is made, and kept, as libpq keeps it in each session, until
@@ -29,6 +29,7 @@ T = TypeVar("T")
 SESSIONS = 8
 MAX_AGE = 60.0  # seconds
 PAUSE = 1.0  # seconds
+FRESH = 0.5  # seconds for which a session that was in use is believed to be there still
 GRACE = 0.25  # seconds: the thread's own deadline comes first
 Passwords = Callable[[], Awaitable[list[str]]]
 
@@ -116,7 +117,7 @@ class Database:
     def _do(self, job: Job[T], passwords: list[str], at: float) -> T:
         with deadline(at):
             session = self._take()
-            if session is not None:
+            if session is not None and time.monotonic() - session.used_at > FRESH:
                 try:
                     session.ask("SELECT 1")  # still there? Nothing has been changed by it
                 except PostgresFailure:
@@ -145,6 +146,7 @@ class Database:
         return None
 
     def _give_back(self, session: Session) -> None:
+        session.used_at = time.monotonic()
         with self._lock:
             if session.is_open and not self._closed and len(self._idle) < self._max:
                 self._idle.append(session)

@@ -27,7 +27,12 @@ from services.lease.postgres.session import Session, time_left
 
 PATIENCE = 1.0  # seconds for sessions to end; a signal ends what does not sit in the kernel
 Enter = Callable[[str], Session]  # a session in another database
-_SESSIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = ANY(%s::oid[])"
+_SESSIONS = sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = ANY({}::oid[])")
+_STATE = sql.SQL(
+    "SELECT array({}), array(SELECT DISTINCT coalesce(d.datname, current_database())::text"
+    " FROM pg_shdepend s LEFT JOIN pg_database d ON d.oid = s.dbid"
+    " WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = ANY({}::oid[]))"
+)
 _ISSUERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE application_name = ANY(%s) AND pid <> pg_backend_pid()"
@@ -57,43 +62,41 @@ def _remove(session: Session, enter: Enter, wanted: list[Role]) -> None:
     found = roles.find(session, wanted)
     if not found:
         return
-    names = [role.username for role in found.values()]
+    names, oids = [role.username for role in found.values()], list(found)
     session.ask(sql.SQL("; ").join(_shut_out(session, names)))
-    oids = list(found)
-    _end_sessions(session, oids)
-    _disown(session, enter, oids, names)
-    _end_sessions(session, oids)  # one that was just logging in when its login was taken
-    session.ask(sql.SQL("DROP ROLE IF EXISTS {}").format(_list(names)))
+    databases = _end_sessions(session, oids)
+    _disown(session, enter, databases, names)
+    # Once more the sessions: one may just have been logging in when its login was taken.
+    sessions = _SESSIONS.format(sql.Literal(oids))
+    session.ask(sql.SQL("{}; DROP ROLE IF EXISTS {}").format(sessions, _list(names)))
 
 
 def _shut_out(session: Session, names: list[str]) -> Iterable[sql.Composable]:
-    ((is_superuser,),) = session.ask("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
     for name in names:
         yield sql.SQL("ALTER ROLE {} NOLOGIN VALID UNTIL 'epoch'").format(sql.Identifier(name))
-    if not is_superuser:
+    if not session.is_superuser:
         how = " WITH INHERIT TRUE, SET TRUE" if session.server_version >= 160000 else ""
         yield sql.SQL("GRANT {} TO CURRENT_USER" + how).format(_list(names))
 
 
-def _end_sessions(session: Session, oids: list[int]) -> None:
+def _end_sessions(session: Session, oids: list[int]) -> list[str]:
+    """Until none is left; returns the databases where one of the roles owns or was granted something."""
     pause, end = 0.005, time.monotonic() + min(PATIENCE, time_left() / 2)
-    while session.ask(_SESSIONS, (oids,)):
+    statement = _STATE.format(_SESSIONS.format(sql.Literal(oids)), sql.Literal(oids))
+    while True:
+        ((sessions, databases),) = session.ask(statement)
+        if not sessions:
+            return list(databases)
         if time.monotonic() > end:
             raise Rejected("sessions of the role do not end")
         time.sleep(pause)
         pause = min(2 * pause, 0.2)
 
 
-def _disown(session: Session, enter: Enter, oids: list[int], names: list[str]) -> None:
-    """In each database where one of them owns or was granted something, those shared by all included."""
-    rows = session.ask(
-        "SELECT DISTINCT coalesce(d.datname, current_database()) FROM pg_shdepend s"
-        " LEFT JOIN pg_database d ON d.oid = s.dbid"
-        " WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = ANY(%s::oid[])",
-        (oids,),
-    )
+def _disown(session: Session, enter: Enter, databases: list[str], names: list[str]) -> None:
+    """In each of these databases, what is shared by all included."""
     statement = sql.SQL("REASSIGN OWNED BY {0} TO CURRENT_USER; DROP OWNED BY {0}").format(_list(names))
-    for (database,) in rows:
+    for database in databases:
         if database == session.database:
             session.ask(statement)
             continue

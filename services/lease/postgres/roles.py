@@ -19,6 +19,7 @@ from services.lease.postgres import retrying
 from services.lease.postgres.failures import Rejected
 from services.lease.postgres.session import Session
 
+_NOTHING = sql.SQL("")
 _STAMP = "YYYY-MM-DD HH24:MI:SS.US+00"
 
 
@@ -46,17 +47,18 @@ def create(session: Session, role: Role, template: str, verifier: str, ttl_s: in
 
 
 def _create(session: Session, role: Role, template: str, verifier: str, ttl_s: int, issuer: str) -> None:
+    # Two round trips for all of it: with many threads each one costs a turn at the interpreter.
     name = sql.Identifier(role.username)
-    with session.transaction():
-        session.ask("SET LOCAL application_name = %s", (issuer,))
-        is_superuser, until = _circumstances(session, ttl_s)
-        if is_superuser:
-            # The verifier is no password, but needs not be in the server's log either.
-            session.ask("SET LOCAL log_statement = 'none'; SET LOCAL log_min_error_statement = 'panic'")
+    with session.transaction(commit=False):
+        begin = sql.SQL("BEGIN; SET LOCAL application_name = {}; ").format(sql.Literal(issuer))
+        until = _from_now(session, ttl_s, begin)
+        # The verifier is no password, but needs not be in the server's log either.
+        quiet = "SET LOCAL log_statement = 'none'; SET LOCAL log_min_error_statement = 'panic'; "
         session.ask(
             sql.SQL(
-                "CREATE ROLE {} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-                " PASSWORD {} VALID UNTIL {} IN ROLE {}; COMMENT ON ROLE {} IS {}"
+                (quiet if session.is_superuser else "")
+                + "CREATE ROLE {} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+                " PASSWORD {} VALID UNTIL {} IN ROLE {}; COMMENT ON ROLE {} IS {}; COMMIT"
             ).format(
                 name, sql.Literal(verifier), sql.Literal(until), sql.Identifier(template),
                 name, sql.Literal(role.comment),
@@ -68,7 +70,7 @@ def renew(session: Session, role: Role, ttl_s: int) -> bool:
     """Have the role's password be taken for `ttl_s` from now; False when there is no such role of ours."""
     if not find(session, [role]):
         return False
-    _, until = _circumstances(session, ttl_s)
+    until = _from_now(session, ttl_s)
     statement = sql.SQL("ALTER ROLE {} VALID UNTIL {}")
     filled = statement.format(sql.Identifier(role.username), sql.Literal(until))
     try:
@@ -96,11 +98,8 @@ def find(session: Session, roles: list[Role]) -> dict[int, Role]:
     return found
 
 
-def _circumstances(session: Session, ttl_s: int) -> tuple[bool, str]:
-    """Whether we are superuser, and when it will be `ttl_s` from now by the server's clock."""
-    ((is_superuser, until),) = session.ask(
-        "SELECT rolsuper, to_char((clock_timestamp() + make_interval(secs => %s)) AT TIME ZONE 'UTC', %s)"
-        " FROM pg_roles WHERE rolname = current_user",
-        (ttl_s, _STAMP),
-    )
-    return bool(is_superuser), str(until)
+def _from_now(session: Session, ttl_s: int, before: sql.Composable = _NOTHING) -> str:
+    """When it will be `ttl_s` from now by the server's clock."""
+    asking = sql.SQL("SELECT to_char((clock_timestamp() + make_interval(secs => {})) AT TIME ZONE 'UTC', {})")
+    ((until,),) = session.ask(before + asking.format(sql.Literal(ttl_s), sql.Literal(_STAMP)))
+    return str(until)

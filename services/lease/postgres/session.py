@@ -62,12 +62,17 @@ class Session:
 
     def __init__(self, connection: Any, made_at: float) -> None:
         self._connection = connection
-        self.made_at = made_at
+        self.made_at = self.used_at = made_at
 
     @property
     def server_version(self) -> int:
         """As in 150004."""
         return int(self._connection.server_version)
+
+    @property
+    def is_superuser(self) -> bool:
+        """As the server told it when the session began, or since."""
+        return bool(self._connection.info.parameter_status("is_superuser") == "on")
 
     @property
     def database(self) -> str:
@@ -90,9 +95,10 @@ class Session:
             raise of_statement(error) from None
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing: statements inside, COMMIT at the end, ROLLBACK when one fails."""
-        self.ask("BEGIN")
+    def transaction(self, *, commit: bool = True) -> Iterator[None]:
+        """All or nothing: ROLLBACK when a statement fails. Without `commit` they say BEGIN and COMMIT."""
+        if commit:
+            self.ask("BEGIN")
         try:
             yield
         except BaseException:
@@ -100,7 +106,8 @@ class Session:
                 with contextlib.suppress(Exception):
                     self.ask("ROLLBACK")
             raise
-        self.ask("COMMIT")
+        if commit:
+            self.ask("COMMIT")
 
     @property
     def is_open(self) -> bool:

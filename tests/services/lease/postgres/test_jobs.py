@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from services.lease.postgres import dsn, removal, roles, scram, survey
-from services.lease.postgres.database import Database, Desk, Login
+from services.lease.postgres.database import FRESH, Database, Desk, Login
 from services.lease.postgres.failures import LoginRefused, PostgresFailure, Rejected, Unreachable
 from services.lease.postgres.roles import Role
 from tests.support.postgres import PASSWORD, PostgresServer
@@ -203,6 +203,7 @@ async def test_a_session_that_broke_since_is_replaced_before_anything_is_changed
         await database.run(lambda desk: None, 5)
         ours = "application_name = 'strongbox'"
         server.ask(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {ours}")
+        await asyncio.sleep(FRESH)
         role = role_named()
         await database.run(creating(role, scram.new_password()), 5)
         assert role.username in server.roles()
