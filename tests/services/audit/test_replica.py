@@ -259,3 +259,18 @@ async def test_waiting_for_a_revision_ends_at_its_deadline(etcd: Etcd, tmp_path:
     async with following(etcd, tmp_path / "1", "node-1") as replica:
         with pytest.raises(TimeoutError):
             await replica.reached(10_000, asyncio.get_running_loop().time())
+
+
+async def test_batches_that_are_replayed_are_no_gap(etcd: Etcd, tmp_path: Path) -> None:
+    kv, auth = two(etcd)
+    revision = await put_some(kv, auth, 3)
+    replica = Replica(etcd, Segments(tmp_path / "1"), "node-1")
+    for _ in range(2):  # the second time from the beginning, as after etcd was away
+        running = asyncio.create_task(replica.run(audit_keys()))
+        await caught_up(revision, replica)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await etcd.transact(txn.txn([], [txn.delete(keyspace.AUDIT_REPLICAS + b"node-1")]))
+        replica.position = Position(0, "0" * 64, 0)
+    assert replica.gaps == 0
+    assert replica.log.size == 12
