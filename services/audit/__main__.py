@@ -18,6 +18,8 @@ from strongbox.access.guard import Guard
 from strongbox.audit.v1 import audit_peer_service_pb2_grpc as peer_grpc
 from strongbox.audit.v1 import audit_service_pb2_grpc as pb_grpc
 from strongbox.process import Runtime, run
+from strongbox.process.rewrap import Kind, Rewrap, renew_envelopes
+from strongbox.store import keyspace
 
 
 async def assemble(runtime: Runtime) -> None:
@@ -34,6 +36,8 @@ async def assemble(runtime: Runtime) -> None:
         "strongbox.audit.v1.AuditPeerService",
     )
     runtime.duty("audit", Trimming(etcd, replica, runtime.clock, settings.node_id).work)
+    kinds = [Kind(prefix, renew_envelopes) for prefix in keyspace.ENVELOPES["audit"]]
+    runtime.duty("rewrap-audit", Rewrap(etcd, runtime.keys, runtime.clock, "audit", kinds).work)
     runtime.spawn(Following(runtime.keys, replica, key, partial(open_chain_key, etcd, runtime.keys)).run())
 
 

@@ -2,7 +2,6 @@
 
 * A term that was staged and not put in use (whoever rotated died) is put in use.
 * A term whose wraps come to an end is followed by a new one, long before 2^31.
-* The envelopes that seal made for audit (`keyspace.ENVELOPES["audit"]`) are rewrapped.
 * Terms that nothing uses any more are retired.
 """
 
@@ -17,17 +16,13 @@ import structlog
 
 from services.seal import terms
 from services.seal.custody import Custody
-from services.seal.keyring import Keyring
 from services.seal.refreshing import Refresher
 from services.seal.rotation import STAGED_FOR
 from services.seal.terms import FreshTerm, Terms
 from services.seal.wrapcount import RETIRE_AT
 from strongbox.errors import StrongBoxError
-from strongbox.storage.v1 import envelope_pb2
 from strongbox.store import keyspace
-from strongbox.store.batch import Row
 from strongbox.store.election import Term
-from strongbox.store.envelopes import from_record, to_record
 from strongbox.store.journal import Draft
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
@@ -40,31 +35,10 @@ _log = structlog.get_logger(__name__)
 
 
 def read(view: View, term: Term) -> tuple[Terms, int]:
-    """The terms, and the wraps reserved under the one in use. Fetches audit's envelopes."""
+    """The terms, and the wraps reserved under the one in use."""
     term.require(view)
     found = terms.read(view)
-    for prefix in keyspace.ENVELOPES["audit"]:
-        view.fetch(prefix, keyspace.prefix_end(prefix))
     return found, int(view.get(keyspace.wraps(found.current)).value or b"0")
-
-
-def put_back(view: View, term: Term, key: bytes, seen: int, value: bytes) -> None:
-    """Put an envelope that was rewrapped, unless it has changed since it was seen at revision `seen`."""
-    term.require(view)
-    if view.get(key).mod_revision == seen:
-        view.put(key, value)
-
-
-def rewrapped(keyring: Keyring, purpose: str, row: Row) -> bytes | None:
-    """The envelope of a row under the term in use; None when it is already, or does not open."""
-    envelope = from_record(envelope_pb2.Envelope.FromString(row.value))
-    if envelope.term >= keyring.term:
-        return None
-    (found,) = keyring.rewrap(purpose, [envelope.wrapped])
-    if found is None:
-        _log.error("an envelope does not open, and stays as it is", key=row.key.decode("ascii", "replace"))
-        return None
-    return to_record(envelope.rewrapped(found)).SerializeToString()
 
 
 class Upkeep:
@@ -90,8 +64,7 @@ class Upkeep:
     async def one_pass(self, term: Term) -> None:
         """Do what is due."""
         self._custody.keyring()  # raises Sealed, NoQuorum
-        seen = await self._submit(lambda view: read(view, term))
-        known, reserved = seen.value
+        known, reserved = (await self._submit(lambda view: read(view, term))).value
         if known.current != self._custody.keyring().term:
             await self._refresher.look()
         if known.staged:
@@ -100,8 +73,7 @@ class Upkeep:
             _log.warning("the key term has few wraps left: a new one begins", term=known.current)
             await self._stage(term)
         elif len(known.all) > 1:
-            oldest = await self._rewrap(term, seen.rows, known.current)
-            await self._retire(term, oldest)
+            await self._retire(term)
 
     async def _activate(self, term: Term, staged: int) -> None:
         now = time.monotonic()
@@ -126,21 +98,10 @@ class Upkeep:
 
         await self._submit(decide, "RotateKeys")
 
-    async def _rewrap(self, term: Term, rows: tuple[Row, ...], current: int) -> int:
-        """Bring audit's envelopes under the term in use; the oldest term that is left on one that opens."""
-        oldest = current
-        for row in rows:
-            value = rewrapped(self._custody.keyring(), "audit", row)
-            if value is None:
-                continue
-            oldest = 0
-            await self._submit(lambda view: put_back(view, term, row.key, row.mod_revision, value))  # noqa: B023
-        return oldest
-
-    async def _retire(self, term: Term, oldest: int) -> None:
+    async def _retire(self, term: Term) -> None:
         def decide(view: View) -> tuple[int, ...]:
             term.require(view)
-            return terms.retire(view, oldest)
+            return terms.retire(view)
 
         gone = (await self._submit(decide)).value
         if gone:
