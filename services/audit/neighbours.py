@@ -17,7 +17,7 @@ from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.signing import SigningKey
 from strongbox.errors import NotInitialized
 from strongbox.process import Runtime
-from strongbox.process.rewrap import Kind, envelopes_in, renew_envelopes, renew_inside
+from strongbox.process.rewrap import Inner, Kind, renew_envelopes, renew_messages
 from strongbox.rpc.channel import open_channel
 from strongbox.rpc.keys import KeyClient
 from strongbox.storage.v1 import audit_records_pb2 as records
@@ -62,7 +62,7 @@ async def open_keys(etcd: Etcd, keys: KeyClient) -> OpenKeys:
 
 REWRAPPED = (
     *(Kind(prefix, renew_envelopes) for prefix in keyspace.ENVELOPES["audit"]),
-    Kind(keyspace.AUDIT_SIGNING_KEY, renew_inside(envelopes_in(records.SigningKey, "seed"))),
+    Kind(keyspace.AUDIT_SIGNING_KEY, renew_messages(Inner(records.SigningKey, "seed"))),
 )
 
 

@@ -12,7 +12,7 @@ from strongbox.access.guard import Guard
 from strongbox.auth.v1.auth_peer_service_pb2_grpc import add_AuthPeerServiceServicer_to_server
 from strongbox.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from strongbox.process import Runtime, run
-from strongbox.process.rewrap import Rewrap, authenticated, envelopes_in
+from strongbox.process.rewrap import Inner, Rewrap, authenticated
 from strongbox.storage.v1.auth_records_pb2 import KubernetesConfigRecord
 from strongbox.store import keyspace
 
@@ -31,7 +31,7 @@ async def assemble(runtime: Runtime) -> None:
     records, secret_ids = Repository(guard.lookup), SecretIds(guard.lookup)
     tidy = Tidy(runtime.pipeline, records, secret_ids, runtime.etcd, runtime.clock)
     runtime.duty("tidy", tidy.work)
-    inside = {keyspace.KUBERNETES_CONFIG: envelopes_in(KubernetesConfigRecord, "token_reviewer_jwt")}
+    inside = {keyspace.KUBERNETES_CONFIG: Inner(KubernetesConfigRecord, "token_reviewer_jwt")}
     kinds = authenticated("auth", inside)
     runtime.duty("rewrap-auth", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "auth", kinds).work)
 

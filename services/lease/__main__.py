@@ -20,7 +20,7 @@ from services.lease.servicer import LeaseServicer
 from strongbox.access.guard import Guard
 from strongbox.lease.v1.lease_service_pb2_grpc import add_LeaseServiceServicer_to_server
 from strongbox.process import Runtime, run
-from strongbox.process.rewrap import Rewrap, authenticated, envelopes_in
+from strongbox.process.rewrap import Inner, Rewrap, authenticated
 from strongbox.storage.v1.lease_records_pb2 import ConnectionRecord
 from strongbox.store import keyspace
 
@@ -50,7 +50,7 @@ async def assemble(runtime: Runtime) -> None:
     runtime.duty("follower", Follower(runtime.pipeline, guard.lookup, runtime.etcd).work)
     reconciler = Reconciler(calls, databases, measures, settings.reconcile_every_s)
     runtime.duty("reconciler", reconciler.work)
-    inside = {keyspace.POSTGRES_CONNECTIONS: envelopes_in(ConnectionRecord, "envelope", "next_envelope")}
+    inside = {keyspace.POSTGRES_CONNECTIONS: Inner(ConnectionRecord, "envelope", "next_envelope")}
     kinds = authenticated("lease", inside)
     runtime.duty("rewrap-lease", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "lease", kinds).work)
 

@@ -10,8 +10,8 @@
 * Retiring compares what every service says of its rewrapping (`keyspace.REWRAPS`): a service that has not
   finished the term in use, or has never said anything, keeps every older term. Since nothing is made under
   an older term once a newer one is in use, what a finished service has seen is all there is.
-* A term stays for `REST_MS` after the last service finished: page tokens and answers on their way were made
-  under it.
+* They have looked twice (`confirmed`), some time apart: so page tokens and answers on their way, made under
+  the old term, have had that time as well.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from strongbox.errors import Sealed
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
-
-REST_MS = 20_000
 
 
 class FreshTerm:
@@ -114,7 +112,7 @@ def activate(view: View, term: int) -> Terms:
 
 
 def retire(view: View) -> tuple[int, ...]:
-    """Take out the terms that nothing uses any more; returns those taken out."""
+    """Take out the terms that nothing uses; those taken out."""
     view.prefetch(keyspace.SEAL_STATE, *keyspace.REWRAPS.values())
     _require_unsealed(view)
     stored, record_keys = repository.require_keys(view)
@@ -122,8 +120,6 @@ def retire(view: View) -> tuple[int, ...]:
     old = tuple(term for term in known.all if term < known.current)
     progress = {name: read_progress(view, name) for name in keyspace.REWRAPS}
     if not old or not is_finished(progress, known.current):
-        return ()
-    if view.now_ms < REST_MS + max(one.finished_ms for one in progress.values()):
         return ()
     kept = storage.Keyring(
         terms=[one for one in stored.terms if one.term >= known.current], current=stored.current
@@ -142,8 +138,8 @@ def read_progress(view: View, service: str) -> storage.RewrapProgress:
 
 
 def is_finished(progress: Mapping[str, storage.RewrapProgress], term: int) -> bool:
-    """Whether every service has brought everything under `term`."""
-    return all(one.finished and one.term >= term for one in progress.values())
+    """Whether every service has brought everything under `term`, and has looked twice."""
+    return all(one.finished and one.confirmed and one.term >= term for one in progress.values())
 
 
 def rewrapped(progress: Iterable[storage.RewrapProgress], term: int) -> tuple[int, int]:

@@ -64,8 +64,7 @@ class Upkeep:
     async def one_pass(self, term: Term) -> None:
         """Do what is due."""
         self._custody.keyring()  # raises Sealed, NoQuorum
-        seen = await self._submit(lambda view: read(view, term))
-        known, reserved = seen.value
+        known, reserved = (await self._submit(lambda view: read(view, term))).value
         if known.current != self._custody.keyring().term:
             await self._refresher.look()
         if known.staged:

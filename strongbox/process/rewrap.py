@@ -11,6 +11,9 @@
   is read and looked at again.
 * Progress is written down behind what is done: who takes over does at most one chunk twice, and doing it
   twice changes nothing.
+* `REST_MS` after the pass everything is looked through once more: whoever makes records without the guard (a
+  duty) may have wrapped a key just before the term came into use, and stored it behind the pass. No call
+  takes that long. Only then is the old term given up.
 * What does not open is left as it is, and logged: nobody could open it before either.
 * The pass takes half of the time at most, so that requests have the other half.
 """
@@ -20,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError, Message
@@ -39,6 +42,7 @@ from strongbox.store.envelopes import from_record, to_record
 from strongbox.store.errors import EtcdError
 
 K = TypeVar("K")
+REST_MS = 10_000
 PAUSE = 1.0  # seconds between two looks at the term
 PAGE = 5000  # keys listed in one go
 CHUNK = 64  # records read in one go
@@ -68,27 +72,23 @@ class Kind(NamedTuple):
     renew: Renew
 
 
-class Inner(NamedTuple):
-    """The envelopes inside a message: how they are taken out and put back, in the same order."""
+class Inner:
+    """The fields of a stored message that hold envelopes; `keyspace.HOLDERS` lists all such messages."""
 
-    take: Callable[[bytes], Sequence[envelope_pb2.Envelope]]
-    put: Callable[[bytes, Sequence[envelope_pb2.Envelope]], bytes]
+    def __init__(self, message: type[Message], *fields: str) -> None:
+        self._message, self._fields = message, fields
 
+    def take(self, body: bytes) -> dict[str, envelope_pb2.Envelope]:
+        """The envelopes that are there, by field. Raises DecodeError."""
+        found: Any = self._message.FromString(body)
+        return {field: getattr(found, field) for field in self._fields if found.HasField(field)}
 
-def envelopes_in(kind: type[Message], *fields: str) -> Inner:
-    """Those in these fields of a message, where they are set."""
-
-    def take(body: bytes) -> list[envelope_pb2.Envelope]:
-        message = kind.FromString(body)
-        return [getattr(message, field) for field in fields if message.HasField(field)]
-
-    def put(body: bytes, envelopes: Sequence[envelope_pb2.Envelope]) -> bytes:
-        message = kind.FromString(body)
-        for field, envelope in zip(filter(message.HasField, fields), envelopes, strict=True):
-            getattr(message, field).CopyFrom(envelope)
-        return message.SerializeToString(deterministic=True)
-
-    return Inner(take, put)
+    def put(self, body: bytes, envelopes: Mapping[str, envelope_pb2.Envelope]) -> bytes:
+        """The message with these envelopes in the place of those it had."""
+        found: Any = self._message.FromString(body)
+        for field, envelope in envelopes.items():
+            getattr(found, field).CopyFrom(envelope)
+        return bytes(found.SerializeToString(deterministic=True))
 
 
 def authenticated(service: str, inner: Mapping[bytes, Inner] | None = None) -> list[Kind]:
@@ -107,32 +107,32 @@ def renew_records(inner: Inner | None = None) -> Renew:
         bodies = {row.key: body for row in rows if (body := _body(record_keys, row)) is not None}
         stale = {row.key for row in rows if row.key in bodies and _term(row) < record_keys.newest}
         if inner is not None:
-            inside = await _rewrapped_inside(bodies, inner, keys)
-            bodies |= inside
-            stale |= inside.keys()
+            renewed = await _inside(bodies, inner, keys)
+            bodies |= renewed
+            stale |= renewed.keys()
         return {key: seal_record(record_keys, key, bodies[key]) for key in stale}
 
     return renew
 
 
-def renew_inside(inner: Inner) -> Renew:
-    """Rewraps the envelopes inside values that are plain messages."""
+def renew_messages(inner: Inner) -> Renew:
+    """Rewraps the envelopes inside messages that are not authenticated."""
 
     async def renew(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
-        return await _rewrapped_inside({row.key: row.value for row in rows}, inner, keys)
+        return await _inside({row.key: row.value for row in rows}, inner, keys)
 
     return renew
 
 
-async def _rewrapped_inside(bodies: Mapping[bytes, bytes], inner: Inner, keys: Keys) -> dict[bytes, bytes]:
-    """The bodies in which an envelope was rewrapped."""
-    inside = {key: inner.take(body) for key, body in bodies.items()}
-    each = {(key, place): one for key, found in inside.items() for place, one in enumerate(found)}
-    renewed = await rewrapped(each, keys)
-    return {
-        key: inner.put(bodies[key], [renewed.get((key, n), one) for n, one in enumerate(inside[key])])
-        for key in {key for key, _ in renewed}
+async def _inside(bodies: Mapping[bytes, bytes], inner: Inner, keys: Keys) -> dict[bytes, bytes]:
+    """Those bodies that hold an envelope of an older term, with it rewrapped."""
+    found = {
+        (key, field): envelope for key, body in bodies.items() for field, envelope in inner.take(body).items()
     }
+    renewed: dict[bytes, dict[str, envelope_pb2.Envelope]] = {}
+    for (key, field), envelope in (await rewrapped(found, keys)).items():
+        renewed.setdefault(key, {})[field] = envelope
+    return {key: inner.put(bodies[key], envelopes) for key, envelopes in renewed.items()}
 
 
 async def renew_envelopes(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
@@ -188,6 +188,8 @@ class Rewrap:
         self._revision = row.mod_revision if row else 0
         progress = storage.RewrapProgress.FromString(row.value if row else b"")
         if newest == 1 or (progress.term >= newest and progress.finished):
+            if newest == progress.term and not progress.confirmed:
+                await self._confirm(term, progress)
             return True
         if progress.term != newest:
             progress = storage.RewrapProgress(term=newest, total=await self._count())
@@ -206,6 +208,20 @@ class Rewrap:
         await self._move(term, progress, {})
         _log.info("rewrapping is done", term=newest, total=progress.total)
         return True
+
+    async def _confirm(self, term: Term, progress: storage.RewrapProgress) -> None:
+        """Look through everything once more, when it is time."""
+        if self._clock.now_ms() < progress.finished_ms + REST_MS:
+            return
+        async for keys in self._chunks(b""):
+            if _required(self._keys).newest != progress.term:
+                return
+            began = time.monotonic()
+            await self._chunk(term, progress, keys)
+            await asyncio.sleep(time.monotonic() - began)
+        progress.confirmed = True
+        await self._move(term, progress, {})
+        _log.info("nothing is under an older term", term=progress.term)
 
     async def _count(self) -> int:
         # etcd counts a whole range whatever the limit is.

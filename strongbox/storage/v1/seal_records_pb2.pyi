@@ -397,6 +397,7 @@ class RewrapProgress(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
     FINISHED_MS_FIELD_NUMBER: _builtins.int
+    CONFIRMED_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     position: _builtins.bytes
     """Everything up to this key of the current prefix is done."""
@@ -404,6 +405,8 @@ class RewrapProgress(_message.Message):
     total: _builtins.int
     finished: _builtins.bool
     finished_ms: _builtins.int
+    confirmed: _builtins.bool
+    """Looked through a second time, a while later: nothing is under an older term."""
     def __init__(
         self,
         *,
@@ -413,10 +416,11 @@ class RewrapProgress(_message.Message):
         total: _builtins.int = ...,
         finished: _builtins.bool = ...,
         finished_ms: _builtins.int = ...,
+        confirmed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "finished", b"finished", "finished_ms", b"finished_ms", "position", b"position", "term", b"term", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed", "done", b"done", "finished", b"finished", "finished_ms", b"finished_ms", "position", b"position", "term", b"term", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
