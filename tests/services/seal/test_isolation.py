@@ -16,10 +16,8 @@ from strongbox.rpc.keys import KeyClient
 from strongbox.seal.v1 import seal_peer_service_pb2 as peer
 from tests.services.seal.nodes import SealNode, SealNodes
 from tests.services.seal.test_processes import seal
-from tests.support.etcd import etcd_binary
 from tests.support.proxy import TcpProxy
 
-pytestmark = pytest.mark.skipif(not etcd_binary(), reason="no etcd")
 TICK = 0.4  # seconds: asking costs this much on a busy machine
 
 

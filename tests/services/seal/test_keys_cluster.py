@@ -320,7 +320,7 @@ def test_an_old_term_is_retired_when_nothing_is_under_it(own: Cluster) -> None:
 @pytest.mark.heavy
 def test_no_key_is_in_memory_where_and_when_it_must_not_be(own: Cluster) -> None:
     if os.geteuid() != 0:
-        pytest.skip("only root may read another process's memory")
+        pytest.fail("only root may read another process's memory: run this as root")
     shares = [Share.decode(share) for share in own.shares[:2]]
     with own.rest(own.root_token, 0, Patience()) as root:
         root.write("memory/a", "x")

@@ -16,9 +16,6 @@ from strongbox.rpc.keys import KeyClient
 from strongbox.seal.v1 import seal_service_pb2 as pb
 from tests.services.seal.nodes import SealNode, SealNodes
 from tests.services.seal.test_processes import bearer, everything, reason, seal
-from tests.support.etcd import etcd_binary
-
-pytestmark = pytest.mark.skipif(not etcd_binary(), reason="no etcd")
 
 
 @pytest.fixture

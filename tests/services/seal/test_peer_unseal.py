@@ -17,9 +17,6 @@ from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
 from tests.services.seal.nodes import SealNode, SealNodes
 from tests.services.seal.test_processes import everything, put, reason, seal
-from tests.support.etcd import etcd_binary
-
-pytestmark = pytest.mark.skipif(not etcd_binary(), reason="no etcd")
 
 
 def ask(nodes: SealNodes, giver: SealNode, thief: str, node_id: str, service: str = "seal") -> str:
