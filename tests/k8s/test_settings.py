@@ -98,7 +98,7 @@ def test_every_member_and_every_seal_replica_is_named(overlay: str, count: int) 
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_local_cluster_differs_in_addresses_and_timing_only(service: str, tmp_path: Path) -> None:
+def test_the_local_cluster_differs_in_addresses_timing_and_size_only(service: str, tmp_path: Path) -> None:
     names = (*SERVICES, "etcd", "etcd-peer")
     layout = Layout(tmp_path, 1, 1, False, False, "", {"node-1": dict.fromkeys(names, 1)})
     local = load(service, services.service(layout, "node-1", service).environment)
@@ -106,7 +106,13 @@ def test_the_local_cluster_differs_in_addresses_and_timing_only(service: str, tm
     different = {name for name in Settings.model_fields if getattr(local, name) != getattr(there, name)}
     addresses = {"listen", "advertise", "etcd_endpoints", "seal_addresses", "metrics_listen", "probe_listen"}
     paths = {"tls_cert", "tls_key", "tls_ca", "upkeep_cert", "upkeep_key", "data_dir"}
-    assert different <= addresses | paths | {"node_id", "profile"}
+    assert different <= addresses | paths | {"node_id", "profile", "etcd_quota_mib"}
+
+
+def test_services_know_the_quota_that_etcd_is_given() -> None:
+    _, container = main_of("prod", "etcd")
+    (flag,) = [one for one in container["args"] if one.startswith("--quota-backend-bytes=")]
+    assert settings_of("prod", "kv").etcd_quota_mib << 20 == int(flag.partition("=")[2])
 
 
 SETUP: dict[str, type[FromEnvironment]] = {
