@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.kv import content, versions
-from services.kv.secrets import Found, Settings, Wanted
+from services.kv.batch import MOST, Item, Result
+from services.kv.reading import Taken
+from services.kv.secrets import Settings, Wanted
+from services.kv.watching import Change
 from strongbox.access.durations import parse_duration
-from strongbox.errors import InvalidInput, TooLarge
+from strongbox.errors import InvalidInput, StrongBoxError, TooLarge
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.paths import SecretPath
+from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.statuses import to_status
 from strongbox.storage.v1 import kv_records_pb2 as storage
 
 MAX_CUSTOM = 64  # entries
@@ -30,11 +35,27 @@ def wanted_of(request: pb.WriteSecretRequest) -> Wanted:
     return Wanted(content.plaintext_of(request), cas, ttl_s)
 
 
-def version_of(request: pb.ReadSecretRequest) -> int | None:
+def version_of(request: pb.ReadSecretRequest | pb.SecretReference) -> int | None:
     """The version asked for; `None`: the newest. Raises `InvalidInput`."""
     if not request.HasField("version"):
         return None
     return numbers_of([request.version])[0]
+
+
+def items_of(request: pb.BatchReadSecretsRequest) -> list[Item]:
+    """The secrets asked for; what is wrong with one is its own. Raises `InvalidInput`, `TooLarge`."""
+    if not request.requests:
+        raise InvalidInput("requests names at least one secret")
+    if len(request.requests) > MOST:
+        raise TooLarge(f"requests names at most {MOST} secrets")
+    return [_item_of(one) for one in request.requests]
+
+
+def _item_of(reference: pb.SecretReference) -> Item:
+    try:
+        return Item(SecretPath.parse(reference.path), version_of(reference))
+    except InvalidInput as refusal:
+        return Item(refusal, None)
 
 
 def numbers_of(numbers: Sequence[int], *, needed: bool = False) -> tuple[int, ...]:
@@ -64,10 +85,11 @@ def settings_of(request: pb.UpdateSecretMetadataRequest) -> Settings:
     return Settings(most, cas_required, custom)
 
 
-def secret_to_proto(path: SecretPath, found: Found, plaintext: bytes, revision: int) -> pb.ReadSecretResponse:
-    """The one answer that holds a value."""
+def secret_to_proto(taken: Taken, revision: int) -> pb.ReadSecretResponse:
+    """The one answer that holds a value; `revision`: one at which it stood. Raises `Internal`."""
+    found = taken.found
     response = pb.ReadSecretResponse(
-        path=path.text,
+        path=taken.path.text,
         version=found.version.version,
         created_at=moment(found.version.created_ms),
         lease=pb.ReadLease(
@@ -77,8 +99,25 @@ def secret_to_proto(path: SecretPath, found: Found, plaintext: bytes, revision: 
         ),
         revision=str(revision),
     )
-    content.fill(response, plaintext)
+    content.fill(response, taken.open())
     return response
+
+
+def result_to_proto(result: Result, revision: int, inbound: Inbound) -> pb.BatchedSecret:
+    """One of a batch: its secret, or its refusal as a call of its own would have got it."""
+    if isinstance(result, StrongBoxError):
+        return pb.BatchedSecret(error=to_status(result, inbound.request_id))
+    try:
+        return pb.BatchedSecret(secret=secret_to_proto(result, revision))
+    except StrongBoxError as refusal:
+        return pb.BatchedSecret(error=to_status(refusal, inbound.request_id))
+
+
+def change_to_proto(change: Change) -> pb.WatchSecretsResponse:
+    """One event of a watch."""
+    return pb.WatchSecretsResponse(
+        path=change.path, version=change.version, kind=change.kind, revision=str(change.revision)
+    )
 
 
 def metadata_to_proto(

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 import grpc.aio
-import structlog
 
 from services.kv import messages, secrets
-from services.kv.datakeys import PURPOSE, DataKeys, Keys, Unwrapping
+from services.kv.batch import Batch, within_limit
+from services.kv.datakeys import DataKeys, Keys
 from services.kv.idempotency import Asked
 from services.kv.listing import Listing
-from services.kv.secrets import Done, Found, Secrets
+from services.kv.reading import Reading
+from services.kv.secrets import Done, Secrets
+from services.kv.watching import Watching, revision_of
 from strongbox.access.guard import Caller, Guard
-from strongbox.crypto import IntegrityError
-from strongbox.crypto.envelope import open_value
-from strongbox.errors import Internal
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.kv.v1 import kv_service_pb2_grpc as rpc
 from strongbox.paths import DirectoryPath, SecretPath
@@ -30,16 +30,17 @@ from strongbox.trail.outbox import draft_of
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
-_log = structlog.get_logger(__name__)
 PAGE_SECONDS = 0.5  # after which a page is given as it is
 
 
 class KVServicer(rpc.KVServiceServicer):
     """Secrets over the pipeline; data keys come from and go to the seal service."""
 
-    def __init__(self, pipeline: Pipeline, guard: Guard, keys: Keys) -> None:
-        self._pipeline, self._guard, self._keys = pipeline, guard, keys
+    def __init__(self, pipeline: Pipeline, guard: Guard, keys: Keys, watching: Watching) -> None:
+        self._pipeline, self._guard, self._watching = pipeline, guard, watching
         self._secrets, self._data_keys = Secrets(guard.lookup), DataKeys(keys)
+        self._reading = Reading(pipeline, guard, self._secrets, keys)
+        self._batch = Batch(pipeline, guard, self._reading)
 
     async def WriteSecret(self, request: pb.WriteSecretRequest, context: Context) -> pb.WriteSecretResponse:
         """Make a new version, sealed under a data key of its own."""
@@ -64,16 +65,26 @@ class KVServicer(rpc.KVServiceServicer):
     async def ReadSecret(self, request: pb.ReadSecretRequest, context: Context) -> pb.ReadSecretResponse:
         """One version's value; its audit record is durable before the value leaves."""
         path, number = SecretPath.parse(request.path), messages.version_of(request)
+        taken = await self._reading.take(inbound_of(context), "ReadSecret", path, number)
+        return messages.secret_to_proto(taken, taken.revision)
+
+    async def BatchReadSecrets(
+        self, request: pb.BatchReadSecretsRequest, context: Context
+    ) -> pb.BatchReadSecretsResponse:
+        """Many secrets, each guarded and audited by itself, as they stood at one revision."""
         inbound = inbound_of(context)
-        with Unwrapping(self._keys) as unwrapping:
-            done = await self._act(
-                inbound, "ReadSecret", "read", path.policy_path,
-                lambda view, caller: self._secrets.read(view, caller, path, number),
-                lambda found: unwrapping.start(found.envelope.wrapped),
-            )  # fmt: skip
-            found = done.value
-            key = await unwrapping.key(found.envelope.wrapped)
-        return messages.secret_to_proto(path, found, _open(key, path, found), done.revision)
+        revision, results = await self._batch.read(inbound, messages.items_of(request))
+        told = [messages.result_to_proto(one, revision, inbound) for one in within_limit(results)]
+        return pb.BatchReadSecretsResponse(revision=str(revision), results=told)
+
+    async def WatchSecrets(
+        self, request: pb.WatchSecretsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchSecretsResponse]:
+        """Changes below a directory, until the client leaves or may no longer."""
+        directory, first = DirectoryPath.parse(request.prefix), revision_of(request.from_revision)
+        async with aclosing(self._watching.changes(inbound_of(context), directory, first)) as changes:
+            async for change in changes:
+                yield messages.change_to_proto(change)
 
     async def DeleteSecretVersions(
         self, request: pb.DeleteSecretVersionsRequest, context: Context
@@ -185,23 +196,13 @@ class KVServicer(rpc.KVServiceServicer):
         capability: str,
         path: str,
         decide: Callable[[View, Caller], T],
-        on_decided: Callable[[T], None] | None = None,
     ) -> Outcome[T]:
         """Guard, decide, audit and carry out in one transaction."""
 
         def guarded(view: View) -> T:
             return decide(view, self._guard.require(view, inbound, capability, path))
 
-        draft = draft_of(inbound, op, path)
-        return await self._pipeline.submit(Work(guarded, draft, inbound.deadline, on_decided))
-
-
-def _open(key: bytes, path: SecretPath, found: Found) -> bytes:
-    try:
-        return open_value(key, found.envelope, PURPOSE, path.text, found.version.version)
-    except IntegrityError:
-        _log.error("a stored value does not authenticate", version=found.version.version)
-        raise Internal from None
+        return await self._pipeline.submit(Work(guarded, draft_of(inbound, op, path), inbound.deadline))
 
 
 def _revision(done: Outcome[Done]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from strongbox.cli.intake import read_json, read_secret, to_text
-from strongbox.cli.output import Format, Output, show, show_names, to_dict, to_timestamp
+from strongbox.cli.output import Format, Output, show, show_line, show_names, to_dict, to_timestamp
 from strongbox.cli.session import complain, connected
 
 if TYPE_CHECKING:
@@ -116,6 +116,20 @@ def list_names(
     """Names below a directory; a name that ends in a slash is a directory."""
     with connected() as box:
         show_names(box.kv.list(prefix, recursive=recursive), output)
+
+
+@app.command("watch")
+def watch(
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="A directory; all when absent.")] = "",
+    from_revision: Annotated[
+        str, typer.Option(help="Begin with this revision, as an answer told it; now when absent.")
+    ] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """What changes below a directory, a line each, until Ctrl-C; it goes on over broken connections."""
+    with connected() as box:
+        for change in box.kv.watch(prefix, from_revision):
+            show_line(change._asdict(), output)
 
 
 @app.command("delete")

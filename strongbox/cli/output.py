@@ -66,6 +66,14 @@ def show(facts: Mapping[str, Any], how: Format) -> None:
         typer.echo(f"{name:{width}}  {_cell(value)}")
 
 
+def show_line(facts: Mapping[str, Any], how: Format) -> None:
+    """One of many things that come one after the other: a line, as JSON an object in a line."""
+    if _is_json(how):
+        typer.echo(json.dumps(facts, ensure_ascii=False))
+    else:
+        typer.echo("  ".join(f"{_cell(value)}" for value in facts.values()))
+
+
 def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], how: Format) -> None:
     """Many things: a line each, of these columns; JSON has all fields."""
     found = list(rows)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from strongbox.client.values import from_struct, to_duration, to_struct
 from strongbox.client.wire import Wire
-from strongbox.errors import InvalidInput
+from strongbox.errors import InvalidInput, NotInitialized, Sealed, StrongBoxError, Unavailable
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.kv.v1.kv_service_pb2_grpc import KVServiceStub
 from strongbox.paths import DirectoryPath, SecretPath
+from strongbox.rpc.statuses import from_status
 
 Value = str | bytes | Mapping[str, Any]
+_REOPEN = 0.5  # seconds between two tries to go on with a watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,15 @@ class Secret:
     lease_id: str
     lease_ttl: int
     lease_expires_at: datetime
+    revision: str
+
+
+class Change(NamedTuple):
+    """One version of one secret has changed; `version` 0: the secret was removed."""
+
+    path: str
+    version: int
+    kind: str
     revision: str
 
 
@@ -58,6 +70,38 @@ class Secrets:
         """One version, the newest unless named. Raises NotFound, VersionDeleted, VersionDestroyed."""
         request = pb.ReadSecretRequest(path=SecretPath.parse(path).text, version=version)
         return _to_secret(self._wire.call(self._stub.ReadSecret, request))
+
+    def get_many(self, wanted: Sequence[str | tuple[str, int]]) -> list[Secret | StrongBoxError]:
+        """1 to 256 secrets as they stood at one revision: for each its newest version, or the one named.
+
+        What is wrong with one of them stands in its place, as the error that `get` would raise.
+        """
+        request = pb.BatchReadSecretsRequest(requests=[_reference(one) for one in wanted])
+        answer = self._wire.call(self._stub.BatchReadSecrets, request)
+        return [_to_result(one) for one in answer.results]
+
+    def watch(self, prefix: str = "", from_revision: str = "") -> Iterator[Change]:
+        """What changes below a directory, for ever, over broken connections; nothing is left out or repeated.
+
+        `from_revision`: as told by an answer, itself included; from now on when empty. A change of the kind
+        RESYNC says that earlier ones are not to be had any more: read anew what matters.
+        """
+        directory, last, seen = DirectoryPath.parse(prefix).text, from_revision, set[Change]()
+        while True:
+            request = pb.WatchSecretsRequest(prefix=directory, from_revision=last)
+            try:
+                for event in self._wire.stream(self._stub.WatchSecrets, request):
+                    change = Change(event.path, event.version, event.kind, event.revision)
+                    if change in seen:
+                        continue
+                    seen = {change} if event.revision != last else seen | {change}
+                    last = event.revision
+                    yield change
+            except StrongBoxError as error:
+                # Before anything was told nobody knows from where to go on.
+                if not last or not _is_broken(error):
+                    raise
+            time.sleep(_REOPEN)
 
     def delete(self, path: str, versions: Sequence[int] = ()) -> pb.DeleteSecretVersionsResponse:
         """Soft delete versions, the newest unless named; `undelete` takes it back."""
@@ -111,6 +155,22 @@ class Secrets:
             token = page.next_page_token
             if not token:
                 return
+
+
+def _is_broken(error: StrongBoxError) -> bool:
+    """Whether a stream ended for want of a connection or of a replica, and not because it was refused."""
+    if isinstance(error, Unavailable):
+        return not isinstance(error, Sealed | NotInitialized)
+    return "request_id" not in error.metadata  # no service said this
+
+
+def _reference(wanted: str | tuple[str, int]) -> pb.SecretReference:
+    path, version = (wanted, None) if isinstance(wanted, str) else wanted
+    return pb.SecretReference(path=SecretPath.parse(path).text, version=version)
+
+
+def _to_result(result: pb.BatchedSecret) -> Secret | StrongBoxError:
+    return _to_secret(result.secret) if result.HasField("secret") else from_status(result.error)
 
 
 def _to_secret(answer: pb.ReadSecretResponse) -> Secret:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 
@@ -20,6 +21,10 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),  # a secret goes where the address says and nowhere else
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.max_receive_message_length", 16 << 20),
+    # A stream has no deadline, so a gateway that is gone has to be noticed otherwise: within 25 s.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 _TOKEN = re.compile(r"[\x21-\x7e]{1,512}\Z")
 
@@ -52,6 +57,21 @@ class Wire:
         except grpc.RpcError as failure:
             # Not chained: gRPC's own text repeats what ours says, with addresses and bytes of the answer.
             raise to_error(failure) from None
+
+    def stream(
+        self, method: grpc.UnaryStreamMultiCallable[Request, Response], request: Request
+    ) -> Iterator[Response]:
+        """Answers as they come, for as long as the service has some; a peer that is gone is found by pings.
+
+        Raises as `call`. Close the iterator to end the call.
+        """
+        call: Any = method(request, metadata=self._metadata)
+        try:
+            yield from call
+        except grpc.RpcError as failure:
+            raise to_error(failure) from None
+        finally:
+            call.cancel()
 
     def close(self) -> None:
         """End the connection."""

@@ -46,6 +46,8 @@ class Method:
         return {
             "METHOD": self.full_name,
             "CLUSTER": f"{self.service}_local" if self.rule.local_node else self.service,
+            # A watch may have nothing to tell for hours; a peer that is gone is found by HTTP/2's pings.
+            "IDLE_TIMEOUT": "0s" if self.streaming else "60s",
             "TIMEOUT": "0s" if self.streaming else "5s" if self.rule.slow else "2s",
             "RETRY_POLICY": json.dumps(_retry_policy(self.rule)),
             "FILTER_SETTINGS": json.dumps(_filter_settings(self.rule)),

@@ -60,36 +60,37 @@ class Answer(NamedTuple):
 
 def to_answer(error: StrongBoxError, request_id: str, *, retry: bool = False) -> Answer:
     """The refusal on the wire; `retry`: the gateway may send the request again, nothing has happened."""
-    code = CODES[error.kind]
+    trailing: Metadata = ((DETAILS, to_status(error, request_id).SerializeToString()),)
+    if retry:
+        trailing += ((RETRY, "1"),)
+    if isinstance(error, errors.RateLimited):
+        trailing += ((RETRY_AFTER, str(error.metadata.get("retry_after", "1"))),)
+    return Answer(CODES[error.kind], error.message, trailing)
+
+
+def to_status(error: StrongBoxError, request_id: str) -> status_pb2.Status:
+    """The refusal as a message: code, sentence, ErrorInfo and RequestInfo."""
     # Pairs without a value would be refused by nobody and read by nobody.
     facts = {name: str(value) for name, value in error.metadata.items()}
-    status = status_pb2.Status(code=code.value[0], message=error.message)
+    status = status_pb2.Status(code=CODES[error.kind].value[0], message=error.message)
     status.details.add().Pack(
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=facts),
     )
     status.details.add().Pack(error_details_pb2.RequestInfo(request_id=request_id))
-    trailing: Metadata = ((DETAILS, status.SerializeToString()),)
-    if retry:
-        trailing += ((RETRY, "1"),)
-    if isinstance(error, errors.RateLimited):
-        trailing += ((RETRY_AFTER, facts.get("retry_after", "1")),)
-    return Answer(code, error.message, trailing)
+    return status
 
 
 def to_error(failure: grpc.aio.AioRpcError | grpc.RpcError) -> StrongBoxError:
     """The refusal as it was raised on the other side; its request id is in `metadata["request_id"]`."""
     code = failure.code() if hasattr(failure, "code") else grpc.StatusCode.UNKNOWN
-    info, request_id = _details_of(failure)
-    facts = dict(info.metadata) if info is not None else {}
-    if request_id:
-        facts["request_id"] = request_id
     text = (failure.details() if hasattr(failure, "details") else "") or ""
-    kind = _GENERAL.get(code, errors.Internal)
-    if info is not None:
-        kind = BY_REASON.get(info.reason, kind)
-    error = kind(text)
-    error.metadata = facts
-    return error
+    return _error(code, text, _status_of(failure))
+
+
+def from_status(status: status_pb2.Status) -> StrongBoxError:
+    """The refusal that a message holds, as `to_status` made it."""
+    known = {code.value[0]: code for code in grpc.StatusCode}
+    return _error(known.get(status.code, grpc.StatusCode.UNKNOWN), status.message, status)
 
 
 def from_reason(reason: str, message: str = "") -> StrongBoxError:
@@ -97,18 +98,30 @@ def from_reason(reason: str, message: str = "") -> StrongBoxError:
     return BY_REASON.get(reason, errors.DependencyDown)(message)
 
 
-def _details_of(failure: grpc.RpcError) -> tuple[error_details_pb2.ErrorInfo | None, str]:
-    pairs: Any = failure.trailing_metadata() if hasattr(failure, "trailing_metadata") else None
-    raw = dict(pairs or ()).get(DETAILS, b"")
+def _error(code: grpc.StatusCode, text: str, status: status_pb2.Status) -> StrongBoxError:
     info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
-    found = False
     try:
-        for detail in status_pb2.Status.FromString(raw if isinstance(raw, bytes) else raw.encode()).details:
-            found = detail.Unpack(info) or found
+        for detail in status.details:
+            detail.Unpack(info)
             detail.Unpack(request)
     except DecodeError:
-        return None, ""
-    return (info if found and info.domain == DOMAIN else None), request.request_id
+        info, request = error_details_pb2.ErrorInfo(), error_details_pb2.RequestInfo()
+    kind = _GENERAL.get(code, errors.Internal)
+    ours = info.domain == DOMAIN
+    error = (BY_REASON.get(info.reason, kind) if ours else kind)(text)
+    error.metadata = dict(info.metadata) if ours else {}
+    if request.request_id:
+        error.metadata["request_id"] = request.request_id
+    return error
+
+
+def _status_of(failure: grpc.RpcError) -> status_pb2.Status:
+    pairs: Any = failure.trailing_metadata() if hasattr(failure, "trailing_metadata") else None
+    raw = dict(pairs or ()).get(DETAILS, b"")
+    try:
+        return status_pb2.Status.FromString(raw if isinstance(raw, bytes) else raw.encode())
+    except DecodeError:
+        return status_pb2.Status()
 
 
 def _tree(root: type[StrongBoxError]) -> Iterator[type[StrongBoxError]]:

@@ -63,6 +63,13 @@ BAD: dict[str, list[Bad]] = {
         *_each("prefix", [path for path in PATHS if path not in ("", "a/")], BAD_PATH),
         *[({**fields, "prefix": "bad"}, reason) for fields, reason in _PAGES],
     ],
+    "BatchReadSecrets": [
+        ({}, INVALID), ({"requests": []}, INVALID), ({"requests": [{"path": "bad/r"}] * 257}, TOO_LARGE),
+    ],
+    "WatchSecrets": [
+        *_each("prefix", [path for path in PATHS if path not in ("", "a/")], BAD_PATH),
+        *_each("from_revision", ["x", "-1", "0", "1.5", "9" * 30, "\u0661"], INVALID, prefix="bad"),
+    ],
     "CreateToken": [
         *_each("ttl", DURATIONS, INVALID, policies=["default"]),
         *_each("max_ttl", DURATIONS, INVALID, policies=["default"]),

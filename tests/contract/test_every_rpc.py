@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import grpc
 import pytest
 
-from tests.support.clients import GrpcClient
+from tests.support.clients import GrpcClient, RestClient
 from tests.support.cluster import Cluster
 from tests.support.expect import eventually, refused
 from tests.support.samples import FIELDS
@@ -104,6 +105,89 @@ def test_secrets_are_listed_in_pages_by_level_or_in_depth(native: GrpcClient, fr
     assert len(_all_pages(native, "ListSecrets", "names", prefix=folder, page_size=1)) == 3
     deep = _all_pages(native, "ListSecrets", "names", prefix=f"{folder}/", recursive=True, page_size=2)
     assert [name.removeprefix(f"{folder}/") for name in deep] == ["a", "b/c", "b/d/e", "f"]
+
+
+@covers("BatchReadSecrets")
+def test_many_secrets_are_read_at_once_each_with_its_own_answer(
+    native: GrpcClient, root: RestClient, cluster: Cluster, fresh: Fresh
+) -> None:
+    folder = fresh("batch")
+    for name in "abc":
+        native.call("WriteSecret", path=f"{folder}/{name}", value=f"value {name}")
+    native.call("WriteSecret", path=f"{folder}/a", value="newer")
+    asked = [
+        {"path": f"{folder}/a"}, {"path": f"{folder}/none"}, {"path": f"{folder}/a", "version": 1},
+        {"path": f"{folder}//b"}, {"path": f"{folder}/b"},
+    ]  # fmt: skip
+    answer = root.call("POST", "/v1/secrets-batch", {"requests": asked})
+    assert set(answer) == {"revision", "results"}
+    kinds = [next(iter(one)) for one in answer["results"]]
+    assert kinds == ["secret", "error", "secret", "error", "secret"]
+    assert [one["secret"]["value"] for one in answer["results"] if "secret" in one] == [
+        "newer", "value a", "value b",
+    ]  # fmt: skip
+    assert {one["secret"]["revision"] for one in answer["results"] if "secret" in one} == {answer["revision"]}
+    missing, wrong = answer["results"][1]["error"], answer["results"][3]["error"]
+    assert (missing["code"], missing["details"][0]["reason"]) == (5, "NOT_FOUND")
+    assert (wrong["code"], wrong["details"][0]["reason"]) == (3, "INVALID_PATH")
+    policy = fresh("batch-policy")
+    rules = [{"path": f"secret/{folder}/b", "capabilities": ["read"]}]
+    native.call("WritePolicy", name=policy, rules=rules)
+    token = native.call("CreateToken", policies=[policy]).token
+    with cluster.grpc(token, 2) as own:
+        results = own.call("BatchReadSecrets", requests=[{"path": f"{folder}/{n}"} for n in "ab"]).results
+    assert (results[0].error.code, results[1].secret.value) == (7, "value b")
+
+
+@covers("WatchSecrets")
+def test_changes_below_a_directory_are_told_as_they_happen_and_can_be_resumed(
+    native: GrpcClient, root: RestClient, cluster: Cluster, fresh: Fresh
+) -> None:
+    folder = fresh("watch")
+    first = native.call("WriteSecret", path=f"{folder}/a", value="x").revision
+    stream = native.stream("WatchSecrets", prefix=folder, from_revision=first)
+    native.call("WriteSecret", path=f"{folder}-beside", value="x")
+    native.call("DeleteSecretVersions", path=f"{folder}/a")
+    native.call("UndeleteSecretVersions", path=f"{folder}/a", versions=[1])
+    native.call("WriteSecret", path=f"{folder}/b/c", value="x")
+    native.call("DestroySecretVersions", path=f"{folder}/a", versions=[1])
+    native.call("DeleteSecretMetadata", path=f"{folder}/b/c")
+    seen = [next(stream) for _ in range(6)]
+    stream.cancel()
+    assert [(one.path.removeprefix(folder), one.version, one.kind) for one in seen] == [
+        ("/a", 1, "WRITTEN"), ("/a", 1, "DELETED"), ("/a", 1, "UNDELETED"), ("/b/c", 1, "WRITTEN"),
+        ("/a", 1, "DESTROYED"), ("/b/c", 0, "REMOVED"),
+    ]  # fmt: skip
+    assert seen[0].revision == first
+    lines = root.lines(f"/v1/secrets-watch/{folder}", from_revision=seen[2].revision)
+    told = next(lines)
+    assert set(told) == {"path", "version", "kind", "revision"}
+    assert told in (
+        {"path": f"{folder}/a", "version": 1, "kind": "UNDELETED", "revision": seen[2].revision},
+        {"path": "", "version": 0, "kind": "RESYNC", "revision": told["revision"]},  # it was purged meanwhile
+    )
+    lines.close()
+
+
+def test_a_watch_ends_with_its_token_before_the_next_event_is_told(
+    native: GrpcClient, cluster: Cluster, fresh: Fresh
+) -> None:
+    folder = fresh("watched")
+    policy = fresh("watcher")
+    rules = [{"path": f"secret/{folder}/*", "capabilities": ["list", "read"]},
+             {"path": f"secret/{folder}/hidden", "capabilities": ["list", "deny"]}]  # fmt: skip
+    native.call("WritePolicy", name=policy, rules=rules)
+    made = native.call("CreateToken", policies=[policy])
+    first = native.call("WriteSecret", path=f"{folder}/hidden", value="x").revision
+    native.call("WriteSecret", path=f"{folder}/a", value="x")
+    with cluster.grpc(made.token, 2) as own:
+        stream = own.stream("WatchSecrets", prefix=folder, from_revision=first)
+        assert next(stream).path == f"{folder}/a"
+        native.call("RevokeToken", accessor=made.accessor)
+        native.call("WriteSecret", path=f"{folder}/a", value="y")
+        with pytest.raises(grpc.RpcError) as ended:
+            next(stream)
+    assert ended.value.code() is grpc.StatusCode.UNAUTHENTICATED  # type: ignore[attr-defined]
 
 
 def _all_pages(native: GrpcClient, name: str, field: str, **fields: Any) -> list[str]:

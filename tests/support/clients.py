@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, Self
 
 import grpc
@@ -99,6 +99,14 @@ class RestClient:
         request.extensions = {**request.extensions, "target": target}
         return self._client.send(request)
 
+    def lines(self, path: str, **params: Any) -> Generator[dict[str, Any], None, None]:
+        """The objects of a stream of JSON lines, as they come; close it to end the call. Raises Refused."""
+        with self._client.stream("GET", path, params=params) as answer:
+            if answer.status_code != 200:
+                answer.read()
+                raise refusal_of(answer)
+            yield from (json.loads(line) for line in answer.iter_lines() if line)
+
     def read(self, path: str, **params: Any) -> dict[str, Any]:
         return self.call("GET", f"/v1/secrets/{path}", **params)
 
@@ -148,23 +156,38 @@ class GrpcClient:
         return self.send(rpc, rpc.request(**fields))
 
     def send(self, rpc: Rpc, request: Message | bytes, timeout: float = TIMEOUT) -> Any:
-        """One call with this message, or with these bytes in its place. Raises Refused."""
-        call = self._channel.unary_unary(
-            rpc.full_name,
-            request_serializer=lambda it: it if isinstance(it, bytes) else it.SerializeToString(),
-            response_deserializer=rpc.response.FromString,
-        )
-        metadata: tuple[tuple[str, str], ...] = (("idempotency-key", secrets.token_hex(8)),)
-        if self._token:
-            metadata = (*metadata, ("authorization", f"Bearer {self._token}"))
+        """One call with this message, or with these bytes in its place; of a stream the first answer.
+
+        Raises Refused.
+        """
+        call = self._method(rpc)
+        metadata = (("idempotency-key", secrets.token_hex(8)), *self._authorization)
 
         def attempt() -> Any:
             try:
-                return call(request, timeout=timeout, metadata=metadata)
+                answer = call(request, timeout=timeout, metadata=metadata)
+                return next(answer) if rpc.is_streaming else answer
             except grpc.RpcError as error:
                 raise _refusal_of_call(error) from None
 
         return self._patience.ask(attempt)
+
+    def stream(self, name: str, /, **fields: Any) -> Any:
+        """The answers of a streaming call, one by one; `cancel()` ends it."""
+        rpc = rpc_named(name)
+        return self._method(rpc)(rpc.request(**fields), timeout=60, metadata=self._authorization)
+
+    def _method(self, rpc: Rpc) -> Any:
+        make = self._channel.unary_stream if rpc.is_streaming else self._channel.unary_unary
+        return make(
+            rpc.full_name,
+            request_serializer=lambda it: it if isinstance(it, bytes) else it.SerializeToString(),
+            response_deserializer=rpc.response.FromString,
+        )
+
+    @property
+    def _authorization(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self._token}"),) if self._token else ()
 
     def close(self) -> None:
         self._channel.close()

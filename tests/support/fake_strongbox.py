@@ -26,6 +26,7 @@ from strongbox.errors import (
     Sealed,
     StrongBoxError,
     Unauthenticated,
+    Unavailable,
     VersionMismatch,
     WrongShare,
 )
@@ -33,7 +34,7 @@ from strongbox.kv.v1 import kv_service_pb2 as kv_pb
 from strongbox.kv.v1 import kv_service_pb2_grpc as kv_grpc
 from strongbox.lease.v1 import lease_service_pb2 as lease_pb
 from strongbox.lease.v1 import lease_service_pb2_grpc as lease_grpc
-from strongbox.rpc.statuses import to_answer
+from strongbox.rpc.statuses import to_answer, to_status
 from strongbox.seal.v1 import seal_service_pb2 as seal_pb
 from strongbox.seal.v1 import seal_service_pb2_grpc as seal_grpc
 
@@ -71,7 +72,7 @@ class World:
         """What every call goes through."""
         self.asked.append((name, request))
         self.metadata = {key: str(value) for key, value in context.invocation_metadata()}
-        self.deadlines.append(float(context.time_remaining()))
+        self.deadlines.append(float(context.time_remaining() or 0.0))
         time.sleep(self.delay)
         if self.failure is not None:
             refuse(context, self.failure)
@@ -231,6 +232,31 @@ class FakeKV(kv_grpc.KVServiceServicer):
         self.world.admit("ListSecrets", request, context)
         names, token = page_of(sorted(self.world.secrets), request.page_token, self.world.page)
         return kv_pb.ListSecretsResponse(names=names, next_page_token=token)
+
+    def BatchReadSecrets(self, request: Any, context: Any) -> kv_pb.BatchReadSecretsResponse:
+        self.world.admit("BatchReadSecrets", request, context)
+        results = [self._result(one) for one in request.requests]
+        return kv_pb.BatchReadSecretsResponse(revision="5", results=results)
+
+    def _result(self, one: kv_pb.SecretReference) -> kv_pb.BatchedSecret:
+        written = self.world.secrets.get(one.path)
+        if not written:
+            return kv_pb.BatchedSecret(error=to_status(NotFound(), REQUEST_ID))
+        secret = kv_pb.ReadSecretResponse(path=one.path, version=len(written), value=written[-1].value)
+        return kv_pb.BatchedSecret(secret=secret)
+
+    def WatchSecrets(self, request: Any, context: Any) -> Iterator[kv_pb.WatchSecretsResponse]:
+        """Changes 1 to 5, two at revision 2 and all else at its own; the stream breaks after each third."""
+        self.world.admit("WatchSecrets", request, context)
+        first = int(request.from_revision or 1)
+        told = [
+            (name, revision)
+            for name, revision in zip("abcde", (1, 2, 2, 3, 4), strict=True)
+            if revision >= first
+        ]
+        for name, revision in told[:3]:
+            yield kv_pb.WatchSecretsResponse(path=name, version=1, kind="WRITTEN", revision=str(revision))
+        refuse(context, Unavailable() if told[3:] else Unauthenticated())
 
 
 class FakeAuth(auth_grpc.AuthServiceServicer):

@@ -31,6 +31,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "UpdateSecretMetadata": {"path": "samples/one", "max_versions": 5},
     "DeleteSecretMetadata": {"path": "samples/one"},
     "ListSecrets": {"prefix": "samples"},
+    "BatchReadSecrets": {"requests": [{"path": "samples/one"}]},
+    "WatchSecrets": {"prefix": "samples"},
     "CreateToken": {"policies": ["default"], "ttl": "60s"},
     "LookupSelf": {},
     "RenewSelf": {},

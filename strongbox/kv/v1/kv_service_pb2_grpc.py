@@ -80,6 +80,16 @@ class KVServiceStub:
                 request_serializer=strongbox_dot_kv_dot_v1_dot_kv__service__pb2.ListSecretsRequest.SerializeToString,
                 response_deserializer=strongbox_dot_kv_dot_v1_dot_kv__service__pb2.ListSecretsResponse.FromString,
                 _registered_method=True)
+        self.BatchReadSecrets = channel.unary_unary(
+                '/strongbox.kv.v1.KVService/BatchReadSecrets',
+                request_serializer=strongbox_dot_kv_dot_v1_dot_kv__service__pb2.BatchReadSecretsRequest.SerializeToString,
+                response_deserializer=strongbox_dot_kv_dot_v1_dot_kv__service__pb2.BatchReadSecretsResponse.FromString,
+                _registered_method=True)
+        self.WatchSecrets = channel.unary_stream(
+                '/strongbox.kv.v1.KVService/WatchSecrets',
+                request_serializer=strongbox_dot_kv_dot_v1_dot_kv__service__pb2.WatchSecretsRequest.SerializeToString,
+                response_deserializer=strongbox_dot_kv_dot_v1_dot_kv__service__pb2.WatchSecretsResponse.FromString,
+                _registered_method=True)
 
 
 class KVServiceServicer:
@@ -149,6 +159,20 @@ class KVServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchReadSecrets(self, request, context):
+        """Up to 256 secrets at once, each with its own permission and its own audit record.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchSecrets(self, request, context):
+        """What changes below a directory, as it happens; each event needs `read` on its path.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KVServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -196,6 +220,16 @@ def add_KVServiceServicer_to_server(servicer, server):
                     servicer.ListSecrets,
                     request_deserializer=strongbox_dot_kv_dot_v1_dot_kv__service__pb2.ListSecretsRequest.FromString,
                     response_serializer=strongbox_dot_kv_dot_v1_dot_kv__service__pb2.ListSecretsResponse.SerializeToString,
+            ),
+            'BatchReadSecrets': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchReadSecrets,
+                    request_deserializer=strongbox_dot_kv_dot_v1_dot_kv__service__pb2.BatchReadSecretsRequest.FromString,
+                    response_serializer=strongbox_dot_kv_dot_v1_dot_kv__service__pb2.BatchReadSecretsResponse.SerializeToString,
+            ),
+            'WatchSecrets': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchSecrets,
+                    request_deserializer=strongbox_dot_kv_dot_v1_dot_kv__service__pb2.WatchSecretsRequest.FromString,
+                    response_serializer=strongbox_dot_kv_dot_v1_dot_kv__service__pb2.WatchSecretsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -442,6 +476,60 @@ class KVService:
             '/strongbox.kv.v1.KVService/ListSecrets',
             strongbox_dot_kv_dot_v1_dot_kv__service__pb2.ListSecretsRequest.SerializeToString,
             strongbox_dot_kv_dot_v1_dot_kv__service__pb2.ListSecretsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchReadSecrets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.kv.v1.KVService/BatchReadSecrets',
+            strongbox_dot_kv_dot_v1_dot_kv__service__pb2.BatchReadSecretsRequest.SerializeToString,
+            strongbox_dot_kv_dot_v1_dot_kv__service__pb2.BatchReadSecretsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchSecrets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/strongbox.kv.v1.KVService/WatchSecrets',
+            strongbox_dot_kv_dot_v1_dot_kv__service__pb2.WatchSecretsRequest.SerializeToString,
+            strongbox_dot_kv_dot_v1_dot_kv__service__pb2.WatchSecretsResponse.FromString,
             options,
             channel_credentials,
             insecure,

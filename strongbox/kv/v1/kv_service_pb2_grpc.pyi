@@ -51,6 +51,10 @@ class KVServiceStub:
     """Removes the secret, all versions and its metadata, for good."""
     ListSecrets: _grpc.UnaryUnaryMultiCallable[_kv_service_pb2.ListSecretsRequest, _kv_service_pb2.ListSecretsResponse]
     """Names below a directory, one page of them."""
+    BatchReadSecrets: _grpc.UnaryUnaryMultiCallable[_kv_service_pb2.BatchReadSecretsRequest, _kv_service_pb2.BatchReadSecretsResponse]
+    """Up to 256 secrets at once, each with its own permission and its own audit record."""
+    WatchSecrets: _grpc.UnaryStreamMultiCallable[_kv_service_pb2.WatchSecretsRequest, _kv_service_pb2.WatchSecretsResponse]
+    """What changes below a directory, as it happens; each event needs `read` on its path."""
 
 @_typing.type_check_only
 class KVServiceAsyncStub(KVServiceStub):
@@ -75,6 +79,10 @@ class KVServiceAsyncStub(KVServiceStub):
     """Removes the secret, all versions and its metadata, for good."""
     ListSecrets: _aio.UnaryUnaryMultiCallable[_kv_service_pb2.ListSecretsRequest, _kv_service_pb2.ListSecretsResponse]  # type: ignore[assignment]
     """Names below a directory, one page of them."""
+    BatchReadSecrets: _aio.UnaryUnaryMultiCallable[_kv_service_pb2.BatchReadSecretsRequest, _kv_service_pb2.BatchReadSecretsResponse]  # type: ignore[assignment]
+    """Up to 256 secrets at once, each with its own permission and its own audit record."""
+    WatchSecrets: _aio.UnaryStreamMultiCallable[_kv_service_pb2.WatchSecretsRequest, _kv_service_pb2.WatchSecretsResponse]  # type: ignore[assignment]
+    """What changes below a directory, as it happens; each event needs `read` on its path."""
 
 class KVServiceServicer(metaclass=_abc_1.ABCMeta):
     """Secrets and their versions."""
@@ -150,5 +158,21 @@ class KVServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_kv_service_pb2.ListSecretsResponse, _abc.Awaitable[_kv_service_pb2.ListSecretsResponse]]:
         """Names below a directory, one page of them."""
+
+    @_abc_1.abstractmethod
+    def BatchReadSecrets(
+        self,
+        request: _kv_service_pb2.BatchReadSecretsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_kv_service_pb2.BatchReadSecretsResponse, _abc.Awaitable[_kv_service_pb2.BatchReadSecretsResponse]]:
+        """Up to 256 secrets at once, each with its own permission and its own audit record."""
+
+    @_abc_1.abstractmethod
+    def WatchSecrets(
+        self,
+        request: _kv_service_pb2.WatchSecretsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_kv_service_pb2.WatchSecretsResponse], _abc.AsyncIterator[_kv_service_pb2.WatchSecretsResponse]]:
+        """What changes below a directory, as it happens; each event needs `read` on its path."""
 
 def add_KVServiceServicer_to_server(servicer: KVServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

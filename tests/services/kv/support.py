@@ -6,6 +6,7 @@ import time
 from typing import Any, cast
 
 from services.kv.servicer import KVServicer
+from services.kv.watching import Watching
 from strongbox.access.guard import Guard
 from strongbox.access.tokens import digest
 from strongbox.kv.v1 import kv_service_pb2 as pb
@@ -25,7 +26,12 @@ class Kv(FakeCluster):
         self.key_client = FakeKeyClient(self.keys)
         self.pipeline = FakePipeline(self.store)
         self.guard = Guard(self.key_client)
-        self.servicer = KVServicer(cast("Any", self.pipeline), self.guard, self.key_client)
+        self.servicer = KVServicer(
+            cast("Any", self.pipeline),
+            self.guard,
+            self.key_client,
+            Watching(cast("Any", self.pipeline), self.guard, cast("Any", None)),
+        )
         self.requests = 0
 
     async def call(

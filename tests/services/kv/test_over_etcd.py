@@ -12,6 +12,7 @@ import pytest
 
 from services.kv.purge import Purge
 from services.kv.servicer import KVServicer
+from services.kv.watching import Watching
 from strongbox.access.guard import Guard
 from strongbox.clock import ManualClock, SystemClock
 from strongbox.errors import Unauthenticated, VersionDestroyed, VersionMismatch
@@ -36,7 +37,9 @@ class Replica:
         self.pipeline = Pipeline(self.etcd, Memory(), Outbox("kv"), SystemClock())
         self.cluster = cluster
         keys = FakeKeyClient(cluster.keys)
-        self.servicer = KVServicer(self.pipeline, Guard(keys), keys)
+        guard = Guard(keys)
+        self.watching = Watching(self.pipeline, guard, self.etcd)
+        self.servicer = KVServicer(self.pipeline, guard, keys, self.watching)
 
     async def call(self, name: str, request: Any, key: str = "") -> Any:
         inbound = Inbound(self.cluster.root, secrets.token_hex(8), "", key, time.monotonic() + 10)

@@ -134,3 +134,17 @@ def test_a_file_that_is_not_there_is_told(run: Run, tmp_path: Path) -> None:
     answer = run("kv", "put", "a", "--file", str(tmp_path / "nothing"))
     assert answer.exit_code == 2
     assert "No such file" in answer.stderr
+
+
+def test_changes_are_printed_a_line_each_until_the_watch_ends(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strongbox.client.kv._REOPEN", 0.0)
+    answer = run("kv", "watch", "app", "-o", "json")
+    assert [json.loads(line)["path"] for line in answer.stdout.splitlines()] == list("abcde")
+    assert json.loads(answer.stdout.splitlines()[0]) == {
+        "path": "a", "version": 1, "kind": "WRITTEN", "revision": "1",
+    }  # fmt: skip
+    assert answer.exit_code == 1
+    assert "UNAUTHENTICATED" in answer.stderr
+    assert run("kv", "watch", "app", "--from-revision", "2").stdout.splitlines()[0] == "b  1  WRITTEN  2"

@@ -6,8 +6,16 @@ from typing import Any
 
 import pytest
 
-from strongbox.client import StrongBox
-from strongbox.errors import InvalidInput, InvalidPath, NotFound, VersionMismatch, WrongShare
+from strongbox.client import Secret, StrongBox
+from strongbox.errors import (
+    InvalidInput,
+    InvalidPath,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+    VersionMismatch,
+    WrongShare,
+)
 from tests.support.fake_strongbox import KEY_FILE, SHARES, TOKEN, World
 
 DATA = {"user": "a", "port": 5432, "ratio": 0.5, "on": True, "none": None, "list": [1, "x", {"deep": []}]}
@@ -193,3 +201,37 @@ def test_the_log_is_read_to_its_end_over_all_pages(world: World, box: StrongBox)
     assert [entry.index for entry in box.audit.entries(10)] == list(range(10, 2500))
     assert box.audit.page(limit=3).head.index == 2499
     assert box.audit.export_key() == KEY_FILE
+
+
+def test_many_secrets_are_got_at_once_each_or_its_error(box: StrongBox) -> None:
+    box.kv.put("a", "1")
+    box.kv.put("b", "2")
+    first, missing, second = box.kv.get_many(["a", "none", ("b", 1)])
+    assert isinstance(first, Secret)
+    assert isinstance(second, Secret)
+    assert (first.value, second.value) == ("1", "2")
+    assert isinstance(missing, NotFound)
+    assert missing.metadata["request_id"]
+
+
+def test_a_watch_goes_on_over_broken_streams_and_neither_loses_nor_repeats(
+    box: StrongBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strongbox.client.kv._REOPEN", 0.0)
+    told: list[str] = []
+
+    def note_all() -> None:
+        for change in box.kv.watch():
+            told.append(change.path)
+
+    with pytest.raises(Unauthenticated):
+        note_all()
+    assert told == list("abcde")
+
+
+def test_a_watch_that_is_refused_at_once_says_why(world: World, box: StrongBox) -> None:
+    world.failure = Unavailable()
+    with pytest.raises(Unavailable):
+        next(box.kv.watch("a"))
+    with pytest.raises(InvalidPath):
+        next(box.kv.watch("a//b"))

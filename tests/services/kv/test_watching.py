@@ -1,0 +1,151 @@
+"""Watching secrets over a real etcd: order, filters, proof before telling, compaction, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+import pytest
+
+from services.kv import watching
+from services.kv.watching import Change, changes_of, revision_of
+from strongbox.errors import InvalidInput, RateLimited, Unauthenticated
+from strongbox.kv.v1 import kv_service_pb2 as pb
+from strongbox.paths import DirectoryPath
+from strongbox.rpc.inbound import Inbound
+from strongbox.storage.v1 import kv_records_pb2 as storage
+from strongbox.store import keyspace, txn
+from strongbox.store.watch import Event, Kind
+from tests.services.kv.test_over_etcd import Replica
+from tests.support.access import FakeCluster
+from tests.support.etcd import EtcdCluster, etcd_member
+
+__all__ = ["etcd_member"]
+WAIT = 10.0  # seconds
+
+
+@pytest.fixture
+async def kv(etcd_member: EtcdCluster) -> AsyncIterator[Replica]:
+    cluster = FakeCluster()
+    replica = Replica(etcd_member.endpoints, cluster)
+    puts = [txn.put(key, fact.value or b"") for key, fact in cluster.store.facts.items()]
+    await replica.etcd.transact(txn.txn([], puts), idempotent=True)
+    await replica.pipeline.start()
+    yield replica
+    await replica.pipeline.close()
+    await replica.etcd.close()
+
+
+@pytest.fixture
+def folder() -> str:
+    return f"watch-{secrets.token_hex(6)}"
+
+
+def opened(kv: Replica, folder: str, first: int = 0, token: str = "") -> AsyncGenerator[Change, None]:
+    inbound = Inbound(token or kv.cluster.root, secrets.token_hex(8), "", "", time.monotonic() + 5)
+    return kv.watching.changes(inbound, DirectoryPath(folder), first)
+
+
+async def take(changes: AsyncGenerator[Change, None], count: int) -> list[tuple[str, int, str]]:
+    async with asyncio.timeout(WAIT):
+        found = [await anext(changes) for _ in range(count)]
+    return [(one.path.partition("/")[2], one.version, one.kind) for one in found]
+
+
+async def test_every_operation_is_told_in_order_and_nothing_else(kv: Replica, folder: str) -> None:
+    first = int((await kv.write(f"{folder}/a", "1")).revision)
+    async with aclosing(opened(kv, folder, first)) as changes:
+        await kv.write(f"{folder}/a", "2")
+        await kv.call(
+            "DeleteSecretVersions", pb.DeleteSecretVersionsRequest(path=f"{folder}/a", versions=[1, 2])
+        )
+        await kv.call(
+            "UpdateSecretMetadata", pb.UpdateSecretMetadataRequest(path=f"{folder}/a", max_versions=3)
+        )
+        await kv.call("DeleteSecretMetadata", pb.DeleteSecretMetadataRequest(path=f"{folder}/a"))
+        assert await take(changes, 6) == [
+            ("a", 1, "WRITTEN"), ("a", 2, "WRITTEN"), ("a", 1, "DELETED"), ("a", 2, "DELETED"),
+            ("a", 2, "METADATA"), ("a", 0, "REMOVED"),
+        ]  # fmt: skip
+
+
+async def test_two_hundred_concurrent_writes_are_each_told_once(kv: Replica, folder: str) -> None:
+    async with aclosing(opened(kv, folder)) as changes:
+        waiting = asyncio.ensure_future(take(changes, 200))
+        await asyncio.sleep(0.3)  # it tells of what comes after it was opened
+        await asyncio.gather(*(kv.write(f"{folder}/{n}", "x") for n in range(200)))
+        told = await waiting
+    assert sorted(told) == sorted((str(n), 1, "WRITTEN") for n in range(200))
+
+
+async def test_a_token_that_is_gone_is_told_no_further_event(kv: Replica, folder: str) -> None:
+    first = int((await kv.write(f"{folder}/a", "1")).revision)
+    async with aclosing(opened(kv, folder, first)) as changes:
+        await take(changes, 1)
+        row = next(key for key in kv.cluster.store.facts if key.startswith(keyspace.TOKENS))
+        await kv.etcd.transact(txn.txn([], [txn.put(keyspace.head(f"{folder}/b"), b""), txn.delete(row)]))
+        async with asyncio.timeout(WAIT):
+            with pytest.raises(Unauthenticated):
+                await anext(changes)
+
+
+async def test_an_idle_watch_of_a_dead_token_ends_too(
+    kv: Replica, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "PROVE_EVERY", 0.1)
+    async with aclosing(opened(kv, folder)) as changes:
+        waiting = asyncio.ensure_future(take(changes, 1))
+        await asyncio.sleep(0.3)
+        row = next(key for key in kv.cluster.store.facts if key.startswith(keyspace.TOKENS))
+        await kv.etcd.transact(txn.txn([], [txn.delete(row)]))
+        with pytest.raises(Unauthenticated):
+            await waiting
+
+
+async def test_what_is_compacted_is_said_and_the_watch_goes_on(kv: Replica, folder: str) -> None:
+    first = int((await kv.write(f"{folder}/a", "1")).revision)
+    last = int((await kv.write(f"{folder}/a", "2")).revision)
+    await kv.etcd.compact(last)
+    async with aclosing(opened(kv, folder, first)) as changes:
+        async with asyncio.timeout(WAIT):
+            resync = await anext(changes)
+        assert (resync.path, resync.version, resync.kind) == ("", 0, "RESYNC")
+        assert resync.revision >= last
+        await kv.write(f"{folder}/a", "3")
+        assert await take(changes, 1) == [("a", 3, "WRITTEN")]
+
+
+async def test_a_token_holds_only_so_many_watches(
+    kv: Replica, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "MOST_OF_A_TOKEN", 1)
+    first = int((await kv.write(f"{folder}/a", "1")).revision)
+    async with aclosing(opened(kv, folder, first)) as one:
+        await take(one, 1)
+        with pytest.raises(RateLimited):
+            await anext(opened(kv, folder, first))
+    async with aclosing(opened(kv, folder, first)) as again:
+        await take(again, 1)
+
+
+def test_a_head_that_was_put_by_no_operation_tells_nothing() -> None:
+    head = storage.SecretHead(current_version=2)
+    event = Event(Kind.PUT, keyspace.head("a/b"), head.SerializeToString(), 9)
+    assert changes_of(event) == []
+    head.operations.add(op="WriteSecret", versions=[2], revision=7)
+    assert changes_of(event._replace(value=head.SerializeToString())) == []
+    head.operations.add(op="WriteSecret", versions=[2])
+    assert changes_of(event._replace(value=head.SerializeToString())) == [Change("a/b", 2, "WRITTEN", 9)]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "9" * 30, "\u0661", str(1 << 63)])
+def test_a_revision_is_one_that_was_told(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        revision_of(text)
+
+
+def test_no_revision_is_from_now_on() -> None:
+    assert (revision_of(""), revision_of("12")) == (0, 12)
