@@ -12,13 +12,17 @@ from strongbox.config import ConfigError
 def _etcd_users() -> None:
     from strongbox.setup.settings import EtcdUsersSettings
     from strongbox.store.client import Etcd
-    from strongbox.store.endpoints import Tls
+    from strongbox.store.endpoints import Options, Tls
     from strongbox.store.users import Users
 
     settings = EtcdUsersSettings.load()
 
     async def ensure() -> None:
-        etcd = Etcd(settings.etcd_endpoints, Tls.read(settings.tls_ca, settings.tls_cert, settings.tls_key))
+        etcd = Etcd(
+            settings.etcd_endpoints,
+            Tls.read(settings.tls_ca, settings.tls_cert, settings.tls_key),
+            Options(attempt=5.0),  # nobody waits for this one, and etcd may be busy with its election
+        )
         try:
             await Users(etcd).ensure()
         finally:
