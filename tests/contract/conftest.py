@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.clients import GrpcClient, Patience, RestClient
-from tests.support.cluster import Cluster, cluster
+from tests.support.cluster import Cluster, cluster, end_shared
 
 __all__ = ["cluster"]
 _numbers = itertools.count(1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """The cluster ends with the last of these tests."""
+    if nextitem is None or Path(__file__).parent not in nextitem.path.parents:
+        end_shared()
 
 
 @pytest.fixture

@@ -5,13 +5,20 @@ Reads through the gateways go on, and no wrong password gets in.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from bench.auth import LOGINS, run
-from tests.support.cluster import Cluster, cluster
+from tests.support.cluster import Cluster
 
-__all__ = ["cluster"]
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster.start(3) as running:
+        yield running
 
 
 def test_reads_go_on_while_two_hundred_log_in(cluster: Cluster) -> None:

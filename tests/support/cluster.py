@@ -195,8 +195,21 @@ def _are_free(ports: Sequence[int]) -> bool:
     return True
 
 
+_shared: list[Cluster] = []
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """Three nodes, unsealed, for all tests of the session that damage nothing; use paths of your own."""
+    """Three nodes, unsealed, for all tests of a folder that damage nothing; use paths of your own.
+
+    Whoever imports it ends it by `end_shared` when its folder is left: idle clusters take a core from others.
+    """
     with Cluster.start(3, postgres=True) as running:
+        _shared.append(running)
         yield running
+
+
+def end_shared() -> None:
+    """Stop what `cluster` started."""
+    while _shared:
+        _shared.pop().stop()

@@ -22,6 +22,7 @@ from psycopg2 import sql
 
 from services.lease.postgres.failures import DeadlinePassed, Lost, Unreachable, of_connecting, of_statement
 
+LONGEST = 30.0  # seconds
 _mine = threading.local()
 Statement = str | sql.Composable
 
@@ -37,11 +38,12 @@ def deadline(at: float) -> Iterator[None]:
 
 
 def time_left() -> float:
-    """Seconds until this thread's deadline."""
-    return float(_mine.deadline) - time.monotonic()
+    """Seconds until this thread's deadline, or `LONGEST` when it has none."""
+    return float(getattr(_mine, "deadline", time.monotonic() + LONGEST)) - time.monotonic()
 
 
 def _wait(connection: Any) -> None:
+    # psycopg2 has one way to wait for all of a process: also for connections that nobody set a deadline for.
     while True:
         state = connection.poll()
         if state == psycopg2.extensions.POLL_OK:
