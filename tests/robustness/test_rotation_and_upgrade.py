@@ -1,6 +1,6 @@
-"""New certificates, and a restart of every process in the order of the manifests: no request of a client fails.
+"""New certificates, and a restart of everything in the order of the manifests: no request of a client fails.
 
-The certificates of the first renewal are good for seconds only. When they have run out everything is restarted,
+The certificates of the first renewal are good for seconds only. When they have run out all is restarted,
 so every connection is made anew: a process that still bore one of them, or one of before, would be refused.
 """
 
