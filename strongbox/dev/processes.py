@@ -123,7 +123,7 @@ class Child:
         return self._popen.poll()
 
     def has_ended(self) -> bool:
-        """Whether it ended; reaps it. A zombie whose threads still end cannot be reaped yet, and is waited for."""
+        """Whether it ended; reaps it. A zombie cannot be reaped while its threads end, and is waited for."""
         if self.status is None and not self.identity.is_alive():
             self.wait()
         return self.status is not None
