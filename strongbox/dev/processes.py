@@ -122,6 +122,12 @@ class Child:
         """None while it runs, then its exit status (reaped)."""
         return self._popen.poll()
 
+    def has_ended(self) -> bool:
+        """Whether it ended; reaps it. A zombie cannot be reaped while its threads end, and is waited for."""
+        if self.status is None and not self.identity.is_alive():
+            self.wait()
+        return self.status is not None
+
     def wait(self) -> None:
         """Reap it."""
         self._popen.wait()

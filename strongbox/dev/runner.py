@@ -95,7 +95,7 @@ class Runner:
         started = []
         for spec in specs:
             known = self._children.get((spec.node, spec.name))
-            if known is None or known.status is not None:
+            if known is None or known.has_ended():
                 started.append(Child(spec))
                 self._children[spec.node, spec.name] = started[-1]
         self._write_state()
