@@ -25,7 +25,7 @@ from tests.support.clients import Patience
 from tests.support.cluster import Cluster
 from tests.support.expect import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.cluster, pytest.mark.heavy, pytest.mark.timeout(420)]
 _WRITES = 10
 SHORT = 45  # seconds a certificate of the first renewal is good
 
