@@ -118,7 +118,14 @@ def test_what_cannot_have_been_is_caught(name: str) -> None:
 
 def test_what_takes_too_long_is_not_called_right() -> None:
     ops = [away("write", (str(n), None), 0) for n in range(12)]
-    assert check([*ops, read(3, "z", 20, 21)], SECRET, most=50).ok is None
+    assert check([*ops, read(3, "z", 20, 21)], SECRET, most=3).ok is None
+
+
+def test_unanswered_writes_that_nobody_saw_do_not_multiply_what_is_tried() -> None:
+    ops = [away("write", (str(n), None), n) for n in range(40)]
+    assert check([*ops, read(21, "7", 50, 51)], SECRET, most=5_000).ok is True
+    assert check([*ops, read(41, "7", 50, 51)], SECRET, most=5_000).ok is False
+    assert check([*ops, read(21, "z", 50, 51)], SECRET, most=5_000).ok is False
 
 
 def test_real_histories_pass_and_one_changed_answer_does_not() -> None:
