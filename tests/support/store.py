@@ -37,6 +37,15 @@ class Etcd:
             request_serializer=pb.RangeRequest.SerializeToString,
             response_deserializer=pb.RangeResponse.FromString,
         )
+        self._put = self._channel.unary_unary(
+            "/etcdserverpb.KV/Put",
+            request_serializer=pb.PutRequest.SerializeToString,
+            response_deserializer=pb.PutResponse.FromString,
+        )
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Write as nobody of the product does."""
+        self._put(pb.PutRequest(key=key, value=value), timeout=10)
 
     def rows(self, prefix: bytes = keyspace.ROOT, revision: int = 0) -> dict[bytes, bytes]:
         """All keys under `prefix` with their values. Raises grpc.RpcError when the revision is compacted."""
