@@ -17,7 +17,7 @@ from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.signing import SigningKey
 from strongbox.errors import NotInitialized
 from strongbox.process import Runtime
-from strongbox.process.rewrap import Inner, Kind, renew_envelopes, renew_messages
+from strongbox.process.rewrap_kinds import Inner, Kind, renew_envelopes, renew_messages
 from strongbox.rpc.channel import open_channel
 from strongbox.rpc.keys import KeyClient
 from strongbox.storage.v1 import audit_records_pb2 as records

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.kv.idempotency import remembered
-from strongbox.process.rewrap import Keys, Kind, renew_envelopes, rewrapped
+from strongbox.process.rewrap_kinds import Keys, Kind, renew_envelopes, rewrapped
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.client import KV

@@ -14,7 +14,6 @@
 * `REST_MS` after the pass everything is looked through once more: whoever makes records without the guard (a
   duty) may have wrapped a key just before the term came into use, and stored it behind the pass. No call
   takes that long. Only then is the old term given up.
-* What does not open is left as it is, and logged: nobody could open it before either.
 * The pass takes half of the time at most, so that requests have the other half.
 """
 
@@ -22,26 +21,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import structlog
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
-from strongbox.access.records import Forged, open_record, seal_record
 from strongbox.clock import Clock
-from strongbox.crypto.envelope import WrappedDek
-from strongbox.crypto.record_keys import RecordKeys
-from strongbox.errors import Sealed, StrongBoxError
-from strongbox.storage.v1 import auth_records_pb2, envelope_pb2
+from strongbox.errors import StrongBoxError
+from strongbox.process.rewrap_kinds import Keys, Kind, required
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, Etcd, rows_of
 from strongbox.store.election import Deposed, Term
-from strongbox.store.envelopes import from_record, to_record
 from strongbox.store.errors import EtcdError
 
-K = TypeVar("K")
 REST_MS = 10_000
 PAUSE = 1.0  # seconds between two looks at the term
 PAGE = 5000  # keys listed in one go
@@ -49,114 +42,6 @@ CHUNK = 64  # records read in one go
 MAX_BYTES = 768 << 10  # of one transaction's records; etcd takes 1.5 MiB
 _WITHIN = 3.0  # seconds for one call to etcd
 _log = structlog.get_logger(__name__)
-
-
-class Keys(Protocol):
-    """What is asked of the seal service (strongbox.rpc.keys.KeyClient)."""
-
-    @property
-    def record_keys(self) -> RecordKeys | None:
-        """None: sealed."""
-
-    async def rewrap(self, wrapped: Sequence[WrappedDek]) -> list[WrappedDek | None]:
-        """Under the term in use; None: does not open. Raises Sealed, DependencyDown."""
-
-
-Renew = Callable[[Sequence[KV], Keys], Awaitable[dict[bytes, bytes]]]
-
-
-class Kind(NamedTuple):
-    """Records below a prefix; `renew` gives the new value of those that are not under the term in use."""
-
-    prefix: bytes
-    renew: Renew
-
-
-class Inner:
-    """The fields of a stored message that hold envelopes; `keyspace.HOLDERS` lists all such messages."""
-
-    def __init__(self, message: type[Message], *fields: str) -> None:
-        self._message, self._fields = message, fields
-
-    def take(self, body: bytes) -> dict[str, envelope_pb2.Envelope]:
-        """The envelopes that are there, by field. Raises DecodeError."""
-        found: Any = self._message.FromString(body)
-        return {field: getattr(found, field) for field in self._fields if found.HasField(field)}
-
-    def put(self, body: bytes, envelopes: Mapping[str, envelope_pb2.Envelope]) -> bytes:
-        """The message with these envelopes in the place of those it had."""
-        found: Any = self._message.FromString(body)
-        for field, envelope in envelopes.items():
-            getattr(found, field).CopyFrom(envelope)
-        return bytes(found.SerializeToString(deterministic=True))
-
-
-def authenticated(service: str, inner: Mapping[bytes, Inner] | None = None) -> list[Kind]:
-    """The kinds of all authenticated records of a service; `inner`: by prefix, the envelopes inside."""
-    within = inner or {}
-    return [
-        Kind(prefix, renew_records(within.get(prefix))) for prefix in keyspace.AUTHENTICATED.get(service, ())
-    ]
-
-
-def renew_records(inner: Inner | None = None) -> Renew:
-    """Authenticates records anew; the envelopes inside, if any, are rewrapped too."""
-
-    async def renew(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
-        record_keys = _required(keys)
-        bodies = {row.key: body for row in rows if (body := _body(record_keys, row)) is not None}
-        stale = {row.key for row in rows if row.key in bodies and _term(row) < record_keys.newest}
-        if inner is not None:
-            renewed = await _inside(bodies, inner, keys)
-            bodies |= renewed
-            stale |= renewed.keys()
-        return {key: seal_record(record_keys, key, bodies[key]) for key in stale}
-
-    return renew
-
-
-def renew_messages(inner: Inner) -> Renew:
-    """Rewraps the envelopes inside messages that are not authenticated."""
-
-    async def renew(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
-        return await _inside({row.key: row.value for row in rows}, inner, keys)
-
-    return renew
-
-
-async def _inside(bodies: Mapping[bytes, bytes], inner: Inner, keys: Keys) -> dict[bytes, bytes]:
-    """Those bodies that hold an envelope of an older term, with it rewrapped."""
-    found = {
-        (key, field): envelope for key, body in bodies.items() for field, envelope in inner.take(body).items()
-    }
-    renewed: dict[bytes, dict[str, envelope_pb2.Envelope]] = {}
-    for (key, field), envelope in (await rewrapped(found, keys)).items():
-        renewed.setdefault(key, {})[field] = envelope
-    return {key: inner.put(bodies[key], envelopes) for key, envelopes in renewed.items()}
-
-
-async def renew_envelopes(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
-    """Rewraps values that are bare envelopes."""
-    parsed = {row.key: envelope_pb2.Envelope.FromString(row.value) for row in rows}
-    return {key: new.SerializeToString() for key, new in (await rewrapped(parsed, keys)).items()}
-
-
-async def rewrapped(
-    envelopes: Mapping[K, envelope_pb2.Envelope], keys: Keys
-) -> dict[K, envelope_pb2.Envelope]:
-    """Those of older terms that open, under the term in use. Raises Sealed, DependencyDown."""
-    newest = _required(keys).newest
-    old = {key: from_record(one) for key, one in envelopes.items() if one.term < newest}
-    answers = await keys.rewrap([one.wrapped for one in old.values()])
-    found = {}
-    for (key, envelope), wrapped in zip(old.items(), answers, strict=True):
-        if wrapped is None:
-            _log.error("an envelope does not open, and stays as it is", dek_id=envelope.dek_id.hex())
-        elif wrapped.term >= newest:
-            found[key] = to_record(envelope.rewrapped(wrapped))
-        else:
-            raise StrongBoxError("a seal replica wraps under an older term still")
-    return found
 
 
 class Rewrap:
@@ -183,7 +68,7 @@ class Rewrap:
 
     async def one_pass(self, term: Term) -> bool:
         """Bring everything under the term in use; whether that is so. Raises Deposed, EtcdError, Sealed."""
-        newest = _required(self._keys).newest
+        newest = required(self._keys).newest
         row = await self._etcd.get(self._key, deadline=_soon())
         self._revision = row.mod_revision if row else 0
         progress = storage.RewrapProgress.FromString(row.value if row else b"")
@@ -196,7 +81,7 @@ class Rewrap:
             await self._move(term, progress, {})
             _log.info("rewrapping begins", term=newest, total=progress.total)
         async for keys in self._chunks(progress.position):
-            if _required(self._keys).newest != newest:
+            if required(self._keys).newest != newest:
                 return False
             began = time.monotonic()
             await self._chunk(term, progress, keys)
@@ -214,7 +99,7 @@ class Rewrap:
         if self._clock.now_ms() < progress.finished_ms + REST_MS:
             return
         async for keys in self._chunks(b""):
-            if _required(self._keys).newest != progress.term:
+            if required(self._keys).newest != progress.term:
                 return
             began = time.monotonic()
             await self._chunk(term, progress, keys)
@@ -296,24 +181,6 @@ class Rewrap:
         # An attempt whose answer was lost: which of its parts took effect is seen by looking again.
         self._revision = own[0].mod_revision
         return list(changes)
-
-
-def _required(keys: Keys) -> RecordKeys:
-    if keys.record_keys is None:
-        raise Sealed
-    return keys.record_keys
-
-
-def _term(row: KV) -> int:
-    return auth_records_pb2.AuthenticatedRecord.FromString(row.value).term
-
-
-def _body(keys: RecordKeys, row: KV) -> bytes | None:
-    try:
-        return open_record(keys, row.key, row.value)
-    except Forged as error:
-        _log.error("a forged record stays as it is", key=row.key.decode("ascii", "replace"), why=str(error))
-        return None
 
 
 def _portions(renewed: Mapping[bytes, bytes]) -> list[dict[bytes, bytes]]:

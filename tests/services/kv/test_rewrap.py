@@ -13,8 +13,9 @@ import pytest
 from services.kv.rewrap import KINDS
 from strongbox.access.records import open_record, seal_record
 from strongbox.clock import ManualClock, SystemClock
-from strongbox.process import rewrap
-from strongbox.process.rewrap import Inner, Kind, Rewrap
+from strongbox.process import rewrap, rewrap_kinds
+from strongbox.process.rewrap import Rewrap
+from strongbox.process.rewrap_kinds import Inner, Kind
 from strongbox.storage.v1 import auth_records_pb2, envelope_pb2, kv_records_pb2
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace, txn
@@ -214,7 +215,7 @@ async def test_records_are_authenticated_anew_with_the_envelope_inside_and_forge
 
     term = await world.office()
     await world.rotate()
-    kind = Kind(prefix, rewrap.renew_records(Inner(kv_records_pb2.SecretHead, "envelope")))
+    kind = Kind(prefix, rewrap_kinds.renew_records(Inner(kv_records_pb2.SecretHead, "envelope")))
     assert await world.duty(kinds=[kind]).one_pass(term)
     now = await world.rows(prefix)
     new_keys = world.keys.record_keys
@@ -238,10 +239,10 @@ async def test_a_body_that_kept_its_old_envelope_under_a_new_mac_is_found(world:
     assert keys is not None
     inner = Inner(kv_records_pb2.SecretHead, "envelope")
     row = KV(b"k", seal_record(keys, b"k", head), 1, 1)
-    renewed = await rewrap.renew_records(inner)([row], world.keys)
+    renewed = await rewrap_kinds.renew_records(inner)([row], world.keys)
     opened = kv_records_pb2.SecretHead.FromString(open_record(keys, b"k", renewed[b"k"]))
     assert opened.envelope.term == 2
-    plain = await rewrap.renew_messages(inner)([KV(b"k", head, 1, 1)], world.keys)
+    plain = await rewrap_kinds.renew_messages(inner)([KV(b"k", head, 1, 1)], world.keys)
     assert kv_records_pb2.SecretHead.FromString(plain[b"k"]).envelope.term == 2
 
 
