@@ -11,9 +11,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from tests.robustness.postgres import AWAY, IN, OUT, Postgres
+from tests.robustness.postgres import AWAY, IN, OUT
 
 ROUNDED = 1.0  # seconds: times to live are told in whole ones
 _AT_ONCE = 4
@@ -41,10 +41,17 @@ class Credential:
         self.holds_until = max(self.holds_until, begun + ttl - ROUNDED)
 
 
+class Server(Protocol):
+    """What is asked."""
+
+    def login(self, username: str, password: str, /) -> str:
+        """`IN`, `OUT` or `AWAY` (tests.robustness.postgres)."""
+
+
 class Ledger:
     """All of a run's credentials; safe to be used by many threads."""
 
-    def __init__(self, server: Postgres) -> None:
+    def __init__(self, server: Server) -> None:
         self._server, self._lock = server, threading.Lock()
         self.credentials: list[Credential] = []
         self.violations: list[str] = []

@@ -11,6 +11,7 @@ import secrets
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -143,12 +144,8 @@ class Postgres:
         return {str(name): str(comment) for name, comment in rows}
 
     def login(self, username: str, password: str) -> str:
-        """`IN`; `OUT`: the server says that these are not let in; `AWAY`: it says nothing of them."""
-        try:
-            with closing(self._database.open(username, password)):
-                return IN
-        except psycopg2.OperationalError as error:
-            return OUT if any(words in str(error) for words in _OUT) else AWAY
+        """As `let_in`."""
+        return let_in(lambda: self._database.open(username, password))
 
     def _end_sessions(self) -> None:
         self.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", _MAKER)
@@ -165,3 +162,12 @@ class Postgres:
     def _main(self) -> int:
         (process,) = self._cluster.description["postgres"]["processes"]
         return int(process["pid"])
+
+
+def let_in(connect: Callable[[], Any]) -> str:
+    """`IN`; `OUT`: the server says that these are not let in; `AWAY`: it says nothing of them."""
+    try:
+        with closing(connect()):
+            return IN
+    except psycopg2.OperationalError as error:
+        return OUT if any(words in str(error) for words in _OUT) else AWAY
