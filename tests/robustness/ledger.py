@@ -17,6 +17,7 @@ from tests.robustness.postgres import AWAY, IN, OUT
 
 ROUNDED = 1.0  # seconds: times to live are told in whole ones
 _AT_ONCE = 4
+_SOONEST = 20  # credentials: who ends one too early ends those first
 LATE = 120.0  # seconds: whoever was asked may have been frozen, or have had its clock set ahead
 
 
@@ -66,6 +67,13 @@ class Ledger:
         with self._lock:
             self.credentials.append(made)
         return made
+
+    def holding(self) -> list[Credential]:
+        """Those that have to be let in now, those with the least time left before others."""
+        now = time.monotonic()
+        with self._lock:
+            found = [one for one in self.credentials if not one.end_asked and one.holds_until > now]
+        return sorted(found, key=lambda one: one.holds_until)[:_SOONEST]
 
     def check(self, credential: Credential) -> str:
         """Log in; what contradicts an answer that was given before is a violation."""

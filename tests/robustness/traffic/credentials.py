@@ -1,4 +1,4 @@
-"""Database credentials: some clients get, renew and end their own, others renew whichever there is.
+"""Database credentials: some clients get, renew and end their own, others renew and use those of anybody.
 
 Each answer is tried at once: what was told to live is let in by PostgreSQL, what was told to be REVOKED is
 not. Some are left: the brief ones expire, the long ones have to work at the end of the run.
@@ -13,14 +13,14 @@ from tests.robustness.ledger import Credential, Ledger
 from tests.robustness.postgres import DATABASE_ROLES
 from tests.robustness.traffic.asking import Asked, Target, Worker
 
-_HOLDERS, _OTHERS = 3, 1
+_HOLDERS = 3
 _PAUSE = (0.1, 0.6)  # seconds between two steps of one client
 _ENDS = 0.75  # of the credentials are ended by who got them
 _REFUSALS = (400, 401, 403, 404, 409)  # 400: what is renewed is over
 
 
 class Current:
-    """The credential that others renew now, and the database role that it is of."""
+    """The credential that somebody else renews now, and the database role that it is of."""
 
     credential: tuple[Credential, str] | None = None
 
@@ -93,8 +93,19 @@ class Renewer(_Client):
             self._ledger.check(current[0])
 
 
+class User(_Client):
+    """Logs in by any of those that have to work, however long ago they were issued."""
+
+    def turn(self) -> None:
+        self._rest()
+        holding = self._ledger.holding()
+        if holding:
+            self._ledger.check(self.random.choice(holding))
+
+
 def clients(target: Target, history: History, ledger: Ledger) -> list[Worker]:
     """All of them."""
     current = Current()
     holders: list[Worker] = [Holder(target, history, ledger, current) for _ in range(_HOLDERS)]
-    return [*holders, *(Renewer(target, history, ledger, current) for _ in range(_OTHERS))]
+    others = [kind(target, history, ledger, current) for kind in (Renewer, User)]
+    return [*holders, *others]
