@@ -13,7 +13,8 @@ from tests.robustness.stage import Stage
 _DOWN = 2.0
 _FROZEN = 4.0  # seconds: whoever waits for it gives up after 2.5
 _REFUSING = 3.0
-_KILLS = 25  # with those of other faults 30 and more
+_KILLS = 25  # with those of other faults 30 and more; on a busy machine as many as there is time for
+_KILLING = 45.0  # seconds
 _WHERE = "PostgreSQL"
 
 
@@ -47,6 +48,7 @@ def _thaw(stage: Stage) -> None:
 
 def _kill_on(stage: Stage, seed: float) -> None:
     killer = Killer(stage.cluster, stage.postgres, random.Random(seed))
-    while len(killer.killed) < _KILLS:
+    until = time.monotonic() + _KILLING
+    while len(killer.killed) < _KILLS and time.monotonic() < until:
         killer.round()
     stage.killed += killer.killed
