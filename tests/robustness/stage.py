@@ -66,12 +66,10 @@ class Stage:
     ) -> None:
         with contextlib.suppress(AttributeError, RuntimeError, subprocess.TimeoutExpired):
             self.cluster.down()
-        if self._undertaker is not None:
-            self._undertaker.kill()
-            self._undertaker.wait()
-        if self._relay is not None:
-            self._relay.kill()
-            self._relay.wait()
+        for process in (self._undertaker, self._relay):
+            if process is not None:
+                process.kill()
+                process.wait()
         if self._mounted:
             if os.environ.get("STRONGBOX_KEEP"):
                 disk = self.folder / self.node(SMALL_DISK)
@@ -99,9 +97,6 @@ class Stage:
         self.killed += NAMES if which == signal.SIGKILL else ()
         for identity in [self._identity(number, name) for name in NAMES]:
             identity.signal(which)
-
-    def is_alive(self, number: int, name: str) -> bool:
-        return self._identity(number, name).is_alive()
 
     def start_dead(self, *numbers: int) -> None:
         """Start again what is dead of these nodes (of all, unless named). Raises RuntimeError."""
