@@ -41,6 +41,7 @@ class Postgres:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster, self._database = cluster, Database(cluster)
         self._held: list[Any] = []
+        self._frozen: list[Identity] = []
         self._admit(_LOGINS)
 
     @property
@@ -105,8 +106,10 @@ class Postgres:
             one.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        """Let what is frozen go on, if anything is."""
         for one in self._frozen:
             one.signal(signal.SIGCONT)
+        self._frozen = []
 
     def refuse(self) -> None:
         """Let nobody in but the superuser, and end all sessions."""

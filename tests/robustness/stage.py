@@ -64,6 +64,8 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with contextlib.suppress(AttributeError):
+            self.postgres.thaw()  # what stands still outlives its server
         with contextlib.suppress(AttributeError, RuntimeError, subprocess.TimeoutExpired):
             self.cluster.down()
         for process in (self._undertaker, self._relay):
@@ -164,12 +166,10 @@ class Stage:
     def fill_disk(self) -> None:
         """Leave no byte free on the small disk."""
         ballast = self.folder / self.node(SMALL_DISK) / "ballast"
-        with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
-            while True:
-                file.write(bytes(1 << 16))
-        with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
-            while True:
-                file.write(b"\0")
+        for size in (1 << 16, 1):
+            with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+                while True:
+                    file.write(bytes(size))
 
     def free_disk(self) -> None:
         (self.folder / self.node(SMALL_DISK) / "ballast").unlink(missing_ok=True)
