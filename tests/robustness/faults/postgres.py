@@ -20,7 +20,7 @@ _WHERE = "PostgreSQL"
 
 def faults(own: random.Random) -> Iterator[Fault]:
     """Each kind once; nobody but who asks for credentials may notice any of them."""
-    yield Fault("kill PostgreSQL", _WHERE, lambda stage: stage.postgres.kill(), _start, _DOWN)
+    yield Fault("kill PostgreSQL", _WHERE, _kill, _start, _DOWN)
     yield Fault("pause PostgreSQL", _WHERE, lambda stage: stage.postgres.freeze(), _thaw, _FROZEN)
     yield Fault(
         "PostgreSQL refuses", "all sessions end, nobody gets in", lambda stage: stage.postgres.refuse(),
@@ -35,6 +35,11 @@ def faults(own: random.Random) -> Iterator[Fault]:
         "kill lease, etcd, PostgreSQL", "again and again", lambda stage: _kill_on(stage, seed),
         Stage.start_dead, 0.0,
     )  # fmt: skip
+
+
+def _kill(stage: Stage) -> None:
+    stage.postgres.kill()
+    stage.killed.append("postgres")
 
 
 def _start(stage: Stage) -> None:
