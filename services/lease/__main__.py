@@ -46,7 +46,7 @@ async def assemble(runtime: Runtime) -> None:
     # Threads that speak to PostgreSQL wait so long for a turn of the event loop's; usually it is 5 ms.
     sys.setswitchinterval(0.0005)
     runtime.serve(add_LeaseServiceServicer_to_server, servicer, "strongbox.lease.v1.LeaseService")
-    reaper = Reaper(runtime.pipeline, guard.lookup, runtime.clock, revoker, measures)
+    reaper = Reaper(runtime.pipeline, guard.lookup, revoker, measures)
     runtime.duty("reaper", reaper.work)
     runtime.duty("follower", Follower(runtime.pipeline, guard.lookup, runtime.etcd).work)
     reconciler = Reconciler(calls, databases, measures, settings.reconcile_every_s)

@@ -28,6 +28,12 @@ SLICE = 512  # entries of one read
 GROUP = 32  # entries that are settled in one transaction
 
 
+def cluster_ms(view: View, fence: Fence) -> int:
+    """The cluster's time in milliseconds since the epoch."""
+    fence.require(view)
+    return int(view.get(keyspace.CLUSTER_TIME).value or b"0")
+
+
 def read_due(view: View, fence: Fence, now_ms: int, after: bytes = b"") -> None:
     """Fetch a slice of what is due, behind the entry `after`: of all the buckets that have passed."""
     fence.require(view)

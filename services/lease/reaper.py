@@ -4,6 +4,10 @@ Little depends on them being prompt: an expired lease is told as expired, a revo
 PostgreSQL itself refuses new logins after the expiry. What each step decides is in `due` and `revoking`. Work
 that is late is stopped by the fence; a role that is taken away late was to be taken away anyhow.
 
+What is due is decided by the cluster's time alone. Requests go by their replica's clock too, where that is
+later: they are refused early by a clock that is fast, and served again when it is right. A role that was
+dropped early would stay dropped.
+
 A pass reads all that is due, a slice at a time, cost following what is due and nothing else; the groups of a
 slice are worked in parallel. Leases whose server does not answer are due again later, so they hold up nobody.
 """
@@ -22,7 +26,6 @@ from services.lease import due
 from services.lease.measures import Measures
 from services.lease.revoking import Fence, Revoker
 from strongbox.access.lookup import Lookup
-from strongbox.clock import Clock
 from strongbox.errors import StrongBoxError
 from strongbox.store import keyspace
 from strongbox.store.batch import Row
@@ -51,11 +54,9 @@ class _Duty:
 class Reaper(_Duty):
     """Reaps what is due, a slice at a time."""
 
-    def __init__(
-        self, pipeline: Pipeline, lookup: Lookup, clock: Clock, revoker: Revoker, measures: Measures
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, lookup: Lookup, revoker: Revoker, measures: Measures) -> None:
         super().__init__(pipeline, lookup)
-        self._clock, self._revoker, self._measures = clock, revoker, measures
+        self._revoker, self._measures = revoker, measures
 
     async def work(self, term: Fence) -> None:
         """Reap until cancelled, when the term is over."""
@@ -71,7 +72,7 @@ class Reaper(_Duty):
 
     async def one_pass(self, term: Fence) -> int:
         """Settle all that is due now; returns how many entries there were."""
-        now_ms, after, done = self._clock.now_ms(), b"", 0
+        now_ms, after, done = await self.now_ms(term), b"", 0
         while True:
             entries = [row.key for row in (await self._submit(_reading_due(term, now_ms, after))).rows]
             if not entries:
@@ -85,6 +86,10 @@ class Reaper(_Duty):
                     raise result
             after, done = entries[-1], done + len(entries)
             self._measures.reaped.inc(len(entries))
+
+    async def now_ms(self, term: Fence) -> int:
+        """The cluster's time, which no single clock moves (services.audit.trimming)."""
+        return (await self._submit(lambda view: due.cluster_ms(view, term))).value
 
     async def _settle(self, term: Fence, entries: list[bytes]) -> None:
         decide = _settling(term, self._lookup, entries)

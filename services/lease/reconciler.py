@@ -145,7 +145,8 @@ class Reconciler:
 
     async def _close(self, term: Fence, seen: grants.Record) -> None:
         draft = _draft("CloseLeaseOfVanishedRole", f"leases/{seen.path}")
-        await self._submit(lambda view: close(view, self._calls, term, seen), draft)
+        if not (await self._submit(lambda view: close(view, self._calls, term, seen), draft)).value:
+            return
         self._measures.orphans.inc()
         _log.error("the role of a lease has vanished", role=seen.username, lease=seen.id)
 
@@ -180,17 +181,19 @@ class Reconciler:
         return await self._calls.pipeline.submit(Work(decide, draft, at))
 
 
-def close(view: View, calls: Calls, term: Fence, seen: grants.Record) -> None:
-    """End a lease whose role does not exist, if it still is what was seen. Pure."""
+def close(view: View, calls: Calls, term: Fence, seen: grants.Record) -> bool:
+    """End a lease whose role does not exist; False (and no record) when it is being ended anyway. Pure."""
     term.require(view)
     lookup = calls.guard.lookup
     record, tally = repository.find_grant(view, lookup.require_keys(), seen.id), Tally()
     if record is None or record.state != grants.ACTIVE:
-        return
+        view.draft = None
+        return False
     after = grants.ended(grants.wanted(record, view.now_ms), view.now_ms)
     if after is not None:
         repository.put_grant(view, lookup.require_keys(), after, record, tally)
     tally.settle(view)
+    return True
 
 
 def _unknowing(lookup: Lookup, term: Fence, names: list[str]) -> Callable[[View], list[str]]:

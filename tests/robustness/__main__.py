@@ -47,7 +47,7 @@ def main() -> int:
             violations += ending.play(
                 stage, run, lambda: strike(stage, run, options.seconds, options.only, _say)
             )
-            violations += ending.enough(run, options.seconds, partly=bool(options.only))
+            violations += ending.enough(stage, run, options.seconds, partly=bool(options.only))
     except Exception as error:
         traceback.print_exc()
         violations.append(f"the run itself failed: {type(error).__name__}: {error}")

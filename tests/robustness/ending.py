@@ -9,9 +9,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-from tests.robustness import validate
+from tests.robustness import credential_judge, validate
 from tests.robustness.run import Run
 from tests.robustness.stage import NODES, Stage
 from tests.robustness.traffic.asking import CANARY, Target
@@ -23,6 +24,9 @@ from tests.support.chain_files import lines_of, require_one_chain
 _READERS = 6
 _ANSWERED_A_SECOND = 8  # a tenth of what a machine of two cores does that has nothing else to do
 _KINDS = 20
+_KILLS = 30
+_CREDENTIALS_NEED = ("lease", "etcd", "postgres")
+_SETTLED_WITHIN = 45.0  # seconds: an intent is given up after 15
 
 
 def play(stage: Stage, run: Run, faults: Callable[[], None]) -> list[str]:
@@ -35,17 +39,18 @@ def play(stage: Stage, run: Run, faults: Callable[[], None]) -> list[str]:
         time.sleep(3.0)
         stage.wait_recovered(60 * run.slack.now())
         read_everything(stage, run)
-    return list(_judge(stage, run, witness))
+        credentials = list(_judge_credentials(stage, run))
+    return [*credentials, *_judge(stage, run, witness)]
 
 
-def enough(run: Run, seconds: float, *, partly: bool) -> list[str]:
+def enough(stage: Stage, run: Run, seconds: float, *, partly: bool) -> Iterator[str]:
     """Whether it was a run worth the name."""
     faults = 1 if partly else int(max(_KINDS, seconds / 25) / run.slack.worst)
-    return list(
-        validate.enough(
-            run.history, run.struck, int(run.seconds * _ANSWERED_A_SECOND / run.slack.worst), faults
-        )
-    )
+    answers = int(run.seconds * _ANSWERED_A_SECOND / run.slack.worst)
+    yield from validate.enough(run.history, run.struck, answers, faults)
+    kills = sum(name in _CREDENTIALS_NEED for name in stage.killed)
+    if not partly and kills < _KILLS / run.slack.worst:
+        yield f"enough: lease, etcd and PostgreSQL were killed {kills} times, not {_KILLS}"
 
 
 def _judge(stage: Stage, run: Run, witness: Witness) -> Iterator[str]:
@@ -64,10 +69,24 @@ def _judge(stage: Stage, run: Run, witness: Witness) -> Iterator[str]:
     except AssertionError as fork:
         yield f"chain: {fork}"
     yield from validate.audited(run.history, lines_of(stage.cluster, stage.node(0)))
-    found = Canaries({"a value": CANARY}).search([stage.folder], stage.cluster.pids)
+    yield from credential_judge.mended(lines_of(stage.cluster, stage.node(0)))
+    if b"CREATE ROLE" not in stage.postgres.log:
+        yield "canary: PostgreSQL logs no statements"
+    # It begins every value, and every password of a credential (tests/robustness/inside).
+    found = Canaries({"a value": CANARY}).search([stage.folder], stage.cluster.pids + stage.postgres.pids)
     yield from (f"canary: {sighting}" for sighting in found.sightings)
     if found.files < 50:
         yield f"canary: only {found.files} files were searched"
+
+
+def _judge_credentials(stage: Stage, run: Run) -> Iterator[str]:
+    look = partial(credential_judge.look, stage.etcd, stage.postgres)
+    yield from credential_judge.settle(look, _SETTLED_WITHIN * run.slack.now())
+    assert run.ledger is not None
+    run.ledger.check_all()
+    yield from run.ledger.violations
+    if any(not one.password.startswith(CANARY) for one in run.ledger.credentials):
+        yield "canary: a password does not begin as it has to for the search"
 
 
 def read_everything(stage: Stage, run: Run) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from tests.robustness.door import Rest
 from tests.robustness.faults import Fault, every
 from tests.robustness.history import History
+from tests.robustness.ledger import Ledger
 from tests.robustness.slack import Slack
 from tests.robustness.stage import NODES, Stage
 from tests.robustness.traffic import Traffic
@@ -48,13 +49,15 @@ class Run:
     clients_token: str = ""
     seconds: float = 0.0
     slack: Slack = field(default_factory=Slack)
+    ledger: Ledger | None = None
 
 
 def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
     """Traffic with faults: each kind once, or again and again for so many seconds."""
     run.clients_token = _prepare(stage)
     target = Target([stage.gateway(number) for number in NODES], stage.cluster.root_token, run.clients_token)
-    with Traffic(target, run.history, run.seed) as traffic:
+    run.ledger = Ledger(stage.postgres)
+    with Traffic(target, run.history, run.ledger, run.seed) as traffic:
         time.sleep(2.0)
         for fault in _faults(run, seconds, only):
             struck = _inject(stage, run, fault)

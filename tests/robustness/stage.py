@@ -20,6 +20,9 @@ from strongbox.dev import control
 from strongbox.dev.processes import Identity
 from tests.robustness import probe
 from tests.robustness.door import Answer, Rest
+from tests.robustness.environment import environment
+from tests.robustness.postgres import DATABASE_ROLES, Postgres
+from tests.support.clients import Patience
 from tests.support.cluster import ROOT, Cluster, free_base_port
 from tests.support.etcd import dying_with_parent
 from tests.support.etcd_door import EtcdDoor
@@ -32,7 +35,6 @@ SMALL_DISK = 2  # the node whose folder is on a small tmpfs
 _DISK = "900m"  # etcd's log and file (twice while it is defragmented), and room to spare
 # etcd's own log grows by whatever is written until its next snapshot, so that comes soon here.
 _ETCD_FLAGS = {"quota-backend-bytes": str(128 << 20), "snapshot-count": "2000"}
-_INSIDE = Path(__file__).parent / "inside"
 _RELAY_PORT = 19_999
 
 
@@ -47,6 +49,7 @@ class Stage:
         self._mounted = False
         self._undertaker: subprocess.Popen[bytes] | None = None
         self._sealed_at = 0.0
+        self.killed: list[str] = []  # names of processes, each time that one was killed
         self.sealed: list[tuple[float, float]] = []  # from the answer of `seal` to the first share
 
     def __enter__(self) -> Self:
@@ -61,14 +64,14 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with contextlib.suppress(AttributeError):
+            self.postgres.thaw()  # what stands still outlives its server
         with contextlib.suppress(AttributeError, RuntimeError, subprocess.TimeoutExpired):
             self.cluster.down()
-        if self._undertaker is not None:
-            self._undertaker.kill()
-            self._undertaker.wait()
-        if self._relay is not None:
-            self._relay.kill()
-            self._relay.wait()
+        for process in (self._undertaker, self._relay):
+            if process is not None:
+                process.kill()
+                process.wait()
         if self._mounted:
             if os.environ.get("STRONGBOX_KEEP"):
                 disk = self.folder / self.node(SMALL_DISK)
@@ -88,15 +91,14 @@ class Stage:
 
     def signal(self, number: int, name: str, which: signal.Signals) -> None:
         """Send a signal to one process, if it lives."""
+        self.killed += [name] * (which == signal.SIGKILL)
         self._identity(number, name).signal(which)
 
     def signal_all(self, number: int, which: signal.Signals) -> None:
         """Send a signal to everything of a node, in one breath."""
+        self.killed += NAMES if which == signal.SIGKILL else ()
         for identity in [self._identity(number, name) for name in NAMES]:
             identity.signal(which)
-
-    def is_alive(self, number: int, name: str) -> bool:
-        return self._identity(number, name).is_alive()
 
     def start_dead(self, *numbers: int) -> None:
         """Start again what is dead of these nodes (of all, unless named). Raises RuntimeError."""
@@ -164,12 +166,10 @@ class Stage:
     def fill_disk(self) -> None:
         """Leave no byte free on the small disk."""
         ballast = self.folder / self.node(SMALL_DISK) / "ballast"
-        with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
-            while True:
-                file.write(bytes(1 << 16))
-        with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
-            while True:
-                file.write(b"\0")
+        for size in (1 << 16, 1):
+            with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+                while True:
+                    file.write(bytes(size))
 
     def free_disk(self) -> None:
         (self.folder / self.node(SMALL_DISK) / "ballast").unlink(missing_ok=True)
@@ -189,8 +189,8 @@ class Stage:
     def restart_everything(self) -> None:
         """Down and up again, and unsealed."""
         self.cluster.down()
-        with _environment():
-            self.cluster.up()
+        with environment():
+            self.cluster.up(postgres=True)
 
     @contextlib.contextmanager
     def probes(self) -> Iterator[None]:
@@ -216,7 +216,7 @@ class Stage:
         node, told = self.node(number), self.cluster.description
         members = [url.removeprefix("https://") for url in told["etcd"]]
         own_first = [members.pop(number), *members] if number != RELAYED else self._relayed()
-        with (self.folder / f"probe-{number + 1}.log").open("wb") as log, _environment():
+        with (self.folder / f"probe-{number + 1}.log").open("wb") as log, environment():
             return subprocess.Popen(
                 [*self.lab.enter(number + 1), *dying_with_parent(), sys.executable, "-m",
                  "tests.robustness.probe", node, str(told["certs"]), ",".join(own_first)],
@@ -233,6 +233,8 @@ class Stage:
             "lease": self._call(number, root, "GET", "/v1/leases?path=secret/none"),
             "audit": self._call(number, root, "GET", "/v1/audit?limit=1"),
         }
+        if all(answer.status == 200 for answer in asked.values()):  # last, since each makes a role
+            asked["PostgreSQL"] = self._call(number, root, "GET", f"/v1/dynamic-postgres/{DATABASE_ROLES[0]}")
         return [
             f"{self.node(number)} {what}: {answer.status} {answer.reason} {answer.body.get('message', '')}"
             for what, answer in asked.items()
@@ -263,10 +265,13 @@ class Stage:
         hosts[self.node(RELAYED)]["etcd_via"] = self._relayed()
         self._relay = self._start_relay()
         self.cluster = Cluster(self.folder, 3, free_base_port(3), hosts)
-        with _environment():
-            self.cluster.up()
+        with environment():
+            self.cluster.up(postgres=True)
         self._gateways = self.cluster.gateways
         self.etcd = EtcdDoor(self.cluster)
+        self.postgres = Postgres(self.cluster)
+        with self.cluster.rest(self.cluster.root_token, 0, Patience()) as root:
+            self.postgres.prepare(root)
 
     def _start_undertaker(self) -> subprocess.Popen[bytes]:
         """Takes the cluster down when this process is gone, however it went: the pipe to it ends then."""
@@ -292,17 +297,3 @@ class Stage:
         if relay.stdout.readline().strip() != "ready":
             raise RuntimeError("the relay does not start")
         return relay
-
-
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """With what the suite brings into the cluster's processes."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(_INSIDE)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before

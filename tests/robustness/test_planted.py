@@ -21,6 +21,7 @@ BUGS = {
     "token": ("kill auth", "20s", "linearizable: family:"),
     "newer_policy": ("kill lease", "40s", "linearizable: veil:.*hidden-"),
     "watch_resume": ("kill etcd,pause etcd", "60s", "chain: "),
+    "role_stays": ("kill PostgreSQL", "20s", "credential: the role sb_.* lives, and its lease"),
     "overlap": ("kill lease", "20s", "broken: "),
 }
 

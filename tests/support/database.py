@@ -41,8 +41,8 @@ class Database:
 
     @property
     def dsn(self) -> str:
-        """Without user and password, as a connection takes it."""
-        return f"postgresql://127.0.0.1:{self._url.port}/postgres"
+        """Without user and password, as a connection takes it; the server has no TLS."""
+        return f"postgresql://{self._url.hostname}:{self._url.port}/postgres?sslmode=disable"
 
     @property
     def admin(self) -> dict[str, str]:
@@ -57,7 +57,7 @@ class Database:
     def open(self, username: str = "", password: str = "", database: str = "postgres") -> Any:
         """A psycopg2 connection that commits each statement; the superuser's when nobody is named."""
         connection = psycopg2.connect(
-            host="127.0.0.1", port=self._url.port, dbname=database, connect_timeout=5,
+            host=self._url.hostname, port=self._url.port, dbname=database, connect_timeout=5,
             user=username or self._url.username, password=password or self._url.password,
         )  # fmt: skip
         connection.autocommit = True

@@ -83,7 +83,12 @@ class EtcdDoor:
         """Take a node's member out of the cluster."""
         members = self._ask("", _CLUSTER, "MemberList", pb.MemberListRequest(), pb.MemberListResponse).members
         number = next(one.ID for one in members if one.name == node)
-        self._ask("", _CLUSTER, "MemberRemove", pb.MemberRemoveRequest(ID=number), pb.MemberRemoveResponse)
+        request = pb.MemberRemoveRequest(ID=number)
+        try:
+            self._ask("", _CLUSTER, "MemberRemove", request, pb.MemberRemoveResponse)
+        except grpc.RpcError as error:
+            if "member not found" not in str(error):  # the member asked first did it and did not answer
+                raise
 
     def add(self, peer_url: str) -> None:
         """Announce a new member, which then has to be started with an empty folder."""

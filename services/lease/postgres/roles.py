@@ -5,7 +5,7 @@ Rules:
   transaction that makes it. What does not bear the expected comment is never touched.
 * It is made as a member of its template (`IN ROLE`): no grants on single objects, which would collide with
   each other ("tuple concurrently updated").
-* VALID UNTIL is computed from PostgreSQL's own clock.
+* VALID UNTIL is computed from PostgreSQL's own clock, and while a role lives never moves back.
 * Everything can be repeated, and be under way twice.
 """
 
@@ -21,6 +21,7 @@ from services.lease.postgres.session import Session
 
 _NOTHING = sql.SQL("")
 _STAMP = "YYYY-MM-DD HH24:MI:SS.US+00"
+_RENEWING = 0x5342 << 32  # the advisory locks of renewals: this and the role's oid
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +68,34 @@ def _create(session: Session, role: Role, template: str, verifier: str, ttl_s: i
 
 
 def renew(session: Session, role: Role, ttl_s: int) -> bool:
-    """Have the role's password be taken for `ttl_s` from now; False when there is no such role of ours."""
-    if not find(session, [role]):
+    """Have the role's password be taken for `ttl_s` from now; False when there is no such role of ours.
+
+    Never for less than before: of two renewals that overlap, the longer one may have been acknowledged.
+    """
+    found = find(session, [role])
+    if not found:
         return False
-    until = _from_now(session, ttl_s)
-    statement = sql.SQL("ALTER ROLE {} VALID UNTIL {}")
-    filled = statement.format(sql.Identifier(role.username), sql.Literal(until))
+    (oid,) = found
     try:
-        retrying.soon(lambda: session.ask(filled))
+        retrying.soon(lambda: _renew(session, role, oid, ttl_s))
     except Rejected as error:
         if error.sqlstate == "42704":
             return False
         raise
     return True
+
+
+def _renew(session: Session, role: Role, oid: int, ttl_s: int) -> None:
+    # Under a lock, since what is read may be changed before it is written: by another renewal, or by one
+    # that its server was too slow for and that nobody waits for any more.
+    with session.transaction(commit=False):
+        begin = sql.SQL("BEGIN; SELECT pg_advisory_xact_lock({}); ").format(sql.Literal(_RENEWING | oid))
+        until = _from_now(session, ttl_s, begin, oid)
+        session.ask(
+            sql.SQL("ALTER ROLE {} VALID UNTIL {}; COMMIT").format(
+                sql.Identifier(role.username), sql.Literal(until)
+            )
+        )
 
 
 def find(session: Session, roles: list[Role]) -> dict[int, Role]:
@@ -98,8 +114,11 @@ def find(session: Session, roles: list[Role]) -> dict[int, Role]:
     return found
 
 
-def _from_now(session: Session, ttl_s: int, before: sql.Composable = _NOTHING) -> str:
-    """When it will be `ttl_s` from now by the server's clock."""
-    asking = sql.SQL("SELECT to_char((clock_timestamp() + make_interval(secs => {})) AT TIME ZONE 'UTC', {})")
-    ((until,),) = session.ask(before + asking.format(sql.Literal(ttl_s), sql.Literal(_STAMP)))
+def _from_now(session: Session, ttl_s: int, before: sql.Composable = _NOTHING, oid: int = 0) -> str:
+    """When it is `ttl_s` from now by the server's clock, or later: as long as the role of `oid` is valid."""
+    asking = sql.SQL(
+        "SELECT coalesce(to_char(greatest((SELECT rolvaliduntil FROM pg_roles WHERE oid = {}),"
+        " clock_timestamp() + make_interval(secs => {})) AT TIME ZONE 'UTC', {}), 'infinity')"
+    ).format(sql.Literal(oid), sql.Literal(ttl_s), sql.Literal(_STAMP))
+    ((until,),) = session.ask(before + asking)
     return str(until)

@@ -5,6 +5,7 @@
     storage     compaction, a member replaced, a full disk, etcd filled to its quota
     clocks      a node's wall clock jumps
     duty        a holder's transaction arrives when another is in office
+    postgres    PostgreSQL is down, frozen, refuses, is full; dies again and again with those around it
 
 `every()` lists one fault of each kind; where a fault may strike any node the seed chooses which.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from tests.robustness.faults import clocks, duty, network, processes, storage
+from tests.robustness.faults import clocks, duty, network, postgres, processes, storage
 from tests.robustness.faults.fault import Fault
 
 __all__ = ["Fault", "every"]
@@ -22,7 +23,7 @@ __all__ = ["Fault", "every"]
 
 def every(own: random.Random) -> Iterator[Fault]:
     """One of each kind, in an order that the seed decides; what stops everything comes last."""
-    rooms = (processes, network, storage, clocks, duty)
+    rooms = (processes, network, storage, clocks, duty, postgres)
     faults = [fault for room in rooms for fault in room.faults(own)]
     own.shuffle(faults)
     yield from faults

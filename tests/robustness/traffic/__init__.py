@@ -4,6 +4,7 @@
     cold          a secret that rests for seconds while it is read through every node
     families      one client makes a token and a child and revokes one of them; others use both meanwhile
     veils         one client lifts a policy while a secret holds what may be seen; others look all the time
+    credentials   clients get, renew and end database credentials, and log in by them
 
 A subject lives for a short while, then another takes its place: short histories can be checked in full.
 """
@@ -12,9 +13,12 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Sequence
 from typing import Self
 
 from tests.robustness.history import History
+from tests.robustness.ledger import Ledger
+from tests.robustness.traffic import credentials
 from tests.robustness.traffic.asking import Target, Worker
 from tests.robustness.traffic.cold import ColdReader, Larder, Storer
 from tests.robustness.traffic.families import FamilyMaker, FamilyUser, Registry
@@ -22,20 +26,11 @@ from tests.robustness.traffic.hot_secrets import Hot, SecretClient
 from tests.robustness.traffic.veils import Looker, VeilKeeper, Veils
 
 
-class Traffic:
-    """All clients together; a context manager."""
+class Crowd:
+    """Some clients at once, each in a thread of its own; a context manager."""
 
-    def __init__(self, target: Target, history: History, seed: int) -> None:
+    def __init__(self, workers: Sequence[Worker], seed: int) -> None:
         seeds = random.Random(seed)
-        hot, registry, veils = Hot(), Registry(), Veils()
-        workers: list[Worker] = [SecretClient(target, history, hot, native=n == 3) for n in range(4)]
-        larder = Larder()
-        workers += [Storer(target, history, hot, larder)]
-        workers += [ColdReader(target, history, hot, larder, node) for node in range(len(target.gateways))]
-        workers += [FamilyMaker(target, history, registry)]
-        workers += [FamilyUser(target, history, registry, node) for node in range(len(target.gateways))]
-        workers += [VeilKeeper(target, history, veils), *(Looker(target, history, veils) for _ in range(2))]
-        self.hot = hot
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(
@@ -53,3 +48,20 @@ class Traffic:
         self._stop.set()
         for thread in self._threads:
             thread.join(60)
+
+
+class Traffic(Crowd):
+    """All clients together."""
+
+    def __init__(self, target: Target, history: History, ledger: Ledger, seed: int) -> None:
+        hot, registry, veils = Hot(), Registry(), Veils()
+        workers: list[Worker] = [SecretClient(target, history, hot, native=n == 3) for n in range(4)]
+        larder = Larder()
+        workers += [Storer(target, history, hot, larder)]
+        workers += [ColdReader(target, history, hot, larder, node) for node in range(len(target.gateways))]
+        workers += [FamilyMaker(target, history, registry)]
+        workers += [FamilyUser(target, history, registry, node) for node in range(len(target.gateways))]
+        workers += [VeilKeeper(target, history, veils), *(Looker(target, history, veils) for _ in range(2))]
+        workers += credentials.clients(target, history, ledger)
+        super().__init__(workers, seed)
+        self.hot = hot

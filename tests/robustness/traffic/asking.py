@@ -33,7 +33,7 @@ class Target:
 class Asked:
     """An operation to be done. `read_output` makes the model's output of a success.
 
-    `audit`: RPC and policy path of the record it leaves.
+    `audit`: RPC and policy path of the record it leaves. `refusals`: statuses that say no to it.
     """
 
     subject: str
@@ -42,6 +42,7 @@ class Asked:
     audit: tuple[str, str] | None
     changes: bool = False
     read_output: Callable[[Answer], tuple[Any, ...]] = lambda _: ()
+    refusals: tuple[int, ...] = _REFUSALS
 
 
 class Worker(ABC):
@@ -122,7 +123,7 @@ def _judged(asked: Asked, answer: Answer) -> tuple[str, tuple[Any, ...]]:
         return OK, asked.read_output(answer)
     if answer.status == 404:
         return REFUSED, (404, answer.reason)
-    if answer.status in _REFUSALS:
+    if answer.status in asked.refusals:
         return REFUSED, (answer.status,)
     return (AWAY if answer.status in _AWAY else BROKEN), ()
 

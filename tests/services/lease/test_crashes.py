@@ -14,6 +14,7 @@ import pytest
 
 from services.lease import grants
 from strongbox.errors import StrongBoxError
+from strongbox.store import keyspace
 from tests.services.lease.workshop import (
     Workshop,
     found_cluster,
@@ -187,3 +188,21 @@ async def test_orphans_are_dropped_strangers_are_left_and_leases_without_a_role_
     await shop.require_counted()
     postgres.ask("DROP ROLE sb_0123456789abcdef; DROP ROLE sb_fedcba9876543210")
     await shop.call("RevokeLease", id=kept.lease.id)
+
+
+async def test_a_lease_that_ends_while_its_role_is_looked_for_is_not_recorded_as_one_that_vanished(
+    shop: Workshop, postgres: PostgresServer
+) -> None:
+    async def is_recorded() -> bool:
+        rows = (await shop.etcd.range(keyspace.OUTBOX, keyspace.prefix_end(keyspace.OUTBOX))).rows
+        return any(b"CloseLeaseOfVanishedRole" in row.value for row in rows)
+
+    one, other = [await shop.call("IssueCredential", role="c") for _ in range(2)]
+    active = await shop.grants()
+    await shop.call("RevokeLease", id=one.lease.id)
+    await shop.reconciler._close(shop.fence, active[one.lease.id])
+    assert not await is_recorded()
+    postgres.ask(f"DROP ROLE {other.username}")
+    await shop.reconciler._close(shop.fence, active[other.lease.id])
+    assert await is_recorded()
+    assert (await shop.call("GetLease", id=other.lease.id)).state == "REVOKED"

@@ -14,7 +14,7 @@ from services.lease import due
 from services.lease.reaper import Follower, Reaper
 from strongbox.access.lookup import Lookup
 from strongbox.access.tokens import digest
-from strongbox.clock import ManualClock, SystemClock
+from strongbox.clock import SystemClock
 from strongbox.leases import index, read_lease
 from strongbox.leases.index import BUCKET_MS, KEPT_MS
 from strongbox.storage.v1 import lease_records_pb2 as storage
@@ -27,9 +27,10 @@ from tests.services.lease.support import Fence, Lease
 from tests.support.etcd import EtcdCluster
 
 
-async def reap(lease: Lease) -> int:
-    clock = ManualClock(lease.store.now_ms)
-    reaper = Reaper(cast("Any", lease.pipeline), lease.guard.lookup, clock, lease.revoker, lease.measures)
+async def reap(lease: Lease, cluster_ms: int = 0) -> int:
+    """One pass, at the time that the store's clock shows unless the cluster's is another."""
+    lease.store.seed(keyspace.CLUSTER_TIME, b"%020d" % (cluster_ms or lease.store.now_ms))
+    reaper = Reaper(cast("Any", lease.pipeline), lease.guard.lookup, lease.revoker, lease.measures)
     return await reaper.one_pass(lease.fence)
 
 
@@ -47,6 +48,14 @@ def mark(lease: Lease, token: str) -> None:
 async def test_what_is_not_due_is_left_alone(lease: Lease) -> None:
     name = lease.hold(lease.root, "secret/a", ttl_s=60)
     assert await reap(lease) == 0
+    assert lease.state(name) == "ACTIVE"
+
+
+async def test_a_clock_that_is_fast_ends_nothing(lease: Lease) -> None:
+    name, true_ms = lease.hold(lease.root, "secret/a", ttl_s=60), lease.store.now_ms
+    lease.store.now_ms += 3_600_000
+    assert await reap(lease, true_ms + 30_000) == 0
+    lease.store.now_ms = true_ms
     assert lease.state(name) == "ACTIVE"
 
 

@@ -72,6 +72,15 @@ class ShiftedClock:
         return time.monotonic()
 
 
+class ShiftedReaper(Reaper):
+    """For which a clock that was moved is the cluster's time."""
+
+    clock: ShiftedClock
+
+    async def now_ms(self, term: Fence) -> int:
+        return self.clock.now_ms()
+
+
 class Workshop:
     """One replica's parts; `ahead_s`: how far its clock is."""
 
@@ -95,7 +104,8 @@ class Workshop:
             seal,
         )
         lookup = self.guard.lookup
-        self.reaper = Reaper(self.pipeline, lookup, self.clock, self.revoker, self.measures)
+        self.reaper = ShiftedReaper(self.pipeline, lookup, self.revoker, self.measures)
+        self.reaper.clock = self.clock
         self.reconciler = Reconciler(self.calls, self.databases, self.measures, 60.0)
         self.fence = Fence()
 

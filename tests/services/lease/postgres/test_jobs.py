@@ -149,6 +149,24 @@ async def test_a_role_is_renewed_by_the_servers_clock(database: Database, postgr
     assert not await database.run(lambda desk: roles.renew(desk.session, role, 60), 5)
 
 
+async def test_a_renewal_takes_no_time_away(database: Database, postgres: PostgresServer) -> None:
+    """Whichever comes last: the longer one may have been acknowledged."""
+
+    def renewing(seconds: int) -> Callable[[Desk], bool]:
+        return lambda desk: roles.renew(desk.session, role, seconds)
+
+    role, password = role_named(), scram.new_password()
+    await database.run(creating(role, password, 1), 5)
+    for seconds in (600, 1):
+        assert await database.run(renewing(seconds), 5)
+    await asyncio.sleep(1.2)
+    assert postgres.logs_in(role.username, password)
+    assert all(await asyncio.gather(*(database.run(renewing(s), 5) for s in (900, 5, 3600, 2, 60, 7))))
+    left = "SELECT extract(epoch FROM rolvaliduntil - now()) FROM pg_roles WHERE rolname = %s"
+    assert postgres.ask(left, role.username)[0][0] > 3500
+    await database.run(removing(role), 5)
+
+
 async def test_a_template_that_does_not_exist_makes_nothing(
     database: Database, postgres: PostgresServer
 ) -> None:

@@ -1,0 +1,101 @@
+"""What clients were told of database credentials, and whether PostgreSQL lets in whom it should.
+
+A credential logs in from its answer until it expires or until somebody asks for its end; once its lease was
+told to be REVOKED, or its time is over, it never does. What is asked without an answer may come to pass or
+not, so between the two nothing is promised.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tests.robustness.postgres import AWAY, IN, OUT
+
+ROUNDED = 1.0  # seconds: times to live are told in whole ones
+_AT_ONCE = 4
+_SOONEST = 20  # credentials: who ends one too early ends those first
+LATE = 120.0  # seconds: whoever was asked may have been frozen, or have had its clock set ahead
+
+
+@dataclass
+class Credential:
+    """Times are monotonic."""
+
+    username: str
+    password: str = field(repr=False)
+    lease: str
+    holds_until: float  # it is let in at least until then, unless its end was asked for
+    over_at: float  # it is not let in from then on
+    end_asked: bool = False
+    ended: bool = False  # REVOKED is acknowledged
+
+    def begin_renewal(self, seconds: float) -> None:
+        """From now on it may be heard, perhaps late."""
+        self.over_at = max(self.over_at, time.monotonic() + seconds + LATE)
+
+    def renewed(self, begun: float, ttl: float) -> None:
+        """An answer: it has so many seconds from then on."""
+        self.holds_until = max(self.holds_until, begun + ttl - ROUNDED)
+
+
+class Server(Protocol):
+    """What is asked."""
+
+    def login(self, username: str, password: str, /) -> str:
+        """`IN`, `OUT` or `AWAY` (tests.robustness.postgres)."""
+
+
+class Ledger:
+    """All of a run's credentials; safe to be used by many threads."""
+
+    def __init__(self, server: Server) -> None:
+        self._server, self._lock = server, threading.Lock()
+        self.credentials: list[Credential] = []
+        self.violations: list[str] = []
+
+    def issued(self, answer: dict[str, Any], begun: float) -> Credential:
+        """One that was told to a client who asked at `begun`."""
+        lease = answer["lease"]
+        ttl, now = float(lease["ttl"]), time.monotonic()
+        made = Credential(
+            answer["username"], answer["password"], lease["id"], begun + ttl - ROUNDED, now + ttl + ROUNDED
+        )
+        with self._lock:
+            self.credentials.append(made)
+        return made
+
+    def holding(self) -> list[Credential]:
+        """Those that have to be let in now, those with the least time left before others."""
+        now = time.monotonic()
+        with self._lock:
+            found = [one for one in self.credentials if not one.end_asked and one.holds_until > now]
+        return sorted(found, key=lambda one: one.holds_until)[:_SOONEST]
+
+    def check(self, credential: Credential) -> str:
+        """Log in; what contradicts an answer that was given before is a violation."""
+        ended, over = credential.ended, time.monotonic() >= credential.over_at
+        outcome = self._server.login(credential.username, credential.password)
+        # Its end may have been asked for meanwhile; so that is looked at afterwards.
+        left = credential.holds_until - time.monotonic()
+        if outcome == IN and (ended or over):
+            self._violated(credential, f"is {'REVOKED' if ended else 'expired'} and logs in")
+        elif outcome == OUT and not credential.end_asked and left > 0:
+            self._violated(credential, f"has {left:.0f} s left and does not log in")
+        return outcome
+
+    def check_all(self) -> int:
+        """Every credential there ever was, now that nothing moves; returns how many were let in."""
+        known = list(self.credentials)
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            outcomes = list(threads.map(self.check, known))
+        if AWAY in outcomes:
+            self.violations.append(f"credential: of {outcomes.count(AWAY)} PostgreSQL says nothing")
+        return outcomes.count(IN)
+
+    def _violated(self, credential: Credential, how: str) -> None:
+        with self._lock:
+            self.violations.append(f"credential: {credential} {how}")
