@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,10 @@ from services.lease import grants
 from strongbox.errors import StrongBoxError
 from tests.services.lease.workshop import (
     Workshop,
-    found_cluster,
     ours,
     require_invariant,
-    workshop,
 )
-from tests.support.etcd import EtcdCluster
-from tests.support.postgres import PASSWORD, PostgresServer
+from tests.support.postgres import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[3]
 MAKER = "crash-maker-password"
@@ -59,23 +56,6 @@ def crasher() -> Iterator[Crasher]:
     made = Crasher()
     yield made
     made.close()
-
-
-@pytest.fixture
-async def shop(postgres: PostgresServer) -> AsyncIterator[Workshop]:
-    """A cluster of one etcd member and the session's PostgreSQL."""
-    if not postgres.ask("SELECT 1 FROM pg_roles WHERE rolname = 'crash_template'"):
-        postgres.ask("CREATE ROLE crash_template NOLOGIN")
-    with EtcdCluster(1) as etcd:
-        root = await found_cluster(etcd.endpoints)
-        async with workshop(etcd.endpoints, root) as made:
-            await made.call(
-                "WritePostgresConnection", name="c", dsn=postgres.dsn, username="postgres", password=PASSWORD
-            )
-            await made.call("WritePostgresRole", name="c", connection="c", template_role="crash_template")
-            yield made
-    for name in postgres.roles():  # of a test that failed
-        postgres.ask(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 async def recover(shop: Workshop, ahead_s: float) -> None:
