@@ -106,7 +106,8 @@ def intend(view: View, lookup: Lookup, caller: Caller, name: str, fresh: Fresh) 
         ttl_s=role.default_ttl_s,
         issued_ms=view.now_ms,
         expires_ms=earliest(view.now_ms + role.default_ttl_s * 1000, max_ms, caller.expires_at_ms),
-        max_expires_ms=earliest(max_ms, caller.expires_at_ms),
+        # As far as the token can be renewed, not as far as it lives today: that is looked at when renewing.
+        max_expires_ms=earliest(max_ms, caller.record.max_expires_ms),
     )
     tally = Tally()
     repository.put_grant(view, keys, record, None, tally)
