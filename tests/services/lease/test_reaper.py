@@ -134,6 +134,15 @@ async def test_more_markers_than_a_slice_are_all_followed(lease: Lease) -> None:
     assert {lease.state(name) for name in held} == {"REVOKED"}
 
 
+async def test_a_marker_that_is_junk_does_not_keep_others_from_being_followed(lease: Lease) -> None:
+    token = lease.reader(secret__ALL="read")
+    name = lease.hold(token, "secret/a")
+    lease.store.seed(keyspace.REVOKED + b"0" * 64, b"\xff\xfe")
+    mark(lease, token)
+    await follower(lease).catch_up(lease.fence)
+    assert lease.state(name) == "REVOKED"
+
+
 async def test_the_cursor_never_goes_back(lease: Lease) -> None:
     for revision in (50, 40):
         lease.store.run(lambda view, at=revision: due.follow_to(view, lease.fence, at))  # type: ignore[misc]
