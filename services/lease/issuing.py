@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import structlog
@@ -68,11 +68,12 @@ class Plan(NamedTuple):
     cluster_id: str
 
 
-class Issued(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Issued:
     """A credential, as its caller is told it."""
 
     record: grants.Record
-    password: str
+    password: str = field(repr=False)
     now_ms: int
 
 
@@ -173,7 +174,7 @@ class Issuer:
             await self._give_up(plan, surely_nothing=False)
             raise
         self._measures.issue_seconds.observe(time.monotonic() - started)
-        return done.value._replace(password=fresh.password)
+        return replace(done.value, password=fresh.password)
 
     def _intending(self, name: str, fresh: Fresh) -> Callable[[View, Caller], Plan]:
         def decide(view: View, caller: Caller) -> Plan:

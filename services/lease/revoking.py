@@ -175,8 +175,9 @@ class Revoker:
         if not failures:
             return set()
         ended = (await self._submit(lambda view: finish(view, self._lookup, fence, failures))).value
-        self._measures.ended(begun.records, {record.id for record in ended}, time.monotonic() - started)
-        return {record.id for record in ended}
+        gone, seconds = {record.id for record in ended}, time.monotonic() - started
+        self._measures.ended(begun.records, gone, seconds, duty=fence is not None)
+        return gone
 
     async def _remove(
         self, stored: Stored | None, records: list[grants.Record], cluster_id: str, patience: float

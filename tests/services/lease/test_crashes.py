@@ -12,14 +12,19 @@ from typing import Any
 
 import pytest
 
-from services.lease import grants
+from services.lease import grants, repository
+from strongbox.access.records import seal_record
 from strongbox.errors import StrongBoxError
+from strongbox.storage.v1 import envelope_pb2
+from strongbox.storage.v1 import lease_records_pb2 as storage
+from strongbox.store import keyspace, txn
 from tests.services.lease.workshop import (
+    KEYS,
     Workshop,
     ours,
     require_invariant,
 )
-from tests.support.postgres import PostgresServer
+from tests.support.postgres import PASSWORD, PostgresServer
 
 ROOT = Path(__file__).resolve().parents[3]
 MAKER = "crash-maker-password"
@@ -167,3 +172,21 @@ async def test_orphans_are_dropped_strangers_are_left_and_leases_without_a_role_
     await shop.require_counted()
     postgres.ask("DROP ROLE sb_0123456789abcdef; DROP ROLE sb_fedcba9876543210")
     await shop.call("RevokeLease", id=kept.lease.id)
+
+
+async def test_a_connection_that_cannot_be_used_keeps_no_other_from_being_compared(
+    shop: Workshop, postgres: PostgresServer
+) -> None:
+    login = {"dsn": postgres.dsn, "username": "postgres", "password": PASSWORD}
+    await shop.call("WritePostgresConnection", name="b", **login)  # it is looked at before `c`
+    record = storage.ConnectionRecord(
+        name="b", dsn=postgres.dsn, username="postgres", envelope=envelope_pb2.Envelope(term=1), version=1
+    )
+    key = repository.connection_key("b")
+    spoilt = seal_record(KEYS, key, record.SerializeToString(deterministic=True))
+    junk = keyspace.POSTGRES_CONNECTIONS + b"a\xff"
+    await shop.etcd.transact(txn.txn([], [txn.put(key, spoilt), txn.put(junk, b"junk")]), idempotent=True)
+    orphan = grants.username_of("p" + "6" * 40)
+    postgres.ask(f"CREATE ROLE {orphan}; COMMENT ON ROLE {orphan} IS 'strongbox:workshop:p{'6' * 40}'")
+    await shop.reconciler.one_pass(shop.fence)
+    assert orphan not in postgres.roles()

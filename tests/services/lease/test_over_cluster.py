@@ -239,7 +239,7 @@ def test_live_pending_and_how_long_it_takes_are_told_to_who_scrapes(
     try:
         told = root.call("POST", f"/v1/leases/{credentials[1].lease}/revoke", {})
         assert told["state"] == "REVOCATION_PENDING"
-        require("leases_pending", 1, 1)
+        eventually(15, require, "leases_pending", 1, 1)
         eventually(15, require, "leases_pending_oldest_seconds", 2, 60)
     finally:
         database.start()
