@@ -133,12 +133,18 @@ def activate(view: View, lookup: Lookup, caller: Caller, plan: Plan) -> Issued:
 
 
 def give_up(view: View, lookup: Lookup, name: str, *, surely_nothing: bool) -> None:
-    """Forget an intent of which there surely is no role; have any other looked after from now on. Pure."""
+    """Forget an intent of which there surely is no role; have any other looked after from now on. Pure.
+
+    One that others gave up, and looked for in vain, is looked for at once: its role may just have been made.
+    """
     keys, tally = lookup.require_keys(), Tally()
     record = repository.find_grant(view, keys, name)
-    if record is None or record.state != grants.INTENT:
+    if record is None or record.state not in (grants.INTENT, grants.ABANDONED):
         return
-    if surely_nothing:
+    if record.state == grants.ABANDONED:
+        if not surely_nothing:
+            repository.put_grant(view, keys, grants.made_late(record, view.now_ms), record, tally)
+    elif surely_nothing:
         repository.drop_grant(view, record, tally)
     else:
         repository.put_grant(view, keys, grants.wanted(record, view.now_ms), record, tally)

@@ -146,8 +146,12 @@ async def test_an_issuer_that_wakes_late_leaves_no_role(shop: Workshop, postgres
     with pytest.raises(StrongBoxError):
         await shop.call("IssueCredential", role="c")
     assert len(ours(postgres.roles())) == 1  # made after it was looked for
-    await recover(shop, 100.0)
+    await shop.require_counted()  # and it counts again
+    assert len(await shop.recorded("EndCredential")) == 1
+    await recover(shop, 0.0)  # not only when it is looked for again
     assert not ours(postgres.roles())
+    assert len(await shop.recorded("EndCredential")) == 2
+    await recover(shop, 100.0)
     await recover(shop, 2 * HOUR_S)
     assert await shop.grants() == {}
     await shop.require_counted()

@@ -111,6 +111,14 @@ def test_an_abandoned_intent_is_looked_for_every_minute_for_an_hour_and_then_for
     assert (looks, now - NOW) == (60, grants.WATCHED_MS)
 
 
+def test_a_role_that_was_made_late_counts_and_has_to_go_at_once() -> None:
+    looked_for = grants.ended(grants.begun(record(INTENT), NOW, BACKOFF), NOW)
+    assert looked_for is not None
+    late = grants.made_late(looked_for, NOW + 5)
+    assert (late.state, grants.is_live(late), grants.due_ms(late)) == (ABANDONED, True, NOW + 5)
+    assert late.abandoned_ms == looked_for.abandoned_ms
+
+
 def test_no_change_touches_the_record_it_is_made_from() -> None:
     before = record(ACTIVE)
     for change in (
