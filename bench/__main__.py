@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 
-from bench import audit, credentials, report
+from bench import audit, credentials, leases, report
 from bench.openbao import OpenBao
 from bench.rounds import Figure, Idle, Plan, measure, measure_idle
 from bench.strongbox import StrongBox
@@ -56,6 +56,10 @@ def main() -> int:
         print(report.closing(figures, idles, versions))
         if not options.system:
             print(credentials.run(options.rounds, min(options.seconds, 4.0)))
+            print("leases stored, one node", leases.heading(), sep="\n")
+            leases.measure(
+                leases.SHORT, options.seconds, lambda figure: print(leases.row(figure), flush=True)
+            )
     return 1 if any(figure.failures for figure in figures) else 0
 
 

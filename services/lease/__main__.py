@@ -31,7 +31,8 @@ async def assemble(runtime: Runtime) -> None:
     settings, keys = runtime.settings, runtime.keys
     guard = Guard(keys)
     calls, databases = Calls(runtime.pipeline, guard), Databases(keys)
-    measures = Measures(runtime.metrics.registry if runtime.metrics else CollectorRegistry())
+    registry = runtime.metrics.registry if runtime.metrics else CollectorRegistry()
+    measures = Measures(registry, settings.revoke_backoff_cap_s)
     backoff = Backoff(round(settings.revoke_backoff_s * 1000), round(settings.revoke_backoff_cap_s * 1000))
     revoker = Revoker(runtime.pipeline, guard.lookup, databases, backoff, measures)
     servicer = LeaseServicer(

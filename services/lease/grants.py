@@ -117,6 +117,11 @@ def wanted(record: Record, now_ms: int) -> Record:
     return _with(record, state=PENDING, next_ms=min(now_ms, record.next_ms or now_ms))
 
 
+def made_late(record: Record, now_ms: int) -> Record:
+    """It was given up, and its issuer says that there is, or may be, a role after all: it has to go now."""
+    return _with(record, seen_absent=False, next_ms=now_ms)
+
+
 def begun(record: Record, now_ms: int, backoff: Backoff) -> Record:
     """An attempt to end it begins now; the next is due when this one fails, or who makes it dies."""
     ending = wanted(record, now_ms)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import structlog
@@ -68,11 +68,12 @@ class Plan(NamedTuple):
     cluster_id: str
 
 
-class Issued(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Issued:
     """A credential, as its caller is told it."""
 
     record: grants.Record
-    password: str
+    password: str = field(repr=False)
     now_ms: int
 
 
@@ -106,7 +107,8 @@ def intend(view: View, lookup: Lookup, caller: Caller, name: str, fresh: Fresh) 
         ttl_s=role.default_ttl_s,
         issued_ms=view.now_ms,
         expires_ms=earliest(view.now_ms + role.default_ttl_s * 1000, max_ms, caller.expires_at_ms),
-        max_expires_ms=earliest(max_ms, caller.expires_at_ms),
+        # As far as the token can be renewed, not as far as it lives today: that is looked at when renewing.
+        max_expires_ms=earliest(max_ms, caller.record.max_expires_ms),
     )
     tally = Tally()
     repository.put_grant(view, keys, record, None, tally)
@@ -131,12 +133,18 @@ def activate(view: View, lookup: Lookup, caller: Caller, plan: Plan) -> Issued:
 
 
 def give_up(view: View, lookup: Lookup, name: str, *, surely_nothing: bool) -> None:
-    """Forget an intent of which there surely is no role; have any other looked after from now on. Pure."""
+    """Forget an intent of which there surely is no role; have any other looked after from now on. Pure.
+
+    One that others gave up, and looked for in vain, is looked for at once: its role may just have been made.
+    """
     keys, tally = lookup.require_keys(), Tally()
     record = repository.find_grant(view, keys, name)
-    if record is None or record.state != grants.INTENT:
+    if record is None or record.state not in (grants.INTENT, grants.ABANDONED):
         return
-    if surely_nothing:
+    if record.state == grants.ABANDONED:
+        if not surely_nothing:
+            repository.put_grant(view, keys, grants.made_late(record, view.now_ms), record, tally)
+    elif surely_nothing:
         repository.drop_grant(view, record, tally)
     else:
         repository.put_grant(view, keys, grants.wanted(record, view.now_ms), record, tally)
@@ -172,7 +180,7 @@ class Issuer:
             await self._give_up(plan, surely_nothing=False)
             raise
         self._measures.issue_seconds.observe(time.monotonic() - started)
-        return done.value._replace(password=fresh.password)
+        return replace(done.value, password=fresh.password)
 
     def _intending(self, name: str, fresh: Fresh) -> Callable[[View, Caller], Plan]:
         def decide(view: View, caller: Caller) -> Plan:

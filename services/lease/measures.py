@@ -1,13 +1,15 @@
 """Metrics of leases: how many live and wait to be ended, for how long, and how long issuing and ending take.
 
-How many wait is what this process has tried and failed to end; the holder of the reaper's duty knows all of
-them after one round of attempts.
+How many wait is what the reaper of this process has tried and failed to end: who holds that duty knows all
+of them after one round of attempts, and others tell none. One that somebody else has ended meanwhile is not
+tried again; it is forgotten when its next attempt is overdue.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -16,10 +18,18 @@ from services.lease import grants
 _BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # seconds
 
 
-class Measures:
-    """In `registry`; nothing a client sends is a label."""
+class _Waiting(NamedTuple):
+    """One that could not be ended: since when, and when it was last tried (monotonic seconds)."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    since: float
+    tried: float
+
+
+class Measures:
+    """In `registry`; nothing a client sends is a label. `longest_pause`: seconds from attempt to attempt."""
+
+    def __init__(self, registry: CollectorRegistry, longest_pause: float = 40.0) -> None:
+        self._overdue = 2 * longest_pause + 30.0  # an attempt may be late by a pass over others
         self.live = Gauge(
             "strongbox_leases_live", "Credentials that live, or have to be ended.", registry=registry
         )
@@ -54,23 +64,32 @@ class Measures:
             "Roles of ours without a lease, dropped; or leases whose role had vanished.",
             registry=registry,
         )
-        self._waiting: dict[str, float] = {}
-        self._pending.set_function(lambda: float(len(self._waiting)))
+        self._waiting: dict[str, _Waiting] = {}
+        self._pending.set_function(self._count_waiting)
         self._oldest.set_function(self._longest_wait)
 
-    def ended(self, tried: Iterable[grants.Record], gone: set[str], seconds: float) -> None:
-        """A group was tried; these are gone."""
+    def ended(self, tried: Iterable[grants.Record], gone: set[str], seconds: float, *, duty: bool) -> None:
+        """A group was tried, by the duty or for a request; these are gone."""
         self._revoke_seconds.observe(seconds)
+        now = time.monotonic()
         for record in tried:
             if record.id in gone:
                 self._waiting.pop(record.id, None)
-            else:
-                self._waiting.setdefault(record.id, time.monotonic())
+            elif duty:
+                known = self._waiting.get(record.id)
+                self._waiting[record.id] = _Waiting(known.since if known else now, now)
 
     def forget_waiting(self) -> None:
         """This process has laid the duty down: whoever has it now counts."""
         self._waiting.clear()
 
+    def _count_waiting(self) -> float:
+        since = time.monotonic() - self._overdue
+        for name in [name for name, one in self._waiting.items() if one.tried < since]:
+            del self._waiting[name]
+        return float(len(self._waiting))
+
     def _longest_wait(self) -> float:
-        first = next(iter(self._waiting.values()), None)
-        return 0.0 if first is None else time.monotonic() - first
+        if not self._count_waiting():
+            return 0.0
+        return time.monotonic() - min(one.since for one in self._waiting.values())

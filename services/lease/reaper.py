@@ -123,7 +123,7 @@ class Follower(_Duty):
         seen = await self._submit(lambda view: due.followed(view, term))
         async for marker in self._pages(lambda view, after: due.read_markers(view, term, after)):
             if marker.mod_revision > seen.value:
-                await self.revoke_all(term, marker.value.decode())
+                await self.revoke_all(term, _accessor_in(marker.value))
         # What was marked since the listing began is newer than `seen`: the watch finds it, if again.
         await self._submit(lambda view: due.follow_to(view, term, seen.revision))
         return seen.revision
@@ -145,7 +145,7 @@ class Follower(_Duty):
             async for batch in batches:
                 for event in batch.events:
                     if event.kind is Kind.PUT:
-                        await self.revoke_all(term, event.value.decode())
+                        await self.revoke_all(term, _accessor_in(event.value))
                 await self._follow_to(term, batch.revision)
 
     async def _follow_to(self, term: Fence, revision: int) -> None:
@@ -164,6 +164,11 @@ class Follower(_Duty):
             if len(rows) < due.SLICE:
                 return
             after = rows[-1].key
+
+
+def _accessor_in(marker: bytes) -> str:
+    # A marker is not authenticated: one that is junk names nobody, and must not stop all others.
+    return marker.decode("ascii", "replace")
 
 
 def _behind(read: Callable[[View, bytes], None], after: bytes) -> Callable[[View], None]:

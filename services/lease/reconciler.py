@@ -69,14 +69,14 @@ class Reconciler:
         after, strange, live = b"", 0, 0
         while rows := await self._page(term, keyspace.POSTGRES_CONNECTIONS, after):
             for row in rows:
-                name = row.key.removeprefix(keyspace.POSTGRES_CONNECTIONS).decode()
+                name = row.key.removeprefix(keyspace.POSTGRES_CONNECTIONS).decode("utf-8", "replace")
                 stored = await self._stored(term, name)
                 if stored is None:
                     continue
                 live += await self._count(term, name)
                 try:
                     strange += await self._compare(term, stored)
-                except PostgresFailure as error:
+                except (PostgresFailure, StrongBoxError) as error:  # this one alone: others come next
                     _log.info("a server is not compared now", connection=name, why=str(error))
             after = rows[-1].key
         self._measures.strange_roles.set(strange)
@@ -125,7 +125,7 @@ class Reconciler:
         draft = _draft("DropOrphanRole", f"dynamic-postgres/{seen.username}")
         await self._submit(term.require, draft)
         still = await database.run(job, PATIENCE)
-        self._measures.orphans.inc()
+        self._measures.orphans.inc(not still)
         _log.error("a role of ours without a lease", role=seen.username, lease=name, still=still)
 
     async def _vanished(self, term: Fence, database: Database, connection: str) -> None:

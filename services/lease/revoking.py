@@ -2,8 +2,10 @@
 
     begin    one decision for a group: PENDING (or ABANDONED), one attempt more, the next due by itself
     remove   PostgreSQL, each connection by itself
-    finish   one decision for the group: REVOKED, or the reason why not
+    finish   one decision for the group: REVOKED, or the reason why not; recorded in the audit trail
 
+What is recorded, in the transaction that says so: each credential whose role is gone, and each whose first
+attempt failed (those that follow, every 40 s for ever, would tell nothing new and fill the trail).
 Whoever dies between two steps leaves what the reaper takes up when the next attempt is due. Two that do the
 same at once do no harm: a role that is gone is gone.
 """
@@ -28,13 +30,15 @@ from services.lease.postgres.database import Desk
 from services.lease.postgres.failures import PostgresFailure
 from services.lease.postgres.roles import Role, comment_of, issuer_of
 from strongbox.access.lookup import Lookup
-from strongbox.errors import StrongBoxError
+from strongbox.errors import DependencyDown, StrongBoxError
 from strongbox.leases.counters import Tally
 from strongbox.store import keyspace
+from strongbox.store.journal import Draft
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
 
 T = TypeVar("T")
+OP = "EndCredential"
 GROUP = 32  # leases of one decision and one job
 DEADLINE = 5.0  # seconds for one transaction
 PATIENCE = 4.0  # seconds for one job
@@ -91,8 +95,12 @@ def finish(view: View, lookup: Lookup, fence: Fence | None, failures: dict[str, 
             continue
         if why:
             repository.put_grant(view, keys, grants.failed(record, why), record, tally)
+            if not record.last_error:
+                view.record(_draft(record, failed=True))
             continue
         after = grants.ended(record, view.now_ms)
+        if grants.is_live(record):
+            view.record(_draft(record, failed=False))
         if after is None:
             repository.drop_grant(view, record, tally)
         else:
@@ -100,6 +108,19 @@ def finish(view: View, lookup: Lookup, fence: Fence | None, failures: dict[str, 
         ended.append(record)
     tally.settle(view)
     return ended
+
+
+def _draft(record: grants.Record, *, failed: bool) -> Draft:
+    """Under the credential's own path and accessor; the lease's id, in place of a request's, leads to it."""
+    return Draft(
+        op=OP,
+        path=record.path,
+        request_id=record.id,
+        client="",
+        accessor=record.accessor,
+        outcome="refused" if failed else "ok",
+        reason=DependencyDown.reason if failed else "",
+    )
 
 
 class Revoker:
@@ -121,8 +142,11 @@ class Revoker:
     ) -> set[str]:
         """End these leases, those that are due when it is a duty's work; returns the ids whose role is gone.
 
-        Raises StrongBoxError when etcd does not answer: then the next attempt is due by itself.
+        Raises StrongBoxError when etcd does not answer: then the next attempt is due by itself; and, of a
+        duty's work, when the audit outbox is full: then nothing is begun.
         """
+        if fence is not None:
+            self._pipeline.require_room()
         groups = [self._end_group(some, fence, patience) for some in chunks(names, GROUP)]
         results = await asyncio.gather(*groups, return_exceptions=True)
         for result in results:
@@ -151,8 +175,9 @@ class Revoker:
         if not failures:
             return set()
         ended = (await self._submit(lambda view: finish(view, self._lookup, fence, failures))).value
-        self._measures.ended(begun.records, {record.id for record in ended}, time.monotonic() - started)
-        return {record.id for record in ended}
+        gone, seconds = {record.id for record in ended}, time.monotonic() - started
+        self._measures.ended(begun.records, gone, seconds, duty=fence is not None)
+        return gone
 
     async def _remove(
         self, stored: Stored | None, records: list[grants.Record], cluster_id: str, patience: float

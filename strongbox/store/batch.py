@@ -35,11 +35,17 @@ class Row(NamedTuple):
 
 @dataclass(slots=True)
 class Decided:
-    """One decision on its way: its footprint and its audit record."""
+    """One decision on its way: its footprint and its audit record, or records."""
 
     footprint: Footprint
     draft: Draft | None
     alone: bool = False
+    others: Sequence[Draft] = ()
+
+    @property
+    def drafts(self) -> Sequence[Draft]:
+        """All its audit records."""
+        return self.others if self.draft is None else [self.draft, *self.others]
 
     @property
     def own_part(self) -> bool:
@@ -107,10 +113,10 @@ def cost_of(decided: Decided) -> tuple[int, int]:
 def parts_of(batch: Sequence[Decided]) -> list[Part]:
     """The shared part first, if anything shares; then one part each."""
     shared = [i for i, decided in enumerate(batch) if not decided.own_part]
-    own = [Part([i], decided.draft is not None) for i, decided in enumerate(batch) if decided.own_part]
+    own = [Part([i], bool(decided.drafts)) for i, decided in enumerate(batch) if decided.own_part]
     if not shared:
         return own
-    return [Part(shared, any(batch[i].draft for i in shared)), *own]
+    return [Part(shared, any(batch[i].drafts for i in shared)), *own]
 
 
 def build(
@@ -125,7 +131,7 @@ def build(
     operations = [txn.put(journal.cursor_key, b"%d:%s" % (number, nonce.encode()))]
     for index, part in enumerate(parts):
         members = [batch[i] for i in part.members]
-        drafts = [member.draft for member in members if member.draft is not None]
+        drafts = [draft for member in members for draft in member.drafts]
         record = [txn.put(journal.record_key(number, index), journal.pack(drafts))] if drafts else []
         operations.append(_part(members, record))
     return txn.txn(

@@ -196,7 +196,9 @@ class Decider:
             view.draft.ts_ms = view.now_ms
             if not view.draft.outcome:  # a refusal that has effects says so itself: a login that failed
                 view.draft.outcome, view.draft.reason = outcome, reason
-        item.decided = Decided(view.footprint, view.draft, item.alone)
+        for draft in view.others:
+            draft.ts_ms, draft.outcome = view.now_ms, draft.outcome or outcome
+        item.decided = Decided(view.footprint, view.draft, item.alone, view.others)
 
     def _now_ms(self) -> int:
         known = self._memory.recall(keyspace.CLUSTER_TIME)

@@ -18,7 +18,8 @@ class Draft:
 
     `accessor` is empty until the guard has authenticated the caller; `path` is the policy path; the
     pipeline fills in `ts_ms`, and `outcome` (`ok` or `refused`) and `reason` unless the decision has. A
-    decision that sets its view's draft to None leaves no record.
+    decision that sets its view's draft to None leaves no record; one that does several things may leave
+    several (`View.record`), each with what it says itself.
     """
 
     op: str

@@ -61,6 +61,7 @@ class View:
         self.draft = draft
         self.now_ms = now_ms
         self.footprint = Footprint({}, {}, set(), [], None)
+        self.others: list[Draft] = []
         self._memory = memory
         self._fresh_since = fresh_since
 
@@ -103,11 +104,16 @@ class View:
         """Read a range inside the transaction; its rows are in the outcome, in the order of the calls."""
         self.footprint.fetches.append(Fetch(start, end, limit, keys_only))
 
+    def record(self, draft: Draft) -> None:
+        """Leave one more audit record with the effects: of a duty's decision that does several things."""
+        self.others.append(draft)
+
     def drop_effects(self) -> None:
         """Keep the proof, forget the effects: the decision is a refusal."""
         self.footprint.puts.clear()
         self.footprint.deletes.clear()
         self.footprint.fetches.clear()
+        self.others.clear()
 
     def _recall(self, key: bytes) -> Fact | None:
         remembered = self._memory.recall(key)

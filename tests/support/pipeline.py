@@ -29,6 +29,9 @@ class FakePipeline:
         self.writes = 0
         self.before: Callable[[], None] | None = None
 
+    def require_room(self) -> None:
+        """There always is."""
+
     async def submit(self, work: Work[T]) -> Outcome[T]:
         while True:
             draft = replace(work.draft) if work.draft is not None else None
@@ -57,8 +60,8 @@ class FakePipeline:
 
         done = self.store.run(cast("Callable[[View], Any]", apply))
         self.writes += bool(view.footprint.puts or view.footprint.deletes)
-        if draft is not None:
-            self._audit(draft, "ok", "")
+        for one in ([] if draft is None else [draft]) + view.others:
+            self._audit(one, "ok", "")
         return Outcome(value, done.revision, tuple(Row(*row) for row in done.rows))
 
     def _audit(self, draft: Draft, outcome: str, reason: str) -> None:

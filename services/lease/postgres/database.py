@@ -87,18 +87,24 @@ class Database:
         except TimeoutError:
             raise Unreachable("PostgreSQL is too busy") from None
         try:
-            if self._known is None:
-                self._known = await self._passwords()
+            passwords = await self._likeliest()
         except BaseException:
             self._room.release()
             raise
-        passwords = self._known
         doing = asyncio.get_running_loop().run_in_executor(self._threads, self._do, job, passwords, at)
         doing.add_done_callback(self._done)
         try:
             return await asyncio.wait_for(asyncio.shield(doing), at + GRACE - time.monotonic())
         except TimeoutError:
             raise Lost("PostgreSQL did not answer in time") from None
+
+    async def _likeliest(self) -> list[str]:
+        """The passwords to try. Raises Unreachable when this server was closed, perhaps meanwhile."""
+        passwords = self._known or await self._passwords()
+        if self._closed:
+            raise Unreachable("the connection was changed, or the cluster sealed")
+        self._known = passwords
+        return passwords
 
     def close(self) -> None:
         """Close the idle sessions; those in use are closed when their job ends."""

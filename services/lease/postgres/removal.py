@@ -10,7 +10,8 @@ Rules:
   that (from PostgreSQL 16 on the maker of a role has only the right to grant it).
 * What a role owns goes to the connection's user: nobody gets a right by it, and nothing is lost.
 * A slice of roles goes together, since most have nothing; where that fails each is tried alone, so one that
-  cannot go keeps no other.
+  cannot go keeps no other. What somebody has locked is waited for briefly while others wait behind it, and
+  once all others are gone for as long as the job has.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from services.lease.postgres.roles import Role
 from services.lease.postgres.session import Session, time_left
 
 PATIENCE = 1.0  # seconds for sessions to end; a signal ends what does not sit in the kernel
+TOGETHER, BRIEFLY, LONGEST = 0.2, 0.05, 2.0  # seconds for a lock: of a slice, of one of it, of the last ones
+RESERVE = 0.8  # seconds of a job in which nothing waits for a lock any more: what is gone has to be told
 Enter = Callable[[str], Session]  # a session in another database
 _SESSIONS = sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = ANY({}::oid[])")
 _STATE = sql.SQL(
@@ -41,16 +44,35 @@ _ISSUERS = (
 
 def remove(session: Session, enter: Enter, wanted: list[Role]) -> dict[str, str]:
     """Take the roles away; returns why one is still there, by its name. Raises when nothing can be done."""
+    if len(wanted) == 1:
+        return _each(wanted, lambda role: _patiently(session, enter, role))
     try:
-        retrying.soon(lambda: _remove(session, enter, wanted))
-    except Rejected as error:
-        if len(wanted) == 1:
-            return {wanted[0].username: str(error)}
-        still: dict[str, str] = {}
-        for role in wanted:
-            still |= remove(session, enter, [role])
-        return still
+        retrying.soon(lambda: _remove(session, enter, wanted, TOGETHER))
+    except Rejected:
+        still = _each(wanted, lambda role: _remove(session, enter, [role], BRIEFLY))
+        left = [role for role in wanted if role.username in still]
+        return _each(left, lambda role: _patiently(session, enter, role))
     return {}
+
+
+def _each(wanted: list[Role], removing: Callable[[Role], None]) -> dict[str, str]:
+    """Do it for each; returns why one is still there, by its name."""
+    still = {}
+    for role in wanted:
+        try:
+            removing(role)
+        except Rejected as error:
+            still[role.username] = str(error)
+    return still
+
+
+def _patiently(session: Session, enter: Enter, role: Role) -> None:
+    """Waits for locks as long as the job may; then so briefly that its deadline does not pass on the way."""
+
+    def attempt() -> None:
+        _remove(session, enter, [role], max(BRIEFLY, min(LONGEST, time_left() - RESERVE)))
+
+    retrying.soon(attempt)
 
 
 def stop_issuers(session: Session, issuers: list[str]) -> None:
@@ -58,14 +80,15 @@ def stop_issuers(session: Session, issuers: list[str]) -> None:
     session.ask(_ISSUERS, (issuers,))
 
 
-def _remove(session: Session, enter: Enter, wanted: list[Role]) -> None:
+def _remove(session: Session, enter: Enter, wanted: list[Role], wait: float) -> None:
+    """`wait`: seconds for each lock."""
     found = roles.find(session, wanted)
     if not found:
         return
     names, oids = [role.username for role in found.values()], list(found)
     session.ask(sql.SQL("; ").join(_shut_out(session, names)))
     databases = _end_sessions(session, oids)
-    _disown(session, enter, databases, names)
+    _disown(session, enter, databases, names, wait)
     # Once more the sessions: one may just have been logging in when its login was taken.
     sessions = _SESSIONS.format(sql.Literal(oids))
     session.ask(sql.SQL("{}; DROP ROLE IF EXISTS {}").format(sessions, _list(names)))
@@ -93,12 +116,16 @@ def _end_sessions(session: Session, oids: list[int]) -> list[str]:
         pause = min(2 * pause, 0.2)
 
 
-def _disown(session: Session, enter: Enter, databases: list[str], names: list[str]) -> None:
+def _disown(session: Session, enter: Enter, databases: list[str], names: list[str], wait: float) -> None:
     """In each of these databases, what is shared by all included."""
-    statement = sql.SQL("REASSIGN OWNED BY {0} TO CURRENT_USER; DROP OWNED BY {0}").format(_list(names))
+    statement = sql.SQL(
+        "BEGIN; SET LOCAL lock_timeout = {1};"
+        " REASSIGN OWNED BY {0} TO CURRENT_USER; DROP OWNED BY {0}; COMMIT"
+    ).format(_list(names), sql.Literal(round(wait * 1000)))
     for database in databases:
         if database == session.database:
-            session.ask(statement)
+            with session.transaction(commit=False):
+                session.ask(statement)
             continue
         try:
             other = enter(database)

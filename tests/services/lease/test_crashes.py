@@ -6,23 +6,24 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.lease import grants
+from services.lease import grants, repository
+from strongbox.access.records import seal_record
 from strongbox.errors import StrongBoxError
-from strongbox.store import keyspace
+from strongbox.storage.v1 import envelope_pb2
+from strongbox.storage.v1 import lease_records_pb2 as storage
+from strongbox.store import keyspace, txn
 from tests.services.lease.workshop import (
+    KEYS,
     Workshop,
-    found_cluster,
     ours,
     require_invariant,
-    workshop,
 )
-from tests.support.etcd import EtcdCluster
 from tests.support.postgres import PASSWORD, PostgresServer
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -60,23 +61,6 @@ def crasher() -> Iterator[Crasher]:
     made = Crasher()
     yield made
     made.close()
-
-
-@pytest.fixture
-async def shop(postgres: PostgresServer) -> AsyncIterator[Workshop]:
-    """A cluster of one etcd member and the session's PostgreSQL."""
-    if not postgres.ask("SELECT 1 FROM pg_roles WHERE rolname = 'crash_template'"):
-        postgres.ask("CREATE ROLE crash_template NOLOGIN")
-    with EtcdCluster(1) as etcd:
-        root = await found_cluster(etcd.endpoints)
-        async with workshop(etcd.endpoints, root) as made:
-            await made.call(
-                "WritePostgresConnection", name="c", dsn=postgres.dsn, username="postgres", password=PASSWORD
-            )
-            await made.call("WritePostgresRole", name="c", connection="c", template_role="crash_template")
-            yield made
-    for name in postgres.roles():  # of a test that failed
-        postgres.ask(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 async def recover(shop: Workshop, ahead_s: float) -> None:
@@ -162,8 +146,12 @@ async def test_an_issuer_that_wakes_late_leaves_no_role(shop: Workshop, postgres
     with pytest.raises(StrongBoxError):
         await shop.call("IssueCredential", role="c")
     assert len(ours(postgres.roles())) == 1  # made after it was looked for
-    await recover(shop, 100.0)
+    await shop.require_counted()  # and it counts again
+    assert len(await shop.recorded("EndCredential")) == 1
+    await recover(shop, 0.0)  # not only when it is looked for again
     assert not ours(postgres.roles())
+    assert len(await shop.recorded("EndCredential")) == 2
+    await recover(shop, 100.0)
     await recover(shop, 2 * HOUR_S)
     assert await shop.grants() == {}
     await shop.require_counted()
@@ -206,3 +194,21 @@ async def test_a_lease_that_ends_while_its_role_is_looked_for_is_not_recorded_as
     await shop.reconciler._close(shop.fence, active[other.lease.id])
     assert await is_recorded()
     assert (await shop.call("GetLease", id=other.lease.id)).state == "REVOKED"
+
+
+async def test_a_connection_that_cannot_be_used_keeps_no_other_from_being_compared(
+    shop: Workshop, postgres: PostgresServer
+) -> None:
+    login = {"dsn": postgres.dsn, "username": "postgres", "password": PASSWORD}
+    await shop.call("WritePostgresConnection", name="b", **login)  # it is looked at before `c`
+    record = storage.ConnectionRecord(
+        name="b", dsn=postgres.dsn, username="postgres", envelope=envelope_pb2.Envelope(term=1), version=1
+    )
+    key = repository.connection_key("b")
+    spoilt = seal_record(KEYS, key, record.SerializeToString(deterministic=True))
+    junk = keyspace.POSTGRES_CONNECTIONS + b"a\xff"
+    await shop.etcd.transact(txn.txn([], [txn.put(key, spoilt), txn.put(junk, b"junk")]), idempotent=True)
+    orphan = grants.username_of("p" + "6" * 40)
+    postgres.ask(f"CREATE ROLE {orphan}; COMMENT ON ROLE {orphan} IS 'strongbox:workshop:p{'6' * 40}'")
+    await shop.reconciler.one_pass(shop.fence)
+    assert orphan not in postgres.roles()

@@ -21,7 +21,7 @@ from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
 from strongbox.store.memory import Memory
-from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.trail.outbox import Outbox
 from tests.services.lease.support import Fence, Lease
 from tests.support.etcd import EtcdCluster
@@ -79,6 +79,29 @@ async def test_more_than_a_slice_is_reaped_to_the_end(lease: Lease) -> None:
         lease.hold(lease.root, f"secret/{number}", ttl_s=5)
     lease.store.now_ms += 5000 + BUCKET_MS
     assert await reap(lease) == due.SLICE + 7
+
+
+async def test_a_pass_costs_what_is_due_not_what_is_stored(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With none stored, with a thousand that are not due, and with three of them that are."""
+    submitted: list[int] = []
+    submit = lease.pipeline.submit
+
+    async def counted(work: Work[object]) -> Outcome[object]:
+        done = await submit(work)
+        submitted.append(len(done.rows))
+        return done
+
+    monkeypatch.setattr(lease.pipeline, "submit", counted)
+    await reap(lease)
+    assert submitted == [0]
+    for number in range(1000):
+        lease.hold(lease.root, f"secret/{number}", ttl_s=600 if number < 997 else 5)
+    for due_now, rows in ((0, [0, 0]), (3, [0, 0, 3, 0, 0])):
+        lease.store.now_ms += 5000 + BUCKET_MS if due_now else 0
+        assert await reap(lease) == due_now
+        assert submitted == rows  # a look; then what was found, what became of it, and that it was all
 
 
 async def test_a_lease_read_again_since_its_entry_was_read_is_kept(lease: Lease) -> None:
@@ -141,6 +164,15 @@ async def test_more_markers_than_a_slice_are_all_followed(lease: Lease) -> None:
         mark(lease, token)
     await follower(lease).catch_up(lease.fence)
     assert {lease.state(name) for name in held} == {"REVOKED"}
+
+
+async def test_a_marker_that_is_junk_does_not_keep_others_from_being_followed(lease: Lease) -> None:
+    token = lease.reader(secret__ALL="read")
+    name = lease.hold(token, "secret/a")
+    lease.store.seed(keyspace.REVOKED + b"0" * 64, b"\xff\xfe")
+    mark(lease, token)
+    await follower(lease).catch_up(lease.fence)
+    assert lease.state(name) == "REVOKED"
 
 
 async def test_the_cursor_never_goes_back(lease: Lease) -> None:

@@ -34,6 +34,7 @@ from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.leases import counters, index
 from strongbox.rpc.inbound import Inbound, bind
+from strongbox.storage.v1 import audit_records_pb2 as audit
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
 from strongbox.store.memory import Memory
@@ -124,6 +125,12 @@ class Workshop:
             )
             for row in rows
         }
+
+    async def recorded(self, op: str) -> list[audit.OutboxEntry]:
+        """The audit records of an operation that are in the outbox."""
+        rows = (await self.etcd.range(keyspace.OUTBOX, keyspace.prefix_end(keyspace.OUTBOX))).rows
+        entries = (entry for row in rows for entry in audit.OutboxRecord.FromString(row.value).entries)
+        return [entry for entry in entries if entry.op == op]
 
     async def require_counted(self) -> None:
         """Counters and indexes say what the records say."""

@@ -236,3 +236,23 @@ async def test_a_user_changes_its_own_password(postgres: PostgresServer) -> None
     assert postgres.logs_in("changing", "after-password")
     assert not postgres.logs_in("changing", "before-password")
     database.close()
+
+
+async def test_a_job_that_meets_a_server_being_forgotten_is_refused_as_by_one_that_is_away(
+    postgres: PostgresServer,
+) -> None:
+    """Its connection was written anew, or the cluster was sealed, between two awaits of the job."""
+    database = database_of(postgres)
+    known = database._passwords
+
+    async def forgotten() -> list[str]:
+        database.close()
+        return await known()
+
+    database._passwords = forgotten
+    with pytest.raises(Unreachable):
+        await database.run(lambda desk: None, 5)
+    with pytest.raises(Unreachable):
+        await database.run(lambda desk: None, 5)
+    assert database._known is None
+    assert not database._room.locked()
