@@ -70,10 +70,6 @@ class Pipeline:
         while self._waiting:
             self._waiting.popleft().fail(NoQuorum("the service is stopping"))
 
-    def require_room(self) -> None:
-        """Raise `Overloaded` when no further audited work may be begun: a duty asks before it acts."""
-        self._journal.require_room()
-
     async def submit(self, work: Work[T]) -> Outcome[T]:
         """Decide `work` and carry it out.
 

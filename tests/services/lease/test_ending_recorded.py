@@ -53,7 +53,7 @@ async def test_a_failure_is_recorded_once_and_the_end_once_it_comes(
     assert len(entries) == 2
 
 
-async def test_what_cannot_be_recorded_is_not_begun(
+async def test_a_full_outbox_keeps_no_credential_alive_and_its_end_is_recorded(
     shop: Workshop, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = await shop.call("IssueCredential", role="c")
@@ -62,14 +62,12 @@ async def test_what_cannot_be_recorded_is_not_begun(
     def full(self: Outbox) -> None:
         raise Overloaded("the audit outbox is full")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Outbox, "require_room", full)
-        with pytest.raises(Overloaded):
-            await shop.reaper.one_pass(shop.fence)
-    assert lease.username in postgres.roles()
-    assert (await shop.grants())[lease.lease.id].state == grants.ACTIVE
+    monkeypatch.setattr(Outbox, "require_room", full)
+    with pytest.raises(Overloaded):
+        await shop.call("IssueCredential", role="c")
     await shop.reaper.one_pass(shop.fence)
     assert lease.username not in postgres.roles()
+    assert (lease.lease.id, PATH, "ok", "") in told(await shop.recorded("EndCredential"))
 
 
 async def test_an_intent_that_became_a_role_is_recorded_when_it_is_taken_away_and_not_again(
