@@ -9,7 +9,9 @@ later: they are refused early by a clock that is fast, and served again when it 
 dropped early would stay dropped.
 
 A pass reads all that is due, a slice at a time, cost following what is due and nothing else; the groups of a
-slice are worked in parallel. Leases whose server does not answer are due again later, so they hold up nobody.
+slice are worked in parallel. Leases whose server does not answer are due again later; a group that fails is
+taken again by the next pass, its entries one by one when one of them may be the reason, and the slices behind
+it have their turn all the same.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TypeVar
 
 import structlog
@@ -26,7 +28,7 @@ from services.lease import due
 from services.lease.measures import Measures
 from services.lease.revoking import Fence, Revoker
 from strongbox.access.lookup import Lookup
-from strongbox.errors import StrongBoxError
+from strongbox.errors import NoQuorum, Overloaded, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.store import keyspace
 from strongbox.store.batch import Row
 from strongbox.store.client import Etcd
@@ -71,27 +73,50 @@ class Reaper(_Duty):
             self._measures.forget_waiting()
 
     async def one_pass(self, term: Fence) -> int:
-        """Settle all that is due now; returns how many entries there were."""
-        now_ms, after, done = await self.now_ms(term), b"", 0
+        """Settle all that is due now; returns how many entries there were.
+
+        Raises the first of what groups failed with, after all have had their turn.
+        """
+        now_ms, after, done, failed = await self.now_ms(term), b"", 0, list[StrongBoxError]()
         while True:
             entries = [row.key for row in (await self._submit(_reading_due(term, now_ms, after))).rows]
             if not entries:
-                return done
+                break
             groups = (entries[at : at + due.GROUP] for at in range(0, len(entries), due.GROUP))
             results = await asyncio.gather(
                 *(self._settle(term, group) for group in groups), return_exceptions=True
             )
             for result in results:
-                if isinstance(result, BaseException):
+                if isinstance(result, StrongBoxError):
+                    failed.append(result)
+                elif isinstance(result, BaseException):
                     raise result
             after, done = entries[-1], done + len(entries)
             self._measures.reaped.inc(len(entries))
+        if failed:
+            raise failed[0]
+        return done
 
     async def now_ms(self, term: Fence) -> int:
         """The cluster's time, which no single clock moves (services.audit.trimming)."""
         return (await self._submit(lambda view: due.cluster_ms(view, term))).value
 
     async def _settle(self, term: Fence, entries: list[bytes]) -> None:
+        """Settle entries together; when that fails for a reason of one of them, each by itself."""
+        try:
+            await self._settle_together(term, entries)
+        except (Sealed, NoQuorum, UnknownOutcome, Overloaded):
+            raise
+        except StrongBoxError as error:
+            if len(entries) == 1:
+                key = entries[0].decode("ascii", "replace")
+                _log.error("a lease that is due cannot be settled", key=key, why=error.reason)
+                raise
+            for entry in entries:
+                with suppress(StrongBoxError):
+                    await self._settle(term, [entry])
+
+    async def _settle_together(self, term: Fence, entries: list[bytes]) -> None:
         decide = _settling(term, self._lookup, entries)
         credentials = (await self._submit(decide)).value
         if credentials:

@@ -15,6 +15,7 @@ from services.lease.reaper import Follower, Reaper
 from strongbox.access.lookup import Lookup
 from strongbox.access.tokens import digest
 from strongbox.clock import SystemClock
+from strongbox.errors import Internal
 from strongbox.leases import index, read_lease
 from strongbox.leases.index import BUCKET_MS, KEPT_MS
 from strongbox.storage.v1 import lease_records_pb2 as storage
@@ -102,6 +103,26 @@ async def test_a_pass_costs_what_is_due_not_what_is_stored(
         lease.store.now_ms += 5000 + BUCKET_MS if due_now else 0
         assert await reap(lease) == due_now
         assert submitted == rows  # at last the time, what was found, what became of it, and that it was all
+
+
+async def test_an_entry_that_nobody_can_settle_holds_up_no_other(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its group, and in the slices behind it."""
+    names = [lease.hold(lease.root, f"secret/{number}", ttl_s=5) for number in range(due.SLICE + 7)]
+    lease.store.now_ms += 5000 + BUCKET_MS
+    poison, settle = min(names), due.settle
+
+    def spoilt(view: Any, fence: Any, keys: Any, entries: Any) -> list[str]:
+        if any(index.name_in(entry) == poison for entry in entries):
+            raise Internal
+        return settle(view, fence, keys, entries)
+
+    monkeypatch.setattr(due, "settle", spoilt)
+    await reap(lease)
+    assert {name for name in names if lease.state(name) != "REVOKED"} == {poison}
+    monkeypatch.undo()
+    assert await reap(lease) == 1
 
 
 async def test_a_lease_read_again_since_its_entry_was_read_is_kept(lease: Lease) -> None:
