@@ -52,7 +52,7 @@ lint: install ## ruff: rules and format
 	@$(BIN)/ruff format --check .
 
 types: install ## mypy --strict
-	@$(BIN)/mypy --strict strongbox services tools
+	@$(BIN)/mypy --strict strongbox services tools bench
 
 contracts: install protos-check ## who may import whom; buf lint; no breaking change of the protos
 	@$(BIN)/lint-imports --no-cache

@@ -23,7 +23,7 @@ class StrongBox:
 
     def __init__(self, nodes: int) -> None:
         self.version = _version()
-        self.cluster = self._cluster = Cluster.start(nodes)
+        self._cluster = Cluster.start(nodes)
         try:
             self.headers = {"authorization": f"Bearer {self._prepare()}"}
             self.work = Work.under("/v1/secrets", self.headers)
