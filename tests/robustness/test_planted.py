@@ -19,7 +19,7 @@ BUGS = {
     "audit_apart": ("kill kv,kill auth", "30s", "is acknowledged and not in the chain"),
     "cas": ("kill kv", "20s", "linearizable: secret:"),
     "token": ("kill auth", "20s", "linearizable: family:"),
-    "newer_policy": ("kill lease", "40s", "linearizable: veil:.*hidden-"),
+    "newer_policy": ("kill audit", "40s", "linearizable: veil:.*hidden-"),
     "watch_resume": ("kill etcd,pause etcd", "60s", "chain: "),
     "role_stays": ("kill PostgreSQL", "20s", "credential: the role sb_.* lives, and its lease"),
     "overlap": ("kill lease", "20s", "broken: "),

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from typing import Any
 
-_DELAY = 0.03  # seconds, as on a busy machine
+_DELAY = 0.15  # seconds: longer than the veil's next two steps take, on a busy machine too
 
 
 def _change() -> None:
