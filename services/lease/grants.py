@@ -32,6 +32,7 @@ REVOKED = storage.GRANT_STATE_REVOKED
 INTENT_MS = 15_000  # three times what a request may take
 WATCHED_MS = 3_600_000  # how long an abandoned intent is looked after
 LOOK_AGAIN_MS = 60_000
+AT_ONCE = 0  # `next_ms` of what is due by any clock
 MAX_ERROR = 200  # characters that are kept of a failure
 _ID = re.compile(r"p[0-9a-f]{40}\Z")
 _NAMES = {
@@ -107,23 +108,29 @@ def renewed(record: Record, expires_ms: int) -> Record:
 
 
 def wanted(record: Record, now_ms: int) -> Record:
-    """It has to end, the sooner the better: a pending attempt is due at once, an ended one stays as it is."""
+    """It has to end, the sooner the better: a pending attempt is due at once, an ended one stays as it is.
+
+    At once by any clock: whoever says so may have a fast one, and the reaper goes by the cluster's.
+    """
     if record.state == REVOKED:
         return record
     if record.state == INTENT:
-        return _with(record, state=ABANDONED, abandoned_ms=now_ms, next_ms=now_ms)
+        return _with(record, state=ABANDONED, abandoned_ms=now_ms, next_ms=AT_ONCE)
     if record.state == ABANDONED:
         return record
-    return _with(record, state=PENDING, next_ms=min(now_ms, record.next_ms or now_ms))
+    return _with(record, state=PENDING, next_ms=AT_ONCE)
 
 
-def made_late(record: Record, now_ms: int) -> Record:
+def made_late(record: Record) -> Record:
     """It was given up, and its issuer says that there is, or may be, a role after all: it has to go now."""
-    return _with(record, seen_absent=False, next_ms=now_ms)
+    return _with(record, seen_absent=False, next_ms=AT_ONCE)
 
 
 def begun(record: Record, now_ms: int, backoff: Backoff) -> Record:
-    """An attempt to end it begins now; the next is due when this one fails, or who makes it dies."""
+    """An attempt to end it begins now; the next is due when this one fails, or who makes it dies.
+
+    `now_ms`: the cluster's time, which the next attempt goes by.
+    """
     ending = wanted(record, now_ms)
     attempts = record.attempts + 1
     pause = LOOK_AGAIN_MS if ending.seen_absent else backoff.after(attempts)

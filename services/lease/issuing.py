@@ -143,7 +143,7 @@ def give_up(view: View, lookup: Lookup, name: str, *, surely_nothing: bool) -> N
         return
     if record.state == grants.ABANDONED:
         if not surely_nothing:
-            repository.put_grant(view, keys, grants.made_late(record, view.now_ms), record, tally)
+            repository.put_grant(view, keys, grants.made_late(record), record, tally)
     elif surely_nothing:
         repository.drop_grant(view, record, tally)
     else:

@@ -84,12 +84,14 @@ class Measures:
         self._waiting.clear()
 
     def _count_waiting(self) -> float:
+        # In the thread of a scrape, while the event loop writes: so over a copy, which `list` makes at once.
         since = time.monotonic() - self._overdue
-        for name in [name for name, one in self._waiting.items() if one.tried < since]:
-            del self._waiting[name]
+        for name, one in list(self._waiting.items()):
+            if one.tried < since:
+                self._waiting.pop(name, None)
         return float(len(self._waiting))
 
     def _longest_wait(self) -> float:
-        if not self._count_waiting():
-            return 0.0
-        return time.monotonic() - min(one.since for one in self._waiting.values())
+        self._count_waiting()
+        now = time.monotonic()
+        return now - min((one.since for one in list(self._waiting.values())), default=now)

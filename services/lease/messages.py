@@ -37,7 +37,7 @@ def info_to_proto(told: Told) -> Info:
     )
     if isinstance(record, grants.Record):
         info["attempts"], info["last_error"] = record.attempts, record.last_error
-        if record.state in (grants.PENDING, grants.ABANDONED):
+        if record.state in (grants.PENDING, grants.ABANDONED) and record.next_ms != grants.AT_ONCE:
             info["next_attempt_at"] = moment(record.next_ms)
     return info
 

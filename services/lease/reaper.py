@@ -9,17 +9,16 @@ later: they are refused early by a clock that is fast, and served again when it 
 dropped early would stay dropped.
 
 A pass reads all that is due, a slice at a time, cost following what is due and nothing else; the groups of a
-slice are worked in parallel. Leases whose server does not answer are due again later; a group that fails is
-taken again by the next pass, its entries one by one when one of them may be the reason, and the slices behind
-it have their turn all the same.
+slice are worked in parallel. Leases whose server does not answer are due again later; what cannot be settled
+for a reason of its own holds up nobody, neither its group nor the slices behind it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TypeVar
 
 import structlog
@@ -41,6 +40,7 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 PAUSE = 0.5  # seconds between passes, and after a failure
 DEADLINE = 5.0  # seconds for one transaction
+_OF_THE_CLUSTER = (Sealed, NoQuorum, UnknownOutcome, Overloaded)  # not the reason of one entry
 
 
 class _Duty:
@@ -51,6 +51,23 @@ class _Duty:
 
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
         return await self._pipeline.submit(Work(decide, None, time.monotonic() + DEADLINE))
+
+    async def _each(self, settle: Callable[[list[bytes]], Awaitable[None]], entries: list[bytes]) -> None:
+        """Settle entries together; when that fails for a reason of one of them, each by itself.
+
+        What cannot be settled is logged and left: the next pass meets it again. Raises what is no entry's.
+        """
+        try:
+            await settle(entries)
+        except _OF_THE_CLUSTER:
+            raise
+        except StrongBoxError as error:
+            if len(entries) == 1:
+                key = entries[0].decode("ascii", "replace")
+                _log.error("a lease cannot be settled", key=key, why=error.reason)
+                return
+            for entry in entries:
+                await self._each(settle, [entry])
 
 
 class Reaper(_Duty):
@@ -73,48 +90,30 @@ class Reaper(_Duty):
             self._measures.forget_waiting()
 
     async def one_pass(self, term: Fence) -> int:
-        """Settle all that is due now; returns how many entries there were.
-
-        Raises the first of what groups failed with, after all have had their turn.
-        """
-        now_ms, after, done, failed = await self.now_ms(term), b"", 0, list[StrongBoxError]()
+        """Settle all that is due now; returns how many entries there were."""
+        now_ms, after, done = await self.now_ms(term), b"", 0
         while True:
             entries = [row.key for row in (await self._submit(_reading_due(term, now_ms, after))).rows]
             if not entries:
-                break
-            groups = (entries[at : at + due.GROUP] for at in range(0, len(entries), due.GROUP))
+                return done
+            groups = [entries[at : at + due.GROUP] for at in range(0, len(entries), due.GROUP)]
             results = await asyncio.gather(
                 *(self._settle(term, group) for group in groups), return_exceptions=True
             )
+            for group, result in zip(groups, results, strict=True):
+                if result is None:
+                    self._measures.reaped.inc(len(group))
             for result in results:
-                if isinstance(result, StrongBoxError):
-                    failed.append(result)
-                elif isinstance(result, BaseException):
+                if result is not None:
                     raise result
             after, done = entries[-1], done + len(entries)
-            self._measures.reaped.inc(len(entries))
-        if failed:
-            raise failed[0]
-        return done
 
     async def now_ms(self, term: Fence) -> int:
         """The cluster's time, which no single clock moves (services.audit.trimming)."""
         return (await self._submit(lambda view: due.cluster_ms(view, term))).value
 
     async def _settle(self, term: Fence, entries: list[bytes]) -> None:
-        """Settle entries together; when that fails for a reason of one of them, each by itself."""
-        try:
-            await self._settle_together(term, entries)
-        except (Sealed, NoQuorum, UnknownOutcome, Overloaded):
-            raise
-        except StrongBoxError as error:
-            if len(entries) == 1:
-                key = entries[0].decode("ascii", "replace")
-                _log.error("a lease that is due cannot be settled", key=key, why=error.reason)
-                raise
-            for entry in entries:
-                with suppress(StrongBoxError):
-                    await self._settle(term, [entry])
+        await self._each(lambda some: self._settle_together(term, some), entries)
 
     async def _settle_together(self, term: Fence, entries: list[bytes]) -> None:
         decide = _settling(term, self._lookup, entries)
@@ -177,6 +176,9 @@ class Follower(_Duty):
         await self._submit(lambda view: due.follow_to(view, term, revision))
 
     async def _end(self, term: Fence, entries: list[bytes]) -> None:
+        await self._each(lambda some: self._end_together(term, some), entries)
+
+    async def _end_together(self, term: Fence, entries: list[bytes]) -> None:
         await self._submit(lambda view: due.end_held(view, term, self._lookup.require_keys(), entries))
 
     async def _pages(self, read: Callable[[View, bytes], None]) -> AsyncIterator[Row]:

@@ -67,7 +67,8 @@ def begin(
     if fence is not None:
         fence.require(view)
     keys, tally, begun = lookup.require_keys(), Tally(), []
-    view.prefetch(keyspace.CLUSTER_ID, *(keyspace.grant(name) for name in names))
+    view.prefetch(keyspace.CLUSTER_ID, keyspace.CLUSTER_TIME, *(keyspace.grant(name) for name in names))
+    now_ms = int(view.get(keyspace.CLUSTER_TIME).value or view.now_ms)
     for name in names:
         record = repository.find_grant(view, keys, name)
         if record is None or record.state == grants.REVOKED:
@@ -76,15 +77,21 @@ def begin(
             continue
         if not due_only and record.state not in (grants.PENDING, grants.ABANDONED):
             continue
-        begun.append(grants.begun(record, view.now_ms, backoff))
+        begun.append(grants.begun(record, now_ms, backoff))
         repository.put_grant(view, keys, begun[-1], record, tally)
     tally.settle(view)
     connections = {record.connection: _stored(view, lookup, record.connection) for record in begun}
     return Begun(begun, connections, (view.get(keyspace.CLUSTER_ID).value or b"").decode())
 
 
-def finish(view: View, lookup: Lookup, fence: Fence | None, failures: dict[str, str]) -> list[grants.Record]:
-    """Write what came of it: `failures` holds, by id, the reason or (empty) that the role is gone. Pure."""
+def finish(
+    view: View, lookup: Lookup, fence: Fence | None, tried: Sequence[grants.Record], failures: dict[str, str]
+) -> list[grants.Record]:
+    """Write what came of it: `failures` holds, by id, the reason or (empty) that the role is gone. Pure.
+
+    `tried`: as they were when the attempt began.
+    """
+    next_ms = {record.id: record.next_ms for record in tried}
     if fence is not None:
         fence.require(view)
     keys, tally, ended = lookup.require_keys(), Tally(), []
@@ -93,9 +100,11 @@ def finish(view: View, lookup: Lookup, fence: Fence | None, failures: dict[str, 
         record = repository.find_grant(view, keys, name)
         if record is None or record.state not in (grants.PENDING, grants.ABANDONED):
             continue
+        if record.state == grants.ABANDONED and record.next_ms != next_ms.get(name):
+            continue  # its role was made meanwhile, after it was looked for: it is due again at once
         if why:
             repository.put_grant(view, keys, grants.failed(record, why), record, tally)
-            if not record.last_error:
+            if not record.last_error and grants.is_live(record):
                 view.record(_draft(record, failed=True))
             continue
         after = grants.ended(record, view.now_ms)
@@ -172,7 +181,9 @@ class Revoker:
             failures |= told
         if not failures:
             return set()
-        ended = (await self._submit(lambda view: finish(view, self._lookup, fence, failures))).value
+        ended = (
+            await self._submit(lambda view: finish(view, self._lookup, fence, begun.records, failures))
+        ).value
         gone, seconds = {record.id for record in ended}, time.monotonic() - started
         self._measures.ended(begun.records, gone, seconds, duty=fence is not None)
         return gone

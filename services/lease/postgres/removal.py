@@ -29,6 +29,7 @@ from services.lease.postgres.session import Session, time_left
 PATIENCE = 1.0  # seconds for sessions to end; a signal ends what does not sit in the kernel
 TOGETHER, BRIEFLY, LONGEST = 0.2, 0.05, 2.0  # seconds for a lock: of a slice, of one of it, of the last ones
 RESERVE = 0.8  # seconds of a job in which nothing waits for a lock any more: what is gone has to be told
+_NO_TIME = "there was no time left for it"
 Enter = Callable[[str], Session]  # a session in another database
 _SESSIONS = sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid = ANY({}::oid[])")
 _STATE = sql.SQL(
@@ -51,7 +52,8 @@ def remove(session: Session, enter: Enter, wanted: list[Role]) -> dict[str, str]
     except Rejected:
         still = _each(wanted, lambda role: _remove(session, enter, [role], BRIEFLY))
         left = [role for role in wanted if role.username in still]
-        return _each(left, lambda role: _patiently(session, enter, role))
+        patiently = _each(left, lambda role: _patiently(session, enter, role))
+        return {name: still[name] if why == _NO_TIME else why for name, why in patiently.items()}
     return {}
 
 
@@ -59,6 +61,9 @@ def _each(wanted: list[Role], removing: Callable[[Role], None]) -> dict[str, str
     """Do it for each; returns why one is still there, by its name."""
     still = {}
     for role in wanted:
+        if time_left() < RESERVE:  # what became of the others has to be told, so nothing more is begun
+            still[role.username] = _NO_TIME
+            continue
         try:
             removing(role)
         except Rejected as error:

@@ -89,8 +89,9 @@ def _renew(session: Session, role: Role, oid: int, ttl_s: int) -> None:
     # Under a lock, since what is read may be changed before it is written: by another renewal, or by one
     # that its server was too slow for and that nobody waits for any more.
     with session.transaction(commit=False):
-        begin = sql.SQL("BEGIN; SELECT pg_advisory_xact_lock({}); ").format(sql.Literal(_RENEWING | oid))
-        until = _from_now(session, ttl_s, begin, oid)
+        # READ COMMITTED: what is read behind the lock is as it is then, whatever the server's default.
+        lock = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({}); ")
+        until = _from_now(session, ttl_s, lock.format(sql.Literal(_RENEWING | oid)), oid)
         session.ask(
             sql.SQL("ALTER ROLE {} VALID UNTIL {}; COMMIT").format(
                 sql.Identifier(role.username), sql.Literal(until)

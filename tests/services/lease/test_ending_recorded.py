@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
+from typing import Any
+
 import pytest
 
-from services.lease import grants
+from services.lease import grants, repository
+from services.lease.postgres import removal
+from services.lease.postgres.failures import Unreachable
+from services.lease.revoking import Revoker
 from strongbox.errors import Overloaded, StrongBoxError
+from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import audit_records_pb2 as storage
+from strongbox.store.pipeline import Work
+from strongbox.store.view import View
 from strongbox.trail.outbox import Outbox
 from tests.services.lease.workshop import Workshop, ours
 from tests.support.postgres import PostgresServer
@@ -43,7 +53,7 @@ async def test_a_failure_is_recorded_once_and_the_end_once_it_comes(
     for _ in range(3):
         await shop.reaper.one_pass(shop.fence)
         shop.clock.ahead_s += 60
-    assert (await shop.grants())[lease.lease.id].attempts == 3
+    assert (await shop.grants())[lease.lease.id].attempts >= 3
     failure = (lease.lease.id, PATH, "refused", "DEPENDENCY_DOWN")
     assert [told([one]) for one in await shop.recorded("EndCredential")] == [{failure}]
     postgres.ask(f"COMMENT ON ROLE {lease.username} IS 'strongbox:workshop:{lease.lease.id}'")
@@ -71,7 +81,7 @@ async def test_a_full_outbox_keeps_no_credential_alive_and_its_end_is_recorded(
 
 
 async def test_an_intent_that_became_a_role_is_recorded_when_it_is_taken_away_and_not_again(
-    shop: Workshop, postgres: PostgresServer
+    shop: Workshop, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = (await shop.call("IssueCredential", role="c")).lease.id
     assert (await shop.call("RevokeLease", id=lease)).state == "REVOKED"
@@ -89,3 +99,47 @@ async def test_an_intent_that_became_a_role_is_recorded_when_it_is_taken_away_an
         await shop.reaper.one_pass(shop.fence)
     entries = [one for one in await shop.recorded("EndCredential") if one.request_id == intent]
     assert len(entries) == 1
+
+    def away(*_: object) -> dict[str, str]:
+        raise Unreachable("PostgreSQL is away")
+
+    with monkeypatch.context() as patch:  # it is looked for again: nothing more is to be told of it
+        patch.setattr(removal, "remove", away)
+        shop.clock.ahead_s = 300.0
+        await shop.reaper.one_pass(shop.fence)
+    assert [one for one in await shop.recorded("EndCredential") if one.request_id == intent] == entries
+
+
+async def test_what_is_made_while_it_is_looked_for_is_not_told_to_be_gone(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def dies(*_: object, **__: object) -> None:
+        raise StrongBoxError
+
+    monkeypatch.setattr(shop.servicer._issuer, "_make", dies)
+    with pytest.raises(StrongBoxError):
+        await shop.call("IssueCredential", role="c")
+    (intent,) = [one for one in (await shop.grants()).values() if one.state == grants.INTENT]
+    look, late = Revoker._remove, list[str]()
+
+    def given_up_too_early(view: View) -> None:
+        keys, tally = shop.guard.lookup.require_keys(), Tally()
+        record = repository.find_grant(view, keys, intent.id)
+        assert record is not None
+        repository.put_grant(view, keys, grants.made_late(record), record, tally)
+        tally.settle(view)
+
+    async def made_meanwhile(self: Revoker, *arguments: Any) -> dict[str, str]:
+        told = await look(self, *arguments)
+        if not late:
+            late.append(intent.id)
+            await shop.pipeline.submit(Work(given_up_too_early, None, time.monotonic() + 5))
+        return told
+
+    shop.clock.ahead_s = 20.0
+    monkeypatch.setattr(Revoker, "_remove", made_meanwhile)
+    with contextlib.suppress(StrongBoxError):
+        await shop.reaper.one_pass(shop.fence)
+    assert late == [intent.id]
+    assert grants.due_ms((await shop.grants())[intent.id]) == grants.AT_ONCE
+    assert intent.id not in {one.request_id for one in await shop.recorded("EndCredential")}

@@ -73,12 +73,11 @@ def test_a_renewal_never_moves_back_nor_beyond_the_last_moment(asked: int) -> No
 
 def test_whoever_wants_an_end_has_it_due_now_and_what_has_ended_stays() -> None:
     pending = grants.wanted(record(ACTIVE), NOW)
-    assert (pending.state, pending.next_ms) == (PENDING, NOW)
+    assert (pending.state, pending.next_ms) == (PENDING, grants.AT_ONCE)
     waiting = record(PENDING, next_ms=NOW + 40_000, attempts=5)
-    assert grants.wanted(waiting, NOW).next_ms == NOW
-    assert grants.wanted(record(PENDING, next_ms=NOW - 5), NOW).next_ms == NOW - 5
+    assert grants.wanted(waiting, NOW).next_ms == grants.AT_ONCE
     abandoned = grants.wanted(record(INTENT), NOW)
-    assert (abandoned.state, abandoned.abandoned_ms, abandoned.next_ms) == (ABANDONED, NOW, NOW)
+    assert (abandoned.state, abandoned.abandoned_ms, abandoned.next_ms) == (ABANDONED, NOW, grants.AT_ONCE)
     for state in (ABANDONED, REVOKED):
         assert grants.wanted(record(state, next_ms=3), NOW) == record(state, next_ms=3)
 
@@ -114,8 +113,8 @@ def test_an_abandoned_intent_is_looked_for_every_minute_for_an_hour_and_then_for
 def test_a_role_that_was_made_late_counts_and_has_to_go_at_once() -> None:
     looked_for = grants.ended(grants.begun(record(INTENT), NOW, BACKOFF), NOW)
     assert looked_for is not None
-    late = grants.made_late(looked_for, NOW + 5)
-    assert (late.state, grants.is_live(late), grants.due_ms(late)) == (ABANDONED, True, NOW + 5)
+    late = grants.made_late(looked_for)
+    assert (late.state, grants.is_live(late), grants.due_ms(late)) == (ABANDONED, True, grants.AT_ONCE)
     assert late.abandoned_ms == looked_for.abandoned_ms
 
 
@@ -127,3 +126,11 @@ def test_no_change_touches_the_record_it_is_made_from() -> None:
     ):  # fmt: skip
         assert change != before
     assert before == record(ACTIVE)
+
+
+def test_what_has_to_end_is_due_by_any_clock_however_fast_that_of_who_says_so_is() -> None:
+    fast = NOW + 24 * HOUR
+    for ending in (grants.wanted(record(ACTIVE), fast), grants.wanted(record(INTENT), fast)):
+        assert grants.due_ms(ending) < NOW
+    late = grants.made_late(record(ABANDONED, seen_absent=True, next_ms=fast))
+    assert (grants.due_ms(late) < NOW, late.seen_absent) == (True, False)

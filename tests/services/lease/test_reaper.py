@@ -125,6 +125,26 @@ async def test_an_entry_that_nobody_can_settle_holds_up_no_other(
     assert await reap(lease) == 1
 
 
+async def test_a_lease_that_cannot_be_ended_keeps_no_other_of_revoked_tokens_alive(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = lease.reader(secret__ALL="read"), lease.reader(secret__ALL="read")
+    names = [lease.hold(first, f"secret/{number}", ttl_s=600) for number in range(3)]
+    other = lease.hold(second, "secret/other", ttl_s=600)
+    for token in (first, second):
+        mark(lease, token)
+    end_held = due.end_held
+
+    def spoilt(view: Any, fence: Any, keys: Any, entries: Any) -> None:
+        if any(index.name_in(entry) == names[1] for entry in entries):
+            raise Internal
+        end_held(view, fence, keys, entries)
+
+    monkeypatch.setattr(due, "end_held", spoilt)
+    await follower(lease).catch_up(lease.fence)
+    assert [lease.state(name) for name in (*names, other)] == ["REVOKED", "ACTIVE", "REVOKED", "REVOKED"]
+
+
 async def test_a_lease_read_again_since_its_entry_was_read_is_kept(lease: Lease) -> None:
     name = lease.hold(lease.root, "secret/a", ttl_s=60)
     (entry,) = lease.store.keys(keyspace.LEASES_DUE)
