@@ -72,6 +72,10 @@ class FailingStrongBox(StrongBox):
 
 
 class FailingOpenBao(OpenBao):
+    def __init__(self, nodes: int, multiplier: int = 0) -> None:
+        super().__init__(nodes, multiplier)
+        self.wait_voters()
+
     def leader(self) -> int:
         return self.active()
 

@@ -143,6 +143,17 @@ class OpenBao:
                     return number
         raise LookupError("no node is active")
 
+    def wait_voters(self) -> None:
+        """Until every node votes: who joins does not for its first ten seconds, and could not take over."""
+        deadline = time.monotonic() + _START_SECONDS
+        while time.monotonic() < deadline:
+            told = self._nodes[self.active()].call("GET", "/v1/sys/storage/raft/configuration", self._root)
+            servers = told["data"]["config"]["servers"]
+            if len(servers) == len(self._nodes) and all(server["voter"] for server in servers):
+                return
+            time.sleep(0.5)
+        raise TimeoutError("not every node of OpenBao votes")
+
     def kill(self, number: int) -> None:
         """SIGKILL to one server."""
         self._nodes[number].process.kill()
