@@ -41,6 +41,7 @@ def test_the_root_key_is_refused_in_every_wrong_circumstance_and_each_is_alerted
         giver = nodes[0]
         assert ask(nodes, giver, "node-2", "node-2") == "SEALED"
         made = nodes.unsealed()
+        nodes.wait(lambda: is_holder(nodes, "node-2"))  # noted just after: until then it is to be given
         refusals = 0
 
         def refused(why: str, thief: str, node_id: str) -> None:
@@ -132,6 +133,20 @@ def test_switched_off_nothing_is_given_and_who_asks_is_alerted() -> None:
 
 def nodes_ordinal(nodes: SealNodes, name: str) -> str:
     return own_ordinal(nodes.certificates.of(name, "seal").certificate)
+
+
+def is_holder(nodes: SealNodes, node: str) -> bool:
+    """Whether etcd says that this replica holds keys."""
+
+    async def read() -> bool:
+        etcd = Etcd(nodes.etcd.endpoints, nodes.tls.client())
+        try:
+            row = await etcd.get(keyspace.seal_replica(node))
+        finally:
+            await etcd.close()
+        return row is not None and storage.SealReplica.FromString(row.value).holds
+
+    return asyncio.run(read())
 
 
 def forget(nodes: SealNodes, *keys: bytes) -> None:
