@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -74,12 +75,17 @@ class Wraps:
             if (term, left) == self._told:
                 continue
             key = keyspace.wraps(term) + b"/" + self._node.encode()
-            work = Work(lambda view: view.put(key, b"%d" % left), None, time.monotonic() + _WITHIN)  # noqa: B023
+            work = Work(_putting(key, b"%d" % left), None, time.monotonic() + _WITHIN)
             try:
                 await self._pipeline.submit(work)
                 self._told = term, left
             except StrongBoxError as error:
                 _log.info("how many wraps are left was not told", why=error.reason)
+
+
+def _putting(key: bytes, value: bytes) -> Callable[[View], None]:
+    # Bound here: a decision that is late must not put what a later round has counted.
+    return lambda view: view.put(key, value)
 
 
 def used(rows: list[tuple[bytes, bytes]], term: int) -> int:
