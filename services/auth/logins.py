@@ -10,6 +10,7 @@ What was looked at may have changed meanwhile; then everything begins anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from services.auth import approle, failures, kubernetes, passwords, review, users
@@ -23,7 +24,7 @@ from services.auth.tokens import Fresh, Wanted
 from services.auth.users import Users
 from strongbox import paths
 from strongbox.crypto.envelope import WrappedDek, open_value
-from strongbox.errors import Overloaded
+from strongbox.errors import Overloaded, RateLimited
 from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store.envelopes import from_record
@@ -65,7 +66,9 @@ class UserLogins:
         right = await self._passwords.verify(known, password, inbound.deadline)
         anew = None
         if right and known is not None and passwords.is_outdated(known):
-            anew = await self._passwords.hash(password, inbound.deadline)
+            # A busy replica leaves the old hash for the next login.
+            with suppress(RateLimited):
+                anew = await self._passwords.hash(password, inbound.deadline)
 
         def decide(view: View, fresh: Fresh) -> Verdict:
             record = self._users.records.find(view, name)

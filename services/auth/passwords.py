@@ -10,7 +10,9 @@ Rules:
   verified.
 * A password is brought to Unicode form NFKC (NIST SP 800-63B): keyboards differ in how they write é.
 * Half of the cores at most, by threads of low priority, in order of arrival: logins wait for each other,
-  never requests for logins. Who would wait too long is told so at once.
+  never requests for logins. Who would wait too long is told so at once, and so is who has waited so long
+  (on a busy machine threads of low priority wait for everybody) that too little time is left to record
+  what comes of it: nothing has happened yet, and right and wrong are told the same.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from strongbox.errors import InvalidInput, RateLimited
 T = TypeVar("T")
 MIN_CHARACTERS, MAX_CHARACTERS = 12, 1024
 MAX_WAITING = 64  # logins in the queue of one replica
-RESERVE = 1.0  # seconds that a login needs after its hash
+RESERVE = 2.0  # seconds for what a login records after its hash: many times what a busy etcd needs
 NICENESS = 10
 _PREFIX = "$argon2id$"
 _HASHER: Final = PasswordHasher(
@@ -93,8 +95,12 @@ class Passwords:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, deadline: float, work: Callable[[], T]) -> T:
-        async with self._turn_within(deadline - RESERVE):
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        end = deadline - RESERVE
+        async with self._turn_within(end):
+            result = await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        if time.monotonic() > end:
+            raise _busy()
+        return result
 
     @asynccontextmanager
     async def _turn_within(self, end: float) -> AsyncIterator[None]:

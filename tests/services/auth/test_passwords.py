@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from services.auth.passwords import MAX_WAITING, Passwords, is_outdated
+from services.auth.passwords import MAX_WAITING, RESERVE, Passwords, is_outdated
 from strongbox.errors import RateLimited
 
 # Made by the reference implementation in C (its own tests, version 0x13, "password" and "somesalt").
@@ -94,3 +94,15 @@ async def test_a_deadline_ends_the_waiting(passwords: Passwords) -> None:
     with pytest.raises(RateLimited):
         await passwords.hash("x" * 12, later(1.0))  # less than what the login needs after it
     await first
+
+
+async def test_a_hash_that_took_too_long_is_refused_and_tells_nothing(
+    passwords: Passwords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes after the hash would meet its deadline half-done: an outcome nobody knows."""
+    stored = await passwords.hash("x" * 12, later())
+    monkeypatch.setattr("services.auth.passwords._matches", lambda *_: time.sleep(0.4) or True)
+    for password in ("x" * 12, "y" * 12):
+        with pytest.raises(RateLimited):
+            await passwords.verify(stored, password, later(RESERVE + 0.2))
+    assert await passwords.verify(stored, "x" * 12, later())
