@@ -40,6 +40,7 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 PAUSE = 0.5  # seconds between passes, and after a failure
 DEADLINE = 5.0  # seconds for one transaction
+REMIND = 600.0  # seconds from one line in the log about an entry to the next
 _OF_THE_CLUSTER = (Sealed, NoQuorum, UnknownOutcome, Overloaded)  # not the reason of one entry
 
 
@@ -48,6 +49,7 @@ class _Duty:
 
     def __init__(self, pipeline: Pipeline, lookup: Lookup) -> None:
         self._pipeline, self._lookup = pipeline, lookup
+        self._told: dict[bytes, float] = {}  # entries that could not be settled, and when that was logged
 
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
         return await self._pipeline.submit(Work(decide, None, time.monotonic() + DEADLINE))
@@ -55,7 +57,8 @@ class _Duty:
     async def _each(self, settle: Callable[[list[bytes]], Awaitable[None]], entries: list[bytes]) -> None:
         """Settle entries together; when that fails for a reason of one of them, each by itself.
 
-        What cannot be settled is logged and left: the next pass meets it again. Raises what is no entry's.
+        What cannot be settled is logged and left: the next pass meets it again, twice a second, which the log
+        need not hear of each time. Raises what is no entry's.
         """
         try:
             await settle(entries)
@@ -63,11 +66,18 @@ class _Duty:
             raise
         except StrongBoxError as error:
             if len(entries) == 1:
-                key = entries[0].decode("ascii", "replace")
-                _log.error("a lease cannot be settled", key=key, why=error.reason)
+                self._tell(entries[0], error.reason)
                 return
             for entry in entries:
                 await self._each(settle, [entry])
+
+    def _tell(self, entry: bytes, why: str) -> None:
+        now = time.monotonic()
+        while self._told and now - next(iter(self._told.values())) >= REMIND:  # in order of time
+            del self._told[next(iter(self._told))]
+        if entry not in self._told:
+            self._told[entry] = now
+            _log.error("a lease cannot be settled", key=entry.decode("ascii", "replace"), why=why)
 
 
 class Reaper(_Duty):

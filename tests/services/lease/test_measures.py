@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -62,3 +65,36 @@ def test_what_somebody_else_has_ended_is_forgotten_when_its_next_attempt_is_over
     assert (told("leases_pending"), told("leases_pending_oldest_seconds")) == (1, 160)
     told.measures.forget_waiting()
     assert told("leases_pending") == 0
+
+
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """The interpreter changes threads wherever it can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
+def test_a_scrape_goes_on_while_the_duty_writes() -> None:
+    registry, over, failures = CollectorRegistry(), threading.Event(), list[BaseException]()
+    measures = Measures(registry)
+    some = [grants.Record(id=f"p{number:040d}") for number in range(400)]
+
+    def scrape() -> None:
+        try:
+            while not over.is_set():
+                registry.get_sample_value("strongbox_leases_pending_oldest_seconds")
+        except RuntimeError as error:  # "dictionary changed size during iteration"
+            failures.append(error)
+
+    scraper = threading.Thread(target=scrape)
+    scraper.start()
+    for _ in range(20):
+        for one in some:
+            measures.ended([one], set(), 0.0, duty=True)
+        measures.ended(some, {one.id for one in some}, 0.0, duty=True)
+    over.set()
+    scraper.join()
+    assert not failures

@@ -9,13 +9,14 @@ from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
+import structlog
 
 from services.lease import due
-from services.lease.reaper import Follower, Reaper
+from services.lease.reaper import REMIND, Follower, Reaper
 from strongbox.access.lookup import Lookup
 from strongbox.access.tokens import digest
 from strongbox.clock import SystemClock
-from strongbox.errors import Internal
+from strongbox.errors import Internal, NoQuorum, Overloaded, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.leases import index, read_lease
 from strongbox.leases.index import BUCKET_MS, KEPT_MS
 from strongbox.storage.v1 import lease_records_pb2 as storage
@@ -123,6 +124,52 @@ async def test_an_entry_that_nobody_can_settle_holds_up_no_other(
     assert {name for name in names if lease.state(name) != "REVOKED"} == {poison}
     monkeypatch.undo()
     assert await reap(lease) == 1
+
+
+@pytest.mark.parametrize("refusal", [Sealed, NoQuorum, UnknownOutcome, Overloaded])
+async def test_a_pass_ends_when_the_cluster_refuses_and_asks_it_no_more(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch, refusal: type[StrongBoxError]
+) -> None:
+    """Not once for each entry: that is load when there is trouble, and an error in the log per lease."""
+    for number in range(due.GROUP + 1):
+        lease.hold(lease.root, f"secret/{number}", ttl_s=5)
+    lease.store.now_ms += 5000 + BUCKET_MS
+    asked = list[int]()
+
+    def refused(view: Any, fence: Any, keys: Any, entries: Any) -> list[str]:
+        del view, fence, keys
+        asked.append(len(entries))
+        raise refusal
+
+    monkeypatch.setattr(due, "settle", refused)
+    with pytest.raises(refusal), structlog.testing.capture_logs() as logged:
+        await reap(lease)
+    assert (asked, logged) == ([due.GROUP, 1], [])
+    monkeypatch.undo()
+    assert await reap(lease) == due.GROUP + 1
+
+
+async def test_an_entry_that_cannot_be_settled_is_logged_now_and_then(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [lease.hold(lease.root, f"secret/{number}", ttl_s=5) for number in range(2)]
+    lease.store.now_ms += 5000 + BUCKET_MS
+    lease.store.seed(keyspace.CLUSTER_TIME, b"%020d" % lease.store.now_ms)
+    reaper = Reaper(cast("Any", lease.pipeline), lease.guard.lookup, lease.revoker, lease.measures)
+
+    def spoilt(*_: Any) -> list[str]:
+        raise Internal
+
+    monkeypatch.setattr(due, "settle", spoilt)
+    now = time.monotonic()
+    told = []
+    for later in (0.0, 0.5, REMIND / 2, REMIND + 1, REMIND + 2):
+        monkeypatch.setattr(time, "monotonic", lambda at=now + later: at)
+        with structlog.testing.capture_logs() as logged:
+            await reaper.one_pass(lease.fence)
+        assert all(any(name in line["key"] for name in names) for line in logged)
+        told.append(len(logged))
+    assert told == [2, 0, 0, 2, 0]
 
 
 async def test_a_lease_that_cannot_be_ended_keeps_no_other_of_revoked_tokens_alive(

@@ -167,6 +167,38 @@ async def test_a_renewal_takes_no_time_away(database: Database, postgres: Postgr
     await database.run(removing(role), 5)
 
 
+async def test_a_renewal_that_waited_sees_what_it_waited_for_whatever_the_servers_default(
+    postgres: PostgresServer,
+) -> None:
+    """Under REPEATABLE READ it would go by how long the role was valid when the waiting began."""
+    role, database = role_named(), database_of(postgres)
+    await database.run(creating(role, scram.new_password(), template="pg_monitor"), 5)
+    database.close()
+    ((oid,),) = postgres.ask("SELECT oid::bigint FROM pg_roles WHERE rolname = %s", role.username)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    waiting += " AND wait_event = 'advisory'"
+    postgres.ask("ALTER ROLE postgres SET default_transaction_isolation = 'repeatable read'")
+    database = database_of(postgres)
+    try:
+        assert await database.run(lambda desk: desk.session.ask("SHOW default_transaction_isolation"), 5) == [
+            ("repeatable read",)
+        ]
+        with postgres.open() as peer:
+            peer.ask(f"BEGIN; SELECT pg_advisory_xact_lock({roles._RENEWING | oid})")
+            peer.ask(f"ALTER ROLE {role.username} VALID UNTIL '2099-01-01'")
+            short = asyncio.create_task(database.run(lambda desk: roles.renew(desk.session, role, 60), 10))
+            while postgres.ask(waiting) != [(1,)]:  # as long as the test's own time limit
+                await asyncio.sleep(0.02)
+            peer.ask("COMMIT")
+            assert await short
+        until = "SELECT extract(year FROM rolvaliduntil)::int FROM pg_roles WHERE rolname = %s"
+        assert postgres.ask(until, role.username) == [(2099,)]
+    finally:
+        postgres.ask("ALTER ROLE postgres RESET default_transaction_isolation")
+    await database.run(removing(role), 5)
+    database.close()
+
+
 async def test_a_template_that_does_not_exist_makes_nothing(
     database: Database, postgres: PostgresServer
 ) -> None:
