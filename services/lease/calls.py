@@ -19,6 +19,7 @@ from strongbox.trail.outbox import draft_of
 
 T = TypeVar("T")
 Decide = Callable[[View, Caller], T]
+RESERVE = 0.8  # seconds of a request kept for what follows PostgreSQL
 
 
 class Calls:
@@ -60,6 +61,10 @@ class Calls:
         except StrongBoxError as said:
             return said
         return Internal()
+
+    async def after(self, inbound: Inbound, decide: Callable[[View], T]) -> Outcome[T]:
+        """A further step of a request that was recorded."""
+        return await self.pipeline.submit(Work(decide, None, inbound.deadline))
 
     async def quietly(self, decide: Callable[[View], T], seconds: float) -> Outcome[T]:
         """A step of work that was recorded, or of a duty."""

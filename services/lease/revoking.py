@@ -22,6 +22,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import structlog
 
 from services.lease import grants, repository
+from services.lease.calls import RESERVE
 from services.lease.databases import Databases, Stored
 from services.lease.grants import Backoff
 from services.lease.measures import Measures
@@ -42,6 +43,7 @@ OP = "EndCredential"
 GROUP = 32  # leases of one decision and one job
 DEADLINE = 5.0  # seconds for one transaction
 PATIENCE = 4.0  # seconds for one job
+_TOO_SHORT = 0.2  # seconds in which no job is worth beginning
 _log = structlog.get_logger(__name__)
 
 
@@ -160,6 +162,16 @@ class Revoker:
             if isinstance(result, BaseException):
                 raise result
         return set().union(*(result for result in results if not isinstance(result, BaseException)))
+
+    async def end_within(self, deadline: float, names: Sequence[str]) -> set[str]:
+        """`end`, as far as a request's time (monotonic) allows and etcd answers; the reaper does the rest."""
+        left = deadline - time.monotonic() - RESERVE
+        if not names or left < _TOO_SHORT:
+            return set()
+        try:
+            return await self.end(names, patience=left)
+        except StrongBoxError:
+            return set()
 
     async def _end_group(self, names: list[str], fence: Fence | None, patience: float) -> set[str]:
         started = time.monotonic()

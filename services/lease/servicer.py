@@ -9,13 +9,14 @@ from typing import Any
 import grpc.aio
 
 from services.lease.calls import Calls
+from services.lease.connection_calls import ConnectionCalls
 from services.lease.issuing import Issuer
 from services.lease.leases import ROOT, Leases, Query, Told, require_prefix
 from services.lease.messages import info_to_proto
 from services.lease.passwords import Keys
-from services.lease.postgres_calls import PostgresCalls
 from services.lease.renewing import Renewer
 from services.lease.revoking import Revoker
+from services.lease.role_calls import RoleCalls
 from services.lease.root_rotation import Rotation
 from strongbox.access.durations import parse_duration
 from strongbox.access.guard import Caller
@@ -33,14 +34,15 @@ _ENDED = 30  # leases ended by one transaction: each writes up to eight keys
 _PAGE = 600  # leases of one call that ends a prefix
 
 
-class LeaseServicer(PostgresCalls):
-    """Leases over the pipeline; credentials, connections and database roles are in `PostgresCalls`."""
+class LeaseServicer(ConnectionCalls, RoleCalls):
+    """The whole service; what is about leases themselves is here."""
 
     def __init__(
         self, calls: Calls, revoker: Revoker, renewer: Renewer, issuer: Issuer, rotation: Rotation, keys: Keys
     ) -> None:
-        super().__init__(calls, revoker, issuer, rotation, keys)
-        self._leases, self._renewer = Leases(calls.guard), renewer
+        self._calls, self._revoker, self._renewer = calls, revoker, renewer
+        self._issuer, self._rotation, self._keys = issuer, rotation, keys
+        self._leases = Leases(calls.guard)
 
     async def GetLease(self, request: pb.GetLeaseRequest, context: Context) -> pb.GetLeaseResponse:
         """One lease; the audit record names its path."""
@@ -85,9 +87,10 @@ class LeaseServicer(PostgresCalls):
         done = await self._calls.act(inbound, "RevokeLeasePrefix", ROOT + prefix, decide)
         ended: list[Told] = []
         for names in _chunks((name_in(row.key) for row in done.rows), _ENDED):
-            ended += (await self._quietly(inbound, _ending(self._leases, done.value, prefix, names))).value
+            ending = _ending(self._leases, done.value, prefix, names)
+            ended += (await self._calls.after(inbound, ending)).value
         pending = {told.record.id for told in ended if told.state != "REVOKED"}
-        pending -= await self._end_roles(inbound, sorted(pending))
+        pending -= await self._revoker.end_within(inbound.deadline, sorted(pending))
         token = paging.next_token(keys, below, [row.key for row in done.rows], _PAGE)
         return pb.RevokeLeasePrefixResponse(
             revoked=len(ended) - len(pending), pending=len(pending), next_page_token=token
@@ -118,15 +121,15 @@ class LeaseServicer(PostgresCalls):
         """The leases that the entries name, as far as they answer the query."""
         found: list[Told] = []
         for names in _chunks((name_in(row.key) for row in rows), _CHUNK):
-            found += (await self._quietly(inbound, _selecting(self._leases, caller, query, names))).value
+            found += (await self._calls.after(inbound, _selecting(self._leases, caller, query, names))).value
         return found
 
     async def _ended(self, inbound: Inbound, told: Told) -> Told:
         """The lease as it is after its role was taken away, or could not be."""
         if told.state not in ("REVOCATION_PENDING", "ABANDONED"):
             return told
-        await self._end_roles(inbound, [told.record.id])
-        after = await self._quietly(inbound, lambda view: self._leases.told(view, told.record.id))
+        await self._revoker.end_within(inbound.deadline, [told.record.id])
+        after = await self._calls.after(inbound, lambda view: self._leases.told(view, told.record.id))
         return after.value or told
 
 

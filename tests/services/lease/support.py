@@ -79,7 +79,7 @@ class Lease(FakeCluster):
             self.envelopes,
         )
 
-    async def call(self, name: str, token: str = "", **fields: Any) -> Any:
+    async def call(self, name: str, token: str = "", /, **fields: Any) -> Any:
         bind(Inbound(token or self.root, "request", "127.0.0.1", "", time.monotonic() + 4.5))
         request = getattr(pb, f"{name}Request")(**fields)
         return await getattr(self.servicer, name)(request, cast("Any", None))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.lease import grants, repository
-from strongbox.errors import NotFound, PermissionDenied
+from services.lease import connection_calls, grants, repository
+from strongbox.errors import InvalidInput, NotFound, PermissionDenied
 from strongbox.leases.counters import Tally
 from strongbox.store.view import View
 from tests.services.lease.support import Lease
@@ -101,3 +101,29 @@ async def test_a_prefix_ends_nothing_that_the_caller_may_not_end(lease: Lease) -
     assert {path: lease.state(name) for path, name in names.items()} == {
         "secret/app/a": "REVOKED", "secret/app/b": "ACTIVE", "secret/other": "ACTIVE",
     }  # fmt: skip
+
+
+async def test_who_may_not_write_a_connection_has_no_server_called_and_no_key_wrapped(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = list[str]()
+
+    async def check(*_: object) -> str:
+        called.append("server")
+        raise InvalidInput("says no")
+
+    async def wrap(*_: object) -> list[object]:
+        called.append("wrap")
+        return []
+
+    monkeypatch.setattr(connection_calls, "_check", check)
+    monkeypatch.setattr(lease.envelopes, "wrap", wrap)
+    wanted = {"name": "c", "dsn": "postgresql://db.example:5432/app", "username": "u", "password": "p" * 20}
+    with pytest.raises(PermissionDenied):
+        await lease.call("WritePostgresConnection", lease.reader(sys__ALL="read"), **wanted)
+    assert not called
+    refused = lease.pipeline.audited[-1]
+    assert (refused.op, refused.outcome) == ("WritePostgresConnection", "refused")
+    with pytest.raises(InvalidInput):
+        await lease.call("WritePostgresConnection", **wanted)
+    assert called == ["server"]  # which said no: nothing to wrap
