@@ -80,9 +80,11 @@ class EtcdDoor:
         return list(self._ask("", _MAINTENANCE, "Alarm", request, pb.AlarmResponse).alarms)
 
     def remove(self, node: str) -> None:
-        """Take a node's member out of the cluster."""
+        """Take a node's member out of the cluster; one that is out already is a success."""
         members = self._ask("", _CLUSTER, "MemberList", pb.MemberListRequest(), pb.MemberListResponse).members
-        number = next(one.ID for one in members if one.name == node)
+        number = next((one.ID for one in members if one.name == node), 0)
+        if not number:
+            return
         request = pb.MemberRemoveRequest(ID=number)
         try:
             self._ask("", _CLUSTER, "MemberRemove", request, pb.MemberRemoveResponse)

@@ -7,7 +7,7 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import grpc
 
@@ -50,15 +50,19 @@ def _replace(stage: Stage, number: int) -> None:
     """The node's member is taken out for good, its data are lost, a new one is announced in its place."""
     node = stage.node(number)
     url = stage.peer_url(number)
-    stage.etcd.remove(node)
+    _patiently(lambda: stage.etcd.remove(node))
     stage.signal(number, "etcd", signal.SIGKILL)
     time.sleep(0.5)
     shutil.rmtree(stage.folder / node / "etcd", ignore_errors=True)
+    _patiently(lambda: stage.etcd.add(url))
+
+
+def _patiently(change: Callable[[], None]) -> None:
+    """Change who is a member: etcd refuses while one of the others has been connected for less than 5 s."""
     deadline = time.monotonic() + 20
-    while True:  # etcd refuses while it is not sure of its other members
+    while True:
         try:
-            stage.etcd.add(url)
-            return
+            return change()
         except grpc.RpcError:
             if time.monotonic() > deadline:
                 raise
