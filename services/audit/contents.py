@@ -37,11 +37,12 @@ class Look(NamedTuple):
     inode: int
     size: int
     mtime_ns: int
+    ctime_ns: int  # which nobody can put back
 
     @classmethod
     def of(cls, found: os.stat_result) -> Look:
         """From stat(2)."""
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def segment_path(folder: Path, segment: int) -> Path:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from services.audit.keys import AuditKeys
 from services.audit.replica import Replica
@@ -49,7 +50,7 @@ class Following:
             await self._seal.wait_unsealed()
             try:
                 await self._keys.open()
-            except (StrongBoxError, EtcdError, IntegrityError) as error:
+            except (StrongBoxError, EtcdError, IntegrityError, DecodeError, ValueError) as error:
                 _log.warning("the audit keys are not available", why=type(error).__name__)
                 await asyncio.sleep(_RETRY)
                 continue

@@ -1,12 +1,14 @@
 """What the outbox holds, read back: keys, records and cursors, as entries that are not chained yet. No I/O.
 
 A record that cannot be read is chained all the same, as an `UnreadableRecord`: whoever can write to etcd must
-be able neither to stop the chain nor to put something into the outbox that leaves no trace. So is a record
+be able neither to stop the chain nor to put something into the outbox that leaves no trace. So is one with an
+entry so large that a verifier or a peer could not take its line. So is a record
 that announces an audit key which it did not make.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterable, Iterator
 from typing import NamedTuple
 
@@ -17,6 +19,8 @@ from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace
 
 UNREADABLE = "UnreadableRecord"
+MAX_ENTRY = 16 << 10  # bytes; the service's own have a path and a reason of hundreds
+_NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
 class Change(NamedTuple):
@@ -70,6 +74,8 @@ def _entries(change: Change) -> list[Entry]:
     producer, seq = _place(change.key)
     try:
         record = storage.OutboxRecord.FromString(change.value)
+        if any(one.ByteSize() > MAX_ENTRY for one in record.entries):
+            return [_unreadable(producer, f"{seq}.0")]
         return [_entry(one, producer, f"{seq}.{item}") for item, one in enumerate(record.entries)]
     except (DecodeError, ValueError, OverflowError):
         return [_unreadable(producer, f"{seq}.0")]
@@ -102,7 +108,7 @@ def _place(key: bytes) -> tuple[str, str]:
     """Producer and batch.part of a record's key; whatever else stands there is named by its whole key."""
     text = key.removeprefix(keyspace.OUTBOX).decode("utf-8", "backslashreplace")
     parts = text.split("/")
-    if len(parts) == 4 and parts[2].isascii() and parts[3].isascii() and (parts[2] + parts[3]).isdigit():
+    if len(parts) == 4 and all(_NUMBER.fullmatch(part) for part in parts[2:]):
         return f"{parts[0]}/{parts[1]}", f"{int(parts[2])}.{int(parts[3])}"
     return text, "0.0"
 

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from services.audit.chain import Entry, Keys, MissingKey, link
 from services.audit.gathering import Hurry, gathered
@@ -27,6 +28,7 @@ from services.audit.outbox_entries import Change, Cursors, announcements_in, ent
 from services.audit.positions import BEGINNING, Position
 from services.audit.segments import Broken, Segments
 from services.audit.starting import find_start
+from strongbox.crypto.errors import IntegrityError
 from strongbox.errors import StrongBoxError
 from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, Etcd, rows_of
@@ -128,6 +130,10 @@ class Replica:
                 _log.error("an audit key is not there", term=error.term, entry=error.index)
             except (EtcdError, StrongBoxError) as error:
                 _log.warning("the outbox cannot be followed now", why=type(error).__name__)
+            except (IntegrityError, DecodeError, ValueError) as error:
+                # Somebody altered a key, a mark or a report in etcd: that must end no process.
+                self.trouble = f"what etcd holds for the audit log is not ours: {type(error).__name__}"
+                _log.exception("what etcd holds for the audit log is not ours")
             await asyncio.sleep(_RETRY)
 
     async def _reopen(self) -> None:

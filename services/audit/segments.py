@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -97,6 +98,11 @@ class Segments:
         """Write entries, which continue the log, durably. Raises OSError (then `reopen`) or Broken."""
         with self._lock:
             self._check()
+            if self._file is None and self._known.segment >= 0:
+                self._reopen()  # it failed after the write that did
+            if entries and entries[0].index != self._known.size:
+                # An append that a sealing did not wait for came first; who begins anew finds its entries.
+                raise OSError(errno.EAGAIN, "the log has grown meanwhile")
             try:
                 self._append(entries)
             except OSError:
@@ -121,15 +127,18 @@ class Segments:
     def reopen(self) -> None:
         """After a failed write: cut off what it left, go on from what counts. Raises OSError or Broken."""
         with self._lock:
-            self.close_file()
-            known = self._known
-            if known.segment >= 0:
-                path = self.path(known.segment)
-                if not path.exists() or path.stat().st_size < known.offset:
-                    raise Broken(f"{path.name} lost what was written")
-                os.truncate(path, known.offset)
-                self._open(known.segment)
-            self.hashes.back_to(known.size)
+            self._reopen()
+
+    def _reopen(self) -> None:
+        self.close_file()
+        known = self._known
+        if known.segment >= 0:
+            path = self.path(known.segment)
+            if not path.exists() or path.stat().st_size < known.offset:
+                raise Broken(f"{path.name} lost what was written")
+            os.truncate(path, known.offset)
+            self._open(known.segment)
+        self.hashes.back_to(known.size)
 
     def _flush(self, lines: list[tuple[bytes, Entry]]) -> None:
         """Write whole lines and fsync them; only then do they count."""
@@ -255,7 +264,7 @@ class Segments:
             raise Broken(f"{path.name} was replaced")
         if found.size != left.size:
             raise Broken(f"{path.name} has {found.size} bytes, not the {left.size} written")
-        if found.mtime_ns != left.mtime_ns:  # somebody else wrote: the same again, or something else
+        if found != left:  # somebody else wrote: the same again, or something else
             self._require_lines(segment)
             self._known.looks[segment] = found
 

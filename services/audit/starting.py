@@ -2,9 +2,10 @@
 
 * The newest known position that the log confirms is taken: this replica's last report in etcd, the mark, or
   the empty chain.
-* The log is in doubt when opening found damage, when it has another entry than a known position, or another
-  root than the newest signed checkpoint. Then every HMAC is checked and the log cut back to what is proved
-  (`mending`); what is missing is had again like any other history.
+* The log is in doubt when opening found damage, when it has another entry than a known position, another
+  root than the newest signed checkpoint, or fewer entries than this replica has reported. Then every HMAC is
+  checked and the log cut back to what is proved (`mending`); what is missing is had again like any other
+  history.
 * A log whose every HMAC is right and which still contradicts is a second chain under our own keys: `Broken`.
 """
 
@@ -38,7 +39,7 @@ async def find_start(
     report, mark, signed = (rows_of(part.response_range) for part in seen.responses)
     known = [Position.parse(row.value) for row in (*report, *mark)]
     checkpoint = read_checkpoint(signed[0].value, keys) if signed else None
-    doubt = await asyncio.to_thread(doubt_of, log, known, checkpoint)
+    doubt = await asyncio.to_thread(doubt_of, log, known, checkpoint) or _shorter(log, known[: len(report)])
     if doubt:
         mending(f"the audit log is damaged and being mended: {doubt}")
         # To its end, even when a sealing cancels us: a second one must not begin beside it.
@@ -71,6 +72,13 @@ def doubt_of(log: Segments, known: Sequence[Position], checkpoint: Checkpoint | 
             return f"entry {position.size - 1} is not the one this chain had there"
     if checkpoint and checkpoint.size <= log.size and log.hashes.root(checkpoint.size) != checkpoint.root:
         return f"the first {checkpoint.size} entries are not those of the signed checkpoint"
+    return ""
+
+
+def _shorter(log: Segments, reported: Sequence[Position]) -> str:
+    """What this replica reported was on its disk: without it nothing there is compared with anything."""
+    if log.size and any(log.size < position.size for position in reported):
+        return "it has fewer entries than this replica had reported"
     return ""
 
 

@@ -81,10 +81,15 @@ def conceive(shares: int, threshold: int, now_ms: int) -> Origin:
     return Origin(puts, parts, threshold, token)
 
 
-def found(view: View, origin: Origin) -> None:
-    """Put it, unless there is a cluster already. Raises AlreadyInitialized."""
+def require_none(view: View) -> None:
+    """Raises AlreadyInitialized when there is a cluster."""
     if view.get(keyspace.SEAL_CONFIG).value is not None:
         raise AlreadyInitialized
+
+
+def found(view: View, origin: Origin) -> None:
+    """Put it, unless there is a cluster already. Raises AlreadyInitialized."""
+    require_none(view)
     for key, value in origin.puts.items():
         view.put(key, value)
 

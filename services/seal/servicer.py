@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc.aio
@@ -48,13 +50,20 @@ class SealServicer(rpc.SealServiceServicer):
         self._pipeline, self._clock = pipeline, clock
         self._unsealing, self._sealing, self._health = unsealing, sealing, health
         self._slots, self._rebirth = slots, rebirth
+        self._conceiving = ThreadPoolExecutor(1, "init")
 
     async def Initialize(self, request: pb.InitializeRequest, context: Context) -> pb.InitializeResponse:
         """Make the cluster; the shares and the root token are in this answer and nowhere else."""
         inbound = inbound_of(context)
         shares = request.shares if request.HasField("shares") else initialise.DEFAULT_SHARES
         threshold = request.threshold if request.HasField("threshold") else initialise.DEFAULT_THRESHOLD
-        origin = initialise.conceive(shares, threshold, self._clock.now_ms())
+        initialise.require_numbers(shares, threshold)
+        # Anybody may ask, and many shares are half a second of computing: not where there is a cluster
+        # already, not in the event loop, whose proofs of being in touch must not wait, and one at a time.
+        await self._pipeline.submit(Work(initialise.require_none, None, inbound.deadline, always=True))
+        origin = await asyncio.get_running_loop().run_in_executor(
+            self._conceiving, initialise.conceive, shares, threshold, self._clock.now_ms()
+        )
         draft = draft_of(inbound, "Initialize", "sys/init")
         work = Work(lambda view: initialise.found(view, origin), draft, inbound.deadline, always=True)
         await self._pipeline.submit(work)

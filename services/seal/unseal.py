@@ -135,16 +135,17 @@ def complete(view: View, nonce: str, replica: storage.SealReplica) -> SealState:
     Raises InvalidInput when the attempt was reset meanwhile.
     """
     standing = look(view)
-    state = standing.state
-    if state.is_sealed:
+    state, state_was_sealed = standing.state, standing.state.is_sealed
+    if state_was_sealed:
         if standing.nonce != nonce or nonce == BY_PEER:
             raise InvalidInput("the attempt was reset")
         state = state.next(is_sealed=False)
         view.put(keyspace.SEAL_STATE, state.encode())
         view.delete(keyspace.SEAL_ATTEMPT)
-    else:
+    is_new = nonce != BY_PEER and view.get(keyspace.ordinal(replica.ordinal)).value is None
+    if not state_was_sealed and not is_new:
         view.draft = None
-    if view.get(keyspace.ordinal(replica.ordinal)).value is None and nonce != BY_PEER:
+    if is_new:
         view.put(keyspace.ordinal(replica.ordinal), replica.node.encode())
     told = storage.SealReplica()
     told.CopyFrom(replica)

@@ -186,6 +186,8 @@ class Unsealing:
 
     async def _open(self, standing: Standing, nonce: str, held: dict[int, Share], deadline: float) -> bool:
         """Open the keys if there are shares enough; whether this replica holds them now."""
+        # Those of before a rekey may still be held: the nonce names the cluster's generation, not its shares.
+        held = {n: share for n, share in held.items() if rootkey.is_share_of(standing.config, share)}
         async with self._one_at_a_time:
             if self._opener.is_open or len(held) < standing.config.threshold:
                 return self._opener.is_open

@@ -6,11 +6,12 @@ nobody could open it before either.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
 from strongbox.access.records import Forged, open_record, seal_record
 from strongbox.crypto.envelope import WrappedDek
@@ -100,9 +101,10 @@ def renew_messages(inner: Inner) -> Renew:
 
 async def _inside(bodies: Mapping[bytes, bytes], inner: Inner, keys: Keys) -> dict[bytes, bytes]:
     """Those bodies that hold an envelope of an older term, with it rewrapped."""
-    found = {
-        (key, field): envelope for key, body in bodies.items() for field, envelope in inner.take(body).items()
-    }
+    found: dict[tuple[bytes, str], envelope_pb2.Envelope] = {}
+    for key, body in bodies.items():
+        with _passing_over(key):
+            found |= {(key, field): envelope for field, envelope in inner.take(body).items()}
     renewed: dict[bytes, dict[str, envelope_pb2.Envelope]] = {}
     for (key, field), envelope in (await rewrapped(found, keys)).items():
         renewed.setdefault(key, {})[field] = envelope
@@ -111,7 +113,10 @@ async def _inside(bodies: Mapping[bytes, bytes], inner: Inner, keys: Keys) -> di
 
 async def renew_envelopes(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
     """Rewraps values that are bare envelopes."""
-    parsed = {row.key: envelope_pb2.Envelope.FromString(row.value) for row in rows}
+    parsed: dict[bytes, envelope_pb2.Envelope] = {}
+    for row in rows:
+        with _passing_over(row.key):
+            parsed[row.key] = envelope_pb2.Envelope.FromString(row.value)
     return {key: new.SerializeToString() for key, new in (await rewrapped(parsed, keys)).items()}
 
 
@@ -138,6 +143,15 @@ def required(keys: Keys) -> RecordKeys:
     if keys.record_keys is None:
         raise Sealed
     return keys.record_keys
+
+
+@contextmanager
+def _passing_over(key: bytes) -> Iterator[None]:
+    """One record that is junk must not keep all others, and with them a key term, from being renewed."""
+    try:
+        yield
+    except DecodeError:
+        _log.error("a record that nobody can read stays as it is", key=key.decode("ascii", "replace"))
 
 
 def _term(row: KV) -> int:
