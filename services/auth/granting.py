@@ -3,6 +3,8 @@
 * Policies exist, and are kept as they spell themselves; duplicates are dropped.
 * They are among the giver's, unless he has `sudo` on the path of what he writes; `root` is given only by
   who has it.
+* Who may make secret ids of a role logs in as that role: the path `auth/approles/<name>/secret-id` is worth
+  the role's policies, and a rule on `auth/approles/*` covers it. Only for a role with `root` is `root` asked.
 * Who replaces a user or role must be able to give what it has already: else a new password for somebody
   mightier would be a promotion.
 """
@@ -33,10 +35,15 @@ def require_may_give(caller: Caller, path: str, names: Iterable[str]) -> None:
     """Raise `PermissionDenied` unless `caller` may give these policies to what `path` names."""
     asked = {paths.fold_name(name) for name in names}
     own = {paths.fold_name(name) for name in caller.policies} | {access.DEFAULT_POLICY}
-    if access.ROOT_POLICY in asked and not caller.is_root:
-        raise PermissionDenied("only a token with the root policy gives it")
+    require_root_for_root(caller, asked)
     if not asked <= own:
         caller.require("sudo", path)
+
+
+def require_root_for_root(caller: Caller, names: Iterable[str]) -> None:
+    """Raise `PermissionDenied` when these policies hold `root` and the caller's do not."""
+    if access.ROOT_POLICY in {paths.fold_name(name) for name in names} and not caller.is_root:
+        raise PermissionDenied("only a token with the root policy gives it")
 
 
 def spelt(lookup: Lookup, view: View, names: Iterable[str]) -> list[str]:

@@ -31,6 +31,7 @@ KIND = "kubernetes"
 CONFIG_PATH = "auth/kubernetes/config"
 ANY = "*"
 MAX_NAMES = 64
+MAX_AUTHORITY = 65_536  # characters
 MAX_AUDIENCE = 256  # characters
 Config = storage.KubernetesConfigRecord
 Role = storage.KubernetesRoleRecord
@@ -71,6 +72,8 @@ def require_host(text: str) -> str:
 
 def require_authority(pem: str) -> str:
     """One or more certificates in PEM. Raises `InvalidInput`."""
+    if len(pem) > MAX_AUTHORITY:
+        raise InvalidInput(f"ca_cert has at most {MAX_AUTHORITY} characters")
     try:
         found = trusting(pem).get_ca_certs()
     except (ssl.SSLError, ValueError):

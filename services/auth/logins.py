@@ -62,10 +62,10 @@ class UserLogins:
         raise Overloaded
 
     async def _try(self, inbound: Inbound, name: str, password: str) -> Login:
-        known = await self._door.look(inbound, lambda view: self._hash_of(view, name, password))
+        known, locked = await self._door.look(inbound, lambda view: self._hash_of(view, name, password))
         right = await self._passwords.verify(known, password, inbound.deadline)
         anew = None
-        if right and known is not None and passwords.is_outdated(known):
+        if right and not locked and known is not None and passwords.is_outdated(known):
             # A busy replica leaves the old hash for the next login.
             with suppress(RateLimited):
                 anew = await self._passwords.hash(password, inbound.deadline)
@@ -75,7 +75,8 @@ class UserLogins:
             if (None if record is None else record.password_hash) != known:
                 raise Changed
             key = failures.failure_key(users.KIND, name)
-            is_locked = record is not None and failures.is_locked(failures.failures_of(view, key))
+            # Asked for every name: an unknown one must not cost one key less.
+            is_locked = failures.is_locked(failures.failures_of(view, key))
             if record is None or not right or is_locked:
                 return self._door.refuse(view, inbound, None if record is None else key)
             if anew is not None:
@@ -85,11 +86,13 @@ class UserLogins:
 
         return await self._door.through(inbound, "LoginUser", users.path_of(name), decide)
 
-    def _hash_of(self, view: View, name: str, password: str) -> str | None:
+    def _hash_of(self, view: View, name: str, password: str) -> tuple[str | None, bool]:
+        """The hash, if there is such a user, and whether he is locked; any name has the same keys read."""
         paths.require_name(name, "user")
         passwords.require_bounded(password)
         record = self._users.records.find(view, name)
-        return None if record is None else str(record.password_hash)
+        locked = failures.is_locked(failures.failures_of(view, failures.failure_key(users.KIND, name)))
+        return (None if record is None else str(record.password_hash)), locked
 
     def _rehash(self, view: View, record: storage.UserRecord, anew: str) -> None:
         renewed = storage.UserRecord()

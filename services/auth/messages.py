@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.auth import approle, granting, kubernetes, users
 from services.auth.door import Login
 from services.auth.networks import parse_cidrs
-from services.auth.policies import Found
+from services.auth.policies import MAX_RULES, Found
 from services.auth.secret_ids import DEFAULT_TTL_S as SECRET_ID_TTL_S
 from services.auth.secret_ids import MAX_TTL_S as MAX_SECRET_ID_TTL_S
 from services.auth.secret_ids import Made, Narrowed
@@ -66,6 +66,8 @@ def wanted_of(request: pb.CreateTokenRequest) -> Wanted:
 
 def rules_of(request: pb.WritePolicyRequest) -> tuple[Rule, ...]:
     """Raises `InvalidInput`, naming the rule's index and the reason."""
+    if len(request.rules) > MAX_RULES:  # before the cost of looking at them: the caller is not known yet
+        raise InvalidInput(f"a policy has at most {MAX_RULES} rules")
     rules = parse_rules((rule.path, tuple(rule.capabilities)) for rule in request.rules)
     return require_may_match(rules)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from itertools import islice
 
 from strongbox.errors import InvalidInput
 
@@ -13,14 +14,14 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 def parse_cidrs(texts: Iterable[str]) -> tuple[str, ...]:
     """Networks in canonical form. Raises `InvalidInput`, naming the one that is none."""
-    found = []
+    texts, found = tuple(islice(texts, MAX_CIDRS + 1)), []
+    if len(texts) > MAX_CIDRS:  # before the cost of looking at them: the caller is not known yet
+        raise InvalidInput(f"at most {MAX_CIDRS} networks are named")
     for text in texts:
         try:
             found.append(str(ipaddress.ip_network(text)))
         except ValueError:
             raise InvalidInput("bound_cidrs are networks such as 10.0.0.0/8, without host bits") from None
-    if len(found) > MAX_CIDRS:
-        raise InvalidInput(f"at most {MAX_CIDRS} networks are named")
     return tuple(dict.fromkeys(found))
 
 

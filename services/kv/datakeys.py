@@ -65,7 +65,8 @@ class DataKey:
         known = self._sealed.get((path, version))
         if known is None:
             known = seal_value(self.dek, self.wrapped, PURPOSE, path, version, plaintext)
-            self._sealed[path, version] = known
+            # Only the latest is kept: under contention each round decides for another version.
+            self._sealed = {(path, version): known}
         return known
 
 

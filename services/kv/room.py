@@ -26,6 +26,7 @@ from strongbox.store.client import MemberStatus
 from strongbox.store.errors import EtcdError
 
 LOW = 0.7  # of the quota
+ENOUGH = 0.95  # of the quota: below it everything but writes of secrets goes on after an alarm
 PERIOD = 3.0  # seconds between two looks
 SPREAD = 3.0  # seconds within which a replica draws its moment
 SPACING = 60.0  # seconds between two tries that were of no avail
@@ -109,7 +110,7 @@ class Room:
             except EtcdError as error:
                 _log.warning("a member was not defragmented", member=member, why=str(error))
         full, largest = await self._measure()
-        if full and largest < LOW * self._quota:
+        if full and largest < ENOUGH * self._quota:
             await self._etcd.disarm()
             _log.warning("there is room in etcd again", bytes=largest)
             await self._measure()

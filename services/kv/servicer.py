@@ -34,6 +34,7 @@ T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 STALE_PAUSE = 0.02  # seconds before another data key is taken
 PAGE_SECONDS = 0.5  # after which a page is given as it is
+WALKS = 2  # listings in etcd at once, of one replica
 
 
 class KVServicer(rpc.KVServiceServicer):
@@ -44,6 +45,8 @@ class KVServicer(rpc.KVServiceServicer):
         self._secrets, self._data_keys = Secrets(guard.lookup), DataKeys(keys)
         self._reading = Reading(pipeline, guard, self._secrets, keys)
         self._batch = Batch(pipeline, guard, self._reading)
+        # Every member of etcd walks all below a directory, inside the transaction: few of those at once.
+        self._walking = asyncio.Semaphore(WALKS)
 
     async def WriteSecret(self, request: pb.WriteSecretRequest, context: Context) -> pb.WriteSecretResponse:
         """Make a new version, sealed under a data key of its own."""
@@ -197,7 +200,8 @@ class KVServicer(rpc.KVServiceServicer):
         # etcd walks all that lies below a directory for each read, so a page also ends by the clock.
         enough = time.monotonic() + PAGE_SECONDS
         while not page.is_over and (draft is not None or time.monotonic() < enough):
-            done = await self._pipeline.submit(Work(decide, draft, inbound.deadline))
+            async with self._walking:
+                done = await self._pipeline.submit(Work(decide, draft, inbound.deadline))
             page.take((row.key for row in done.rows), done.value.allows)
             draft = None
         return pb.ListSecretsResponse(names=page.names, next_page_token=page.token)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from strongbox.rpc.inbound import Inbound
 
 MAX_COMPILED = 1024  # sets of policies
+MAX_COMPILED_RULES = 16_384  # of all of them together: some 20 MiB
 MAX_ANCESTORS = 16  # each is one compare more
 
 
@@ -82,6 +83,7 @@ class Guard:
     def __init__(self, source: KeySource) -> None:
         self.lookup = Lookup(source)
         self._compiled: OrderedDict[tuple[StoredPolicy, ...], Policies] = OrderedDict()
+        self._rules = 0
 
     def require(self, view: View, inbound: Inbound, capability: str, policy_path: str) -> Caller:
         """The caller, if he may use `capability` on `policy_path`; raises as the module says."""
@@ -157,15 +159,23 @@ class Guard:
         return expires_ms
 
     def _compile(self, found: tuple[StoredPolicy, ...]) -> Policies:
+        found = tuple(sorted(found, key=lambda policy: policy.name))  # one entry, in whatever order they are
         compiled = self._compiled.get(found)
         if compiled is None:
             rules = {paths.fold_name(policy.name): policy.rules for policy in found}
             compiled = Policies(rules, is_root=ROOT in found)
             self._compiled[found] = compiled
-            if len(self._compiled) > MAX_COMPILED:
-                self._compiled.popitem(last=False)
+            self._rules += _rules_of(found)
+            while len(self._compiled) > MAX_COMPILED or self._rules > MAX_COMPILED_RULES:
+                if len(self._compiled) == 1:
+                    break
+                self._rules -= _rules_of(self._compiled.popitem(last=False)[0])
         self._compiled.move_to_end(found)
         return compiled
+
+
+def _rules_of(found: tuple[StoredPolicy, ...]) -> int:
+    return sum(len(policy.rules) for policy in found)
 
 
 def is_spent(record: storage.TokenRecord) -> bool:

@@ -18,7 +18,6 @@ import structlog
 
 from strongbox.clock import Clock
 from strongbox.errors import Internal, NoQuorum, StrongBoxError, UnknownOutcome
-from strongbox.store import batch as batches
 from strongbox.store import errors, keyspace, txn
 from strongbox.store.batch import Decided, Row
 from strongbox.store.client import Etcd
@@ -29,6 +28,7 @@ from strongbox.store.view import Unread, View
 
 T = TypeVar("T")
 FROM_MEMORY = 2  # tries before a contended request reads first
+READ_AT_ONCE = 64  # keys: even the largest secrets fit one answer, and what came stays known
 MAX_ROUNDS = 8  # reads that one decision may ask for, one after the other
 _log = structlog.get_logger(__name__)
 
@@ -209,8 +209,8 @@ class Decider:
     async def _read(self, keys: list[bytes]) -> bool:
         """Read keys at one revision into memory; False when etcd did not answer in time."""
         asked = time.monotonic()
-        for start in range(0, len(keys), batches.MAX_OPS):
-            some = keys[start : start + batches.MAX_OPS]
+        for start in range(0, len(keys), READ_AT_ONCE):
+            some = keys[start : start + READ_AT_ONCE]
             request = txn.txn([], [txn.range_(key) for key in some])
             try:
                 reply = await self._etcd.transact(request, deadline=asked + 1.0, idempotent=True)

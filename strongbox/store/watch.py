@@ -7,7 +7,8 @@ The resume rule (that of etcd's own Go client; another one lost 4,000 of 5,000 e
 * a progress notification does not move it (etcd before 3.5.8 could send one ahead of events);
 * any broken, cancelled or ended stream is opened again at the position, on another member (one that was ended
   for a renewed certificate on the same);
-* `Compacted` is raised: the caller lists again and watches from that list's revision + 1.
+* `Compacted` is raised: the caller lists again and watches from that list's revision + 1. So it is when what
+  has to be caught up with does not fit one message.
 
 All events of one revision arrive in one batch: etcd splits its catch-up batches between revisions, and
 fragments a response only for watchers that asked for fragments, which we never do. Resuming after the last
@@ -139,4 +140,9 @@ def _leave(etcd: Etcd, endpoint: Endpoint, failure: Exception) -> None:
         error = classify(failure.code(), failure.details() or "")
         if isinstance(error, PermissionDenied):
             raise error from None
+        if failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in str(
+            failure.details()
+        ):
+            # Any member would send the same: what is there now has to be read instead.
+            raise Compacted("the changes since then are too large for one message") from None
     etcd.ring.leave(endpoint, time.monotonic())

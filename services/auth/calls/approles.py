@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from services.auth import approle, messages
+from services.auth import approle, granting, messages
 from services.auth.approle import AppRoles
 from services.auth.calls.acting import Acting
 from services.auth.door import Door
@@ -72,8 +72,10 @@ class AppRoleCalls(Acting):
         name, asked = paths.require_name(request.name, "approle"), messages.narrowed_of(request)
         fresh = FreshId.make()
 
-        def decide(view: View, _: Caller) -> Made:
-            return self._secret_ids.make(view, self._roles.records.require(view, name), asked, fresh)
+        def decide(view: View, caller: Caller) -> Made:
+            role = self._roles.records.require(view, name)
+            granting.require_root_for_root(caller, role.policies)
+            return self._secret_ids.make(view, role, asked, fresh)
 
         done = await self.act(context, "CreateSecretId", "write", approle.secret_id_path(name), decide)
         return messages.secret_id_to_proto(done.value, fresh.secret_id)

@@ -36,8 +36,8 @@ class UserCalls(Acting):
         path = users.path_of(wanted.name)
         hashed = None
         if request.HasField("password"):
-            password = passwords.require_new(request.password)
             await self.allow(context, "WriteUser", path, lambda view, caller: None)
+            password = passwords.require_new(request.password)
             hashed = await self._passwords.hash(password, inbound_of(context).deadline)
         done = await self.act(
             context, "WriteUser", "write", path,

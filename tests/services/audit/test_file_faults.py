@@ -127,3 +127,25 @@ def test_setting_aside_keeps_exactly_the_entries_before(tmp_path: Path, index: i
     assert {name.split(".")[0] for name in aside} <= {name.split(".")[0] for name in before}
     for name in aside:
         assert (tmp_path / name).read_bytes() == before[name.split(".")[0] + ".jsonl"]
+
+
+def test_an_append_after_a_failed_reopen_goes_on_where_the_log_ends(tmp_path: Path) -> None:
+    log = Segments(tmp_path, segment_bytes=LIMIT)
+    log.append(ENTRIES[:5])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", _failing)
+        for attempt in (lambda: log.append(ENTRIES[5:8]), log.reopen):
+            with pytest.raises(OSError):
+                attempt()
+    with pytest.raises(OSError):  # of another's, who did not see that the log ends elsewhere
+        log.append(ENTRIES[9:12])
+    log.append(ENTRIES[5:8])
+    log.close()
+    whole = fsck(tmp_path, 8)
+    assert list(whole.read(0)) == [one.line() for one in ENTRIES[:8]]
+    assert len(list(tmp_path.glob("*.jsonl"))) == 1
+    whole.close()
+
+
+def _failing(_: int) -> None:
+    raise OSError(errno.EIO, "Input/output error")

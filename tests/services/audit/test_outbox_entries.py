@@ -50,3 +50,8 @@ def test_a_cursor_nobody_can_read_is_a_gap() -> None:
     cursors.learn(cursor(7))
     gap = cursors.learn(Change(keyspace.cursor("kv", "a"), b"\xff", 8))
     assert gap is not None
+
+
+def test_an_entry_too_large_for_a_verifier_is_an_unreadable_record() -> None:
+    found = [entry.op for entry in entries_of([record(1, 0, 1, "a" * 15_000), record(2, 0, 2, "a" * 20_000)])]
+    assert found == ["", "UnreadableRecord"]

@@ -197,7 +197,54 @@ async def test_a_second_history_under_our_own_key_stops_the_replica(etcd: Etcd, 
     assert text_of(tmp_path / "1") == text
 
 
-@pytest.mark.parametrize("damage", ["remove", "replace", "truncate", "grow", "rewrite"])
+async def test_a_log_shorter_than_was_reported_is_checked_before_it_is_gone_on_from(
+    etcd: Etcd, tmp_path: Path
+) -> None:
+    """Whoever edits an entry can cut off the end as well, so that nothing known is left to contradict."""
+    kv, auth = two(etcd)
+    revision = await put_some(kv, auth, 3)
+    folder = tmp_path / "1"
+    async with following(etcd, folder, "node-1") as replica:
+        await caught_up(revision, replica)
+        await until(lambda: replica.log.size > 0, "it is written")
+        reported = keyspace.AUDIT_REPLICAS + b"node-1"
+        await eventually(etcd, reported, replica.position.size)
+    (file,) = folder.glob("*.jsonl")
+    whole = file.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    lines[5] = lines[5].replace(b"alice", b"mally", 1)
+    file.write_bytes(b"".join(lines[:-1]))
+    (folder / "audit.hashes").unlink()
+    async with following(etcd, folder, "node-1") as replica:
+        await caught_up(revision, replica)
+        assert replica.healthy
+    assert text_of(folder) == whole
+    assert list(folder.glob("*.damaged-*"))
+
+
+async def test_what_somebody_altered_in_etcd_is_trouble_and_ends_nothing(etcd: Etcd, tmp_path: Path) -> None:
+    kv, auth = two(etcd)
+    await etcd.transact(txn.txn([], [txn.put(keyspace.AUDIT_MARK, b"\xff not a mark")]))
+    revision = await put_some(kv, auth, 1)
+    async with following(etcd, tmp_path / "1", "node-1") as replica:
+        await until(lambda: "not ours" in replica.trouble, "it is told")
+        await etcd.transact(txn.txn([], [txn.delete(keyspace.AUDIT_MARK)]))
+        await caught_up(revision, replica)
+        assert replica.healthy
+
+
+async def eventually(etcd: Etcd, report: bytes, size: int) -> None:
+    """Until the replica's report in etcd has so many entries."""
+    while True:
+        row = await etcd.get(report)
+        if row is not None and Position.parse(row.value).size >= size:
+            return
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "damage", ["remove", "replace", "truncate", "grow", "rewrite", "rewrite, time put back"]
+)
 async def test_a_damaged_file_is_noticed_while_nothing_happens(
     etcd: Etcd, tmp_path: Path, damage: str
 ) -> None:
@@ -212,10 +259,13 @@ async def test_a_damaged_file_is_noticed_while_nothing_happens(
         elif damage == "replace":
             (tmp_path / "copy").write_bytes(file.read_bytes())
             os.replace(tmp_path / "copy", file)
-        elif damage == "rewrite":
+        elif damage.startswith("rewrite"):
+            left = file.stat()
             with file.open("r+b") as stream:
                 stream.seek(text_of(tmp_path / "1").index(b"alice"))
                 stream.write(b"mally")
+            if damage != "rewrite":
+                os.utime(file, ns=(left.st_atime_ns, left.st_mtime_ns))
         elif damage == "truncate":
             os.truncate(file, 100)
         else:
@@ -229,7 +279,8 @@ async def test_records_nobody_can_read_are_chained_and_do_not_stop_the_chain(
 ) -> None:
     kv, auth = two(etcd)
     await put_some(kv, auth, 1)
-    for key in (b"junk", b"kv/x/y/z", b"kv/" + b"c" * 16 + b"/0000000000000001/0000", b"\xff/\xfe"):
+    named = (b"/0000000000000001/0000", b"//0", b"/0/", b"/" + b"9" * 5000 + b"/0")
+    for key in (b"junk", b"kv/x/y/z", b"\xff/\xfe", *(b"kv/" + b"c" * 16 + name for name in named)):
         await etcd.transact(txn.txn([], [txn.put(keyspace.OUTBOX + key, b"\xff\xff\xff")]))
     revision = await put_some(kv, auth, 1)
     async with (
@@ -238,7 +289,7 @@ async def test_records_nobody_can_read_are_chained_and_do_not_stop_the_chain(
     ):
         await caught_up(revision, one, other)
     assert text_of(tmp_path / "1") == text_of(tmp_path / "2")
-    assert text_of(tmp_path / "1").count(b"UnreadableRecord") == 4
+    assert text_of(tmp_path / "1").count(b"UnreadableRecord") == 7
     verify_files(sorted((tmp_path / "1").glob("*.jsonl")), Proofs(KEYS))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import Any
 
 import pytest
 
 from services.auth.failures import LOCKED, MAX_FAILURES
-from services.auth.networks import is_from
+from services.auth.networks import is_from, parse_cidrs
 from strongbox.access.records import seal_record
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated
 from strongbox.storage.v1 import auth_records_pb2 as storage
@@ -201,6 +202,20 @@ async def test_who_hands_out_secret_ids_need_not_write_roles_nor_the_other_way(a
     for refused in (auth.role(token=deployer), auth.secret_id(token=writer), auth.role(token=writer)):
         with pytest.raises(PermissionDenied):
             await refused
+
+
+async def test_a_secret_id_of_a_role_with_root_is_made_by_root_alone(auth: Machines) -> None:
+    await auth.role("mighty", policies=["root"])
+    auth.put_policy("manager", {"auth/approles/*": "read write sudo"})
+    manager = auth.add_token(policies=["manager"])
+    with pytest.raises(PermissionDenied):
+        await auth.secret_id("mighty", token=manager)
+    assert (await auth.secret_id("mighty")).secret_id
+
+
+def test_networks_are_counted_before_they_are_looked_at() -> None:
+    with pytest.raises(InvalidInput):
+        parse_cidrs(repeat("10.0.0.0/8"))
 
 
 @pytest.mark.parametrize(

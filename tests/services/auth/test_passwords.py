@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from services.auth.passwords import MAX_WAITING, RESERVE, Passwords, is_outdated
-from strongbox.errors import RateLimited
+from services.auth.passwords import MAX_WAITING, Passwords, is_outdated, require_new
+from strongbox.errors import InvalidInput, RateLimited
 
 # Made by the reference implementation in C (its own tests, version 0x13, "password" and "somesalt").
 REFERENCE = [
@@ -92,7 +92,7 @@ async def test_a_deadline_ends_the_waiting(passwords: Passwords) -> None:
     first = asyncio.create_task(passwords.hash("x" * 12, later()))
     await asyncio.sleep(0)
     with pytest.raises(RateLimited):
-        await passwords.hash("x" * 12, later(1.0))  # less than what the login needs after it
+        await passwords.hash("x" * 12, later(0.02))  # half of it is for what the login needs afterwards
     await first
 
 
@@ -104,5 +104,16 @@ async def test_a_hash_that_took_too_long_is_refused_and_tells_nothing(
     monkeypatch.setattr("services.auth.passwords._matches", lambda *_: time.sleep(0.4) or True)
     for password in ("x" * 12, "y" * 12):
         with pytest.raises(RateLimited):
-            await passwords.verify(stored, password, later(RESERVE + 0.2))
+            await passwords.verify(stored, password, later(0.7))
     assert await passwords.verify(stored, "x" * 12, later())
+
+
+def test_a_password_is_bounded_before_it_is_normalized(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A megabyte of combining marks would hold the interpreter for two minutes."""
+
+    def normal(_: str) -> str:
+        raise AssertionError("looked at")
+
+    monkeypatch.setattr("services.auth.passwords.normal", normal)
+    with pytest.raises(InvalidInput):
+        require_new("a" + "\u0301\u0327" * 260_000)

@@ -6,6 +6,9 @@ import asyncio
 
 import pytest
 
+from services.kv.datakeys import DataKey
+from strongbox.crypto.aead import Aead, new_key
+from strongbox.crypto.envelope import Dek, wrap_dek
 from strongbox.errors import (
     DependencyDown,
     Internal,
@@ -128,3 +131,15 @@ async def test_a_refused_read_leaves_no_lease(kv: Kv) -> None:
     with pytest.raises(VersionDeleted):
         await kv.read()
     assert kv.store.keys(keyspace.READ_LEASES) == []
+
+
+def test_a_data_key_keeps_only_its_latest_value() -> None:
+    """A contended write is decided again and again, each time as another version."""
+    dek = Dek.fresh()
+    key = DataKey(dek, wrap_dek(Aead(new_key()), "kv", 1, dek))
+    first = key.seal("a", 1, b"value")
+    assert key.seal("a", 1, b"value") is first
+    for version in range(2, 50):
+        key.seal("a", version, b"value")
+    assert len(key._sealed) == 1
+    assert not key.is_unused

@@ -190,10 +190,13 @@ async def test_what_does_not_open_stays_as_it_is_and_stops_nothing(world: World)
     forged = envelope_pb2.Envelope.FromString((await world.rows(key))[key])
     forged.wrapped_dek = bytes(32)
     await world.put(key, forged.SerializeToString())
+    junk = keyspace.old_version("s/001", 7)
+    await world.put(junk, b"\xff\xff\xff")
     term = await world.office()
     await world.rotate()
     assert await world.duty().one_pass(term)
     assert (await world.rows(key))[key] == forged.SerializeToString()
+    assert (await world.rows(junk))[junk] == b"\xff\xff\xff"
     assert await world.replica.read("s/002", 1) == "2 1"
 
 

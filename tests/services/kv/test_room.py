@@ -77,6 +77,19 @@ async def test_after_the_alarm_etcd_takes_writes_again(small: Etcd) -> None:
     await _put(small, 10)
 
 
+async def test_after_an_alarm_all_but_writes_of_secrets_goes_on_though_little_was_won(small: Etcd) -> None:
+    """At 70 % or more of live data: removing, destroying and trimming are how room is made."""
+    for number in range(12):
+        await small.transact(txn.txn([], [txn.put(b"/live/%d" % number, bytes(_MIB))]), idempotent=True)
+    with pytest.raises(OutOfSpace):
+        await _fill(small)
+    kept = _room(small)
+    await kept.look()
+    assert not await small.is_full()
+    assert kept.is_low
+    await small.transact(txn.txn([], [txn.put(b"/small", b"x")]), idempotent=True)
+
+
 async def test_a_member_that_is_down_does_not_hide_the_others() -> None:
     class Down:
         async def status(self, endpoint: str) -> MemberStatus:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import base64
+import time
+from typing import Any, cast
 
 import pytest
 
 from services.seal import initialise, keyring, rootkey
+from services.seal.servicer import SealServicer
 from strongbox.access.records import open_record
 from strongbox.access.tokens import digest
+from strongbox.clock import SystemClock
 from strongbox.crypto import IntegrityError, WipedError
 from strongbox.crypto.envelope import Dek, open_value
 from strongbox.errors import AlreadyInitialized, InvalidInput
+from strongbox.rpc.inbound import Inbound, bind
+from strongbox.seal.v1 import seal_service_pb2 as pb
 from strongbox.storage.v1 import envelope_pb2
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.envelopes import from_record
 from tests.services.seal.worlds import World, draft
+from tests.support.pipeline import FakePipeline
 
 
 def opened(world: World) -> keyring.Keyring:
@@ -139,3 +146,17 @@ def test_a_wiped_keyring_has_nothing() -> None:
     assert keys.unwrap("kv", [wrapped]) == [b""]
     with pytest.raises(WipedError):
         _ = keys.record_keys
+
+
+async def test_nobody_has_shares_computed_where_there_is_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second for 255 of them, asked for without a token, would stop the proofs of being in touch."""
+    world = World()
+
+    def conceive(*_: object) -> initialise.Origin:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(initialise, "conceive", conceive)
+    servicer = SealServicer(cast("Any", FakePipeline(world.store)), SystemClock(), *[cast("Any", None)] * 7)
+    bind(Inbound("", "request", "127.0.0.1", "", time.monotonic() + 4.5))
+    with pytest.raises(AlreadyInitialized):
+        await servicer.Initialize(pb.InitializeRequest(shares=255, threshold=255), cast("Any", None))

@@ -11,6 +11,7 @@ from services.seal import rootkey, unseal
 from services.seal.unseal import Pool
 from strongbox.crypto.shamir import Share
 from strongbox.errors import InvalidInput, NotInitialized, RepeatedShare, WrongShare
+from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
 from tests.services.seal.worlds import World, draft
 from tests.support.fakes import FakeStore
@@ -108,6 +109,17 @@ def test_completing_late_changes_the_state_no_more() -> None:
     assert world.complete("fresh", "node-2") == world.state
     assert world.state.generation == 2
     assert world.replica("node-2").holds
+
+
+def test_an_ordinal_that_is_taken_up_late_is_recorded() -> None:
+    """It is a standing right to be given the root key by peers."""
+    world = World()
+    world.give(1)
+    world.complete("fresh")
+    for ordinal, recorded in (("2", True), ("2", False)):
+        replica = storage.SealReplica(node="node-2", ordinal=ordinal, lease=8)
+        done = world.store.run(lambda view, it=replica: unseal.complete(view, "unsealed-2", it), draft())
+        assert (done.view.draft is not None) is recorded
 
 
 def test_completing_after_a_reset_is_refused() -> None:

@@ -183,3 +183,23 @@ def test_the_default_policy_grants_the_caller_itself_and_nothing_else(cluster: F
 
 def test_no_token_shows_in_a_caller(cluster: FakeCluster) -> None:
     assert cluster.root not in repr(ask(cluster, cluster.root).value)
+
+
+def test_compiled_policies_are_kept_once_for_a_set_and_bounded_by_their_rules(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strongbox.access.guard.MAX_COMPILED_RULES", 9)
+    for name in "abcd":
+        cluster.put_policy(name, {f"secret/{name}{number}": "read" for number in range(4)})
+    one = Guard(cluster.source)
+
+    def look(*names: str) -> None:
+        inbound = cast("Inbound", FakeInbound(cluster.add_token(policies=names)))
+        cluster.store.run(lambda view: one.require(view, inbound, "read", f"secret/{names[0]}1"), draft())
+
+    look("a", "b")
+    look("b", "a")
+    assert len(one._compiled) == 1
+    look("c", "d")
+    assert len(one._compiled) == 1
+    assert one._rules == sum(len(policy.rules) for found in one._compiled for policy in found)
