@@ -83,10 +83,17 @@ def settle_secret_ids(view: View, fence: Fence, secret_ids: SecretIds, keys: Seq
         secret_ids.expire(view, key)
 
 
-def revoke_child(view: View, fence: Fence, repository: Repository, key: bytes) -> None:
-    """Revoke the token that an entry of the index of children names."""
+def revoke_children(view: View, fence: Fence, repository: Repository, keys: Sequence[bytes]) -> None:
+    """Revoke the tokens that entries of the index of children name."""
     fence.require(view)
-    digest = (view.get(key).value or b"").decode()
+    view.prefetch(*keys)
+    digests = {key: (view.get(key).value or b"").decode("ascii", "replace") for key in keys}
+    view.prefetch(*(keyspace.token(digest) for digest in digests.values() if digest))
+    for key, digest in digests.items():
+        _revoke_child(view, repository, key, digest)
+
+
+def _revoke_child(view: View, repository: Repository, key: bytes, digest: str) -> None:
     record = repository.lookup.token(view, digest) if digest else None
     if record is not None and keyspace.child(record.parent, record.accessor) == key:
         repository.revoke(view, digest, record)

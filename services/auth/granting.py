@@ -1,8 +1,8 @@
 """Which policies may be given to whom: makers of tokens, users and roles give what they have.
 
 * Policies exist, and are kept as they spell themselves; duplicates are dropped.
-* They are among the giver's, unless he has `sudo` on the path of what he writes; `root` is given only by
-  who has it.
+* They are among the giver's, and with any of his go all of his that `deny` something, unless he has `sudo` on
+  the path of what he writes; `root` is given only by who has it.
 * Who may make secret ids of a role logs in as that role: the path `auth/approles/<name>/secret-id` is worth
   the role's policies, and a rule on `auth/approles/*` covers it. Only for a role with `root` is `root` asked.
 * Who replaces a user or role must be able to give what it has already: else a new password for somebody
@@ -36,7 +36,9 @@ def require_may_give(caller: Caller, path: str, names: Iterable[str]) -> None:
     asked = {paths.fold_name(name) for name in names}
     own = {paths.fold_name(name) for name in caller.policies} | {access.DEFAULT_POLICY}
     require_root_for_root(caller, asked)
-    if not asked <= own:
+    # Who leaves out a policy that denies something would hand on more than he may himself.
+    sheds = asked - {access.DEFAULT_POLICY} and not caller.denying <= asked
+    if sheds or not asked <= own:
         caller.require("sudo", path)
 
 

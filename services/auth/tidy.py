@@ -47,10 +47,12 @@ class Tidy:
     ) -> None:
         self._pipeline, self._repository, self._secret_ids = pipeline, repository, secret_ids
         self._etcd, self._clock = etcd, clock
+        self._in_haste = False
 
     async def work(self, term: Term) -> None:
         """Tidy until cancelled, when the term is over; work that is late is stopped by the fence."""
         while True:
+            self._in_haste = False
             try:
                 found = await self.one_pass(term)
             except StrongBoxError as error:  # sealed, or no quorum: what is due stays due
@@ -59,7 +61,7 @@ class Tidy:
             except EtcdError as error:
                 _log.info("tidying waits for etcd", why=str(error))
                 found = 0
-            if found < due.SLICE:  # also when what is left cannot be tidied
+            if found < due.SLICE and not self._in_haste:  # also when what is left cannot be tidied
                 await asyncio.sleep(PAUSE)
 
     async def one_pass(self, term: due.Fence) -> int:
@@ -103,14 +105,18 @@ class Tidy:
             await self._find_children(term, bereaved)
 
     async def _find_children(self, term: due.Fence, parent: due.Bereaved) -> None:
-        children = (await self._submit(lambda view: due.read_children(view, term, parent.accessor))).rows
-        for row in children:
-            await self._revoke_child(term, row.key)
-        if len(children) < due.SLICE:
-            await self._submit(lambda view: due.leave_marker(view, term, parent.key))
+        while True:
+            rows = (await self._submit(lambda view: due.read_children(view, term, parent.accessor))).rows
+            if rows:
+                # Their leases live until they are marked, and their children are looked for in the next pass.
+                self._in_haste = True
+                await self._rested(self._revoke_children(term, [row.key for row in rows]))
+            if len(rows) < due.SLICE:
+                break
+        await self._submit(lambda view: due.leave_marker(view, term, parent.key))
 
-    async def _revoke_child(self, term: due.Fence, key: bytes) -> None:
-        await self._submit(lambda view: due.revoke_child(view, term, self._repository, key))
+    async def _revoke_children(self, term: due.Fence, keys: list[bytes]) -> None:
+        await self._submit(lambda view: due.revoke_children(view, term, self._repository, keys))
 
     async def _rested(self, work: Coroutine[Any, Any, None]) -> None:
         started = time.monotonic()

@@ -4,8 +4,9 @@ Rules:
 * 1 to 256 secrets. What is wrong with one of them (its path, no permission, not there) is told in its place;
   what is wrong with the caller or the cluster (no token, sealed, no quorum) refuses the call.
 * Each is a read of its own to the pipeline, which makes one batch of them: usually one transaction.
-* The answer names one etcd revision at which every secret in it stood as it is told. Reads that fell into
-  several transactions are proved to, by one that compares all heads; those that changed are read again.
+* The answer names one etcd revision at which every secret that is told stood as it is told. Reads that fell
+  into several transactions are proved to, by one that compares all heads; those that changed are read again.
+  What is wrong with one secret is told as it was when that one was looked at.
 * Values are opened in the order of the requests until they come to 1 MiB; the rest is `TOO_LARGE`, to be
   asked for again. Their reads are audited all the same: what is recorded may not have been told, never the
   reverse.

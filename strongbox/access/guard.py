@@ -63,6 +63,11 @@ class Caller:
         """Whether the built-in root policy is among the caller's."""
         return self._compiled.is_root
 
+    @property
+    def denying(self) -> frozenset[str]:
+        """The caller's policies that deny something, by their folded names."""
+        return self._compiled.denying
+
     def decide(self, capability: str, path: str) -> Decision:
         """What the caller's policies say of `capability` on a policy path."""
         return self._compiled.decide(capability, path)

@@ -188,6 +188,9 @@ class Policies:
 
     def __init__(self, policies: Mapping[str, Sequence[Rule]], *, is_root: bool = False) -> None:
         self.is_root = is_root
+        self.denying = frozenset(
+            name for name, rules in policies.items() if any("deny" in rule.capabilities for rule in rules)
+        )
         self._top = _Node()
         for name, rules in policies.items():
             for rule in rules:

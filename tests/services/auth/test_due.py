@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from services.auth import due
-from services.auth.repository import MARKER_MS, MINUTE_MS, Repository
+from services.auth.repository import MARKER_MS, MINUTE_MS, Repository, due_key
 from services.auth.secret_ids import SecretIds
 from services.auth.tidy import Tidy
 from strongbox.access import tokens
@@ -61,13 +61,12 @@ class Tidied(FakeCluster):
 
     def _find_children(self, parent: due.Bereaved) -> None:
         found = self.store.run(lambda view: due.read_children(view, self.fence, parent.accessor)).rows
-        for child in found:
-            self._revoke(child.key)
+        self._revoke([child.key for child in found])
         if len(found) < due.SLICE:
             self.store.run(lambda view: due.leave_marker(view, self.fence, parent.key))
 
-    def _revoke(self, key: bytes) -> None:
-        self.store.run(lambda view: due.revoke_child(view, self.fence, self.repository, key))
+    def _revoke(self, keys: list[bytes]) -> None:
+        self.store.run(lambda view: due.revoke_children(view, self.fence, self.repository, keys))
 
     def until_idle(self) -> None:
         while self.one_pass():
@@ -143,6 +142,22 @@ def test_more_children_than_a_slice_are_all_found(cluster: Tidied) -> None:
     assert records(cluster) == 0
 
 
+async def test_all_children_are_revoked_in_one_pass_and_few_transactions(cluster: Tidied) -> None:
+    """Their leases live until then, and who makes many children must not put that off."""
+    parent = cluster.make("parent", ttl_s=86_400)
+    for number in range(3 * due.SLICE + 5):
+        cluster.make(f"child{number}", "parent", 86_400)
+    record = cluster.repository.lookup.token(cluster.store.view(), parent)
+    assert record is not None
+    cluster.store.run(lambda view: cluster.repository.revoke(view, parent, record))
+    pipeline, unused = FakePipeline(cluster.store), cast("Any", None)
+    secret_ids = SecretIds(cluster.repository.lookup)
+    tidy = Tidy(cast("Any", pipeline), cluster.repository, secret_ids, unused, unused)
+    await tidy._settle(cluster.fence, keyspace.TOKENS_DUE, [due_key(0, parent)])
+    assert records(cluster) == 0
+    assert pipeline.writes == 5  # four slices, and the marker's time
+
+
 def test_markers_go_when_no_lease_can_be_left_and_nothing_remains(cluster: Tidied) -> None:
     digest = cluster.make("old")
     record = cluster.repository.lookup.token(cluster.store.view(), digest)
@@ -172,7 +187,7 @@ def test_a_forged_entry_of_the_children_index_revokes_nobody(cluster: Tidied) ->
     stranger = cluster.make("stranger", ttl_s=86_400)
     forged = keyspace.child("parent", "stranger")
     cluster.store.seed(forged, stranger.encode())
-    cluster.store.run(lambda view: due.revoke_child(view, cluster.fence, cluster.repository, forged))
+    cluster.store.run(lambda view: due.revoke_children(view, cluster.fence, cluster.repository, [forged]))
     assert records(cluster) == 1
     assert cluster.store.value(forged) is None
 

@@ -114,6 +114,19 @@ def test_a_child_never_has_a_policy_its_parent_has_not(auth: Auth) -> None:
             auth.create(parent, Wanted(policies=(wanted,)))
 
 
+def test_a_child_does_not_shed_what_denies_its_parent_something(auth: Auth) -> None:
+    auth.put_policy("Keys", {"secret/app/keys/*": "deny"})
+    parent, _ = auth.create(auth.root, Wanted(policies=("app", "Keys")))
+    with pytest.raises(PermissionDenied):
+        auth.create(parent, Wanted(policies=("app",)))
+    _, told = auth.create(parent, Wanted(policies=("keys", "app")))
+    assert list(told.record.policies) == ["Keys", "app", "default"]
+    auth.create(parent, Wanted(policies=()))  # which gives nothing, so nothing has to be denied
+    auth.put_policy("tokens", {"auth/tokens": "sudo"})
+    trusted, _ = auth.create(auth.root, Wanted(policies=("app", "Keys", "tokens")))
+    auth.create(trusted, Wanted(policies=("app",)))
+
+
 def test_sudo_on_auth_tokens_gives_any_policy_but_root(auth: Auth) -> None:
     admin, _ = auth.create(auth.root, Wanted(policies=("admin",)))
     _, told = auth.create(admin, Wanted(policies=("app",)))
