@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from services.kv import repository, versions
 from strongbox.clock import Clock
@@ -68,8 +69,18 @@ def read_requests(view: View, fence: Fence, after: bytes = b"") -> None:
 
 
 def ripe(rows: Sequence[Row], now_ms: int) -> list[Row]:
-    """The requests that are old enough."""
-    return [row for row in rows if storage.PurgeRecord.FromString(row.value).at_ms + RIPE_MS <= now_ms]
+    """The requests that are old enough; one that nobody can read holds up no other."""
+    return [row for row in rows if (at_ms := _asked_at(row)) is not None and at_ms + RIPE_MS <= now_ms]
+
+
+def _asked_at(row: Row) -> int | None:
+    try:
+        return int(storage.PurgeRecord.FromString(row.value).at_ms)
+    except DecodeError:
+        _log.error(
+            "a purge record cannot be read, and stays", key=row.key.decode("ascii", "backslashreplace")
+        )
+        return None
 
 
 def settle(view: View, fence: Fence, key: bytes, revision: int) -> None:

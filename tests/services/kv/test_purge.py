@@ -13,7 +13,9 @@ from services.kv.purge import History, Purge
 from strongbox.clock import ManualClock
 from strongbox.errors import NotFound
 from strongbox.kv.v1 import kv_service_pb2 as pb
+from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import errors, keyspace, txn
+from strongbox.store.batch import Row
 from strongbox.store.client import Etcd
 from strongbox.store.view import View
 from tests.services.kv.support import Kv
@@ -188,3 +190,9 @@ async def test_not_found_is_what_a_removed_secret_is(duty: Duty) -> None:
     await duty.kv.call("DeleteSecretMetadata", pb.DeleteSecretMetadataRequest(path="a"))
     with pytest.raises(NotFound):
         await duty.kv.read()
+
+
+def test_a_request_that_nobody_can_read_holds_up_no_other() -> None:
+    sound = storage.PurgeRecord(path="a", at_ms=1).SerializeToString()
+    rows = [Row(b"junk", b"\xff\xff\xff", 5, 5), Row(b"sound", sound, 6, 6)]
+    assert [row.key for row in purge.ripe(rows, 10**9)] == [b"sound"]
