@@ -1,9 +1,9 @@
 """What the outbox holds, read back: keys, records and cursors, as entries that are not chained yet. No I/O.
 
 A record that cannot be read is chained all the same, as an `UnreadableRecord`: whoever can write to etcd must
-be able neither to stop the chain nor to put something into the outbox that leaves no trace. So is one with an
-entry so large that a verifier or a peer could not take its line. So is a record
-that announces an audit key which it did not make.
+be able neither to stop the chain nor to put something into the outbox that leaves no trace. So are a record
+with an entry so large that a verifier or a peer could not take its line, and one that announces an audit key
+which it did not make.
 """
 
 from __future__ import annotations

@@ -108,9 +108,9 @@ class Tidy:
         while True:
             rows = (await self._submit(lambda view: due.read_children(view, term, parent.accessor))).rows
             if rows:
-                # Their leases live until they are marked, and their children are looked for in the next pass.
-                self._in_haste = True
                 await self._rested(self._revoke_children(term, [row.key for row in rows]))
+                # Their own children, whose leases live until they are marked, are found by the next pass.
+                self._in_haste = True
             if len(rows) < due.SLICE:
                 break
         await self._submit(lambda view: due.leave_marker(view, term, parent.key))

@@ -171,9 +171,9 @@ class Guard:
             compiled = Policies(rules, is_root=ROOT in found)
             self._compiled[found] = compiled
             self._rules += _rules_of(found)
-            while len(self._compiled) > MAX_COMPILED or self._rules > MAX_COMPILED_RULES:
-                if len(self._compiled) == 1:
-                    break
+            while len(self._compiled) > 1 and (
+                len(self._compiled) > MAX_COMPILED or self._rules > MAX_COMPILED_RULES
+            ):
                 self._rules -= _rules_of(self._compiled.popitem(last=False)[0])
         self._compiled.move_to_end(found)
         return compiled

@@ -110,3 +110,18 @@ def text_of(folder: Path) -> bytes:
     with contextlib.suppress(FileNotFoundError):
         return b"".join(file.read_bytes() for file in sorted(folder.glob("*.jsonl")))
     return b""
+
+
+def two(etcd: Etcd) -> tuple[Producer, Producer]:
+    """One of kv and one of auth."""
+    return Producer(etcd, "kv", "a" * 16), Producer(etcd, "auth", "b" * 16)
+
+
+async def put_some(kv: Producer, auth: Producer, rounds: int) -> int:
+    """Records of both, in turn; returns the newest revision."""
+    revision = 0
+    for _ in range(rounds):
+        await kv.put(2, 1)
+        await auth.put()
+        revision = await auth.put(1)
+    return revision

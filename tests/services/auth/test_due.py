@@ -12,6 +12,7 @@ from services.auth.secret_ids import SecretIds
 from services.auth.tidy import Tidy
 from strongbox.access import tokens
 from strongbox.access.lookup import Lookup
+from strongbox.errors import Internal
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
@@ -156,6 +157,27 @@ async def test_all_children_are_revoked_in_one_pass_and_few_transactions(cluster
     await tidy._settle(cluster.fence, keyspace.TOKENS_DUE, [due_key(0, parent)])
     assert records(cluster) == 0
     assert pipeline.writes == 5  # four slices, and the marker's time
+    assert tidy._in_haste  # for their children
+
+
+async def test_children_that_cannot_be_revoked_are_tried_again_after_a_pause(
+    cluster: Tidied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = cluster.make("parent", ttl_s=86_400)
+    cluster.make("child", "parent", 86_400)
+    record = cluster.repository.lookup.token(cluster.store.view(), parent)
+    assert record is not None
+    cluster.store.run(lambda view: cluster.repository.revoke(view, parent, record))
+
+    def refuse(*_: object) -> None:
+        raise Internal
+
+    monkeypatch.setattr(due, "revoke_children", refuse)
+    pipeline, unused = cast("Any", FakePipeline(cluster.store)), cast("Any", None)
+    tidy = Tidy(pipeline, cluster.repository, SecretIds(cluster.repository.lookup), unused, unused)
+    with pytest.raises(Internal):
+        await tidy._settle(cluster.fence, keyspace.TOKENS_DUE, [due_key(0, parent)])
+    assert not tidy._in_haste
 
 
 def test_markers_go_when_no_lease_can_be_left_and_nothing_remains(cluster: Tidied) -> None:

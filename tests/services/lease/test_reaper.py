@@ -1,32 +1,21 @@
-"""The lease duties: the expired are revoked, the long revoked go, revoked tokens lose what they held."""
+"""The reaper: the expired are revoked, the long revoked go, and nothing else."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
 import structlog
 
 from services.lease import due
-from services.lease.reaper import REMIND, Follower, Reaper
-from strongbox.access.lookup import Lookup
-from strongbox.access.tokens import digest
-from strongbox.clock import SystemClock
+from services.lease.reaper import REMIND, Reaper
 from strongbox.errors import Internal, NoQuorum, Overloaded, Sealed, StrongBoxError, UnknownOutcome
-from strongbox.leases import index, read_lease
+from strongbox.leases import index
 from strongbox.leases.index import BUCKET_MS, KEPT_MS
-from strongbox.storage.v1 import lease_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.memory import Memory
-from strongbox.store.pipeline import Outcome, Pipeline, Work
-from strongbox.trail.outbox import Outbox
-from tests.services.lease.support import Fence, Lease
-from tests.support.etcd import EtcdCluster
+from strongbox.store import keyspace
+from strongbox.store.pipeline import Outcome, Work
+from tests.services.lease.support import Lease
 
 
 async def reap(lease: Lease, cluster_ms: int = 0) -> int:
@@ -34,17 +23,6 @@ async def reap(lease: Lease, cluster_ms: int = 0) -> int:
     lease.store.seed(keyspace.CLUSTER_TIME, b"%020d" % (cluster_ms or lease.store.now_ms))
     reaper = Reaper(cast("Any", lease.pipeline), lease.guard.lookup, lease.revoker, lease.measures)
     return await reaper.one_pass(lease.fence)
-
-
-def follower(lease: Lease) -> Follower:
-    return Follower(cast("Any", lease.pipeline), lease.guard.lookup, cast("Any", None))
-
-
-def mark(lease: Lease, token: str) -> None:
-    """As services.auth leaves it when a token is revoked."""
-    accessor = lease.accessor_of(token)
-    lease.drop(token)
-    lease.store.seed(keyspace.REVOKED + digest(token).encode(), accessor.encode())
 
 
 async def test_what_is_not_due_is_left_alone(lease: Lease) -> None:
@@ -172,26 +150,6 @@ async def test_an_entry_that_cannot_be_settled_is_logged_now_and_then(
     assert told == [2, 0, 0, 2, 0]
 
 
-async def test_a_lease_that_cannot_be_ended_keeps_no_other_of_revoked_tokens_alive(
-    lease: Lease, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first, second = lease.reader(secret__ALL="read"), lease.reader(secret__ALL="read")
-    names = [lease.hold(first, f"secret/{number}", ttl_s=600) for number in range(3)]
-    other = lease.hold(second, "secret/other", ttl_s=600)
-    for token in (first, second):
-        mark(lease, token)
-    end_held = due.end_held
-
-    def spoilt(view: Any, fence: Any, keys: Any, entries: Any) -> None:
-        if any(index.name_in(entry) == names[1] for entry in entries):
-            raise Internal
-        end_held(view, fence, keys, entries)
-
-    monkeypatch.setattr(due, "end_held", spoilt)
-    await follower(lease).catch_up(lease.fence)
-    assert [lease.state(name) for name in (*names, other)] == ["REVOKED", "ACTIVE", "REVOKED", "REVOKED"]
-
-
 async def test_a_lease_read_again_since_its_entry_was_read_is_kept(lease: Lease) -> None:
     name = lease.hold(lease.root, "secret/a", ttl_s=60)
     (entry,) = lease.store.keys(keyspace.LEASES_DUE)
@@ -220,98 +178,3 @@ async def test_a_deposed_holder_changes_nothing(lease: Lease) -> None:
     with pytest.raises(PermissionError):
         await reap(lease)
     assert lease.state(name) == "EXPIRED"
-
-
-async def test_a_revoked_token_loses_every_lease_and_nobody_else_does(lease: Lease) -> None:
-    token, other = lease.reader(secret__ALL="read"), lease.reader(secret__ALL="read")
-    names = [lease.hold(token, f"secret/{number}") for number in range(due.SLICE + 3)]
-    kept = lease.hold(other, "secret/0")
-    mark(lease, token)
-    await follower(lease).catch_up(lease.fence)
-    assert {lease.state(name) for name in names} == {"REVOKED"}
-    assert lease.state(kept) == "ACTIVE"
-
-
-async def test_markers_are_followed_once_with_a_cursor(lease: Lease) -> None:
-    token = lease.reader(secret__a="read")
-    lease.hold(token, "secret/a")
-    mark(lease, token)
-    await follower(lease).catch_up(lease.fence)
-    writes = lease.pipeline.writes
-    await follower(lease).catch_up(lease.fence)
-    assert lease.pipeline.writes <= writes + 1  # the cursor alone
-    value = lease.store.value(keyspace.LEASES_FOLLOWED) or b""
-    assert storage.MarkerCursor.FromString(value).revision > 0
-
-
-async def test_more_markers_than_a_slice_are_all_followed(lease: Lease) -> None:
-    held = []
-    for number in range(due.SLICE + 5):
-        token = lease.reader(secret__ALL="read")
-        held.append(lease.hold(token, f"secret/{number}"))
-        mark(lease, token)
-    await follower(lease).catch_up(lease.fence)
-    assert {lease.state(name) for name in held} == {"REVOKED"}
-
-
-async def test_a_marker_that_is_junk_does_not_keep_others_from_being_followed(lease: Lease) -> None:
-    token = lease.reader(secret__ALL="read")
-    name = lease.hold(token, "secret/a")
-    lease.store.seed(keyspace.REVOKED + b"0" * 64, b"\xff\xfe")
-    mark(lease, token)
-    await follower(lease).catch_up(lease.fence)
-    assert lease.state(name) == "REVOKED"
-
-
-async def test_the_cursor_never_goes_back(lease: Lease) -> None:
-    for revision in (50, 40):
-        lease.store.run(lambda view, at=revision: due.follow_to(view, lease.fence, at))  # type: ignore[misc]
-    assert lease.store.run(lambda view: due.followed(view, lease.fence)).value == 50
-
-
-# with etcd ----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def etcd(etcd_member: EtcdCluster) -> AsyncIterator[Etcd]:
-    client = Etcd(etcd_member.endpoints)
-    yield client
-    await client.close()
-
-
-async def test_a_token_revoked_while_the_duty_watches_loses_its_lease(lease: Lease, etcd: Etcd) -> None:
-    pipeline = Pipeline(etcd, Memory(), Outbox("lease"), SystemClock())
-    await pipeline.start()
-    name = read_lease.lease_id("watched", "secret/a")
-    await pipeline.submit(
-        Work(
-            lambda view: read_lease.hold(view, lease.keys, "watched", "secret/a", 0),
-            None,
-            time.monotonic() + 5,
-        )
-    )
-    duty = Follower(pipeline, Lookup(lease.source), etcd)
-    task = asyncio.create_task(duty.work(Fence()))
-    try:
-        await asyncio.sleep(0.3)
-        marker = txn.put(keyspace.REVOKED + b"watched-digest", b"watched")
-        await etcd.transact(txn.txn([], [marker]), idempotent=True)
-        assert await revoked(lease, etcd, name)
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        await pipeline.close()
-
-
-async def revoked(lease: Lease, etcd: Etcd, name: str) -> bool:
-    """Whether the lease is revoked within 5 s."""
-    end = time.monotonic() + 5
-    while time.monotonic() < end:
-        row = await etcd.get(keyspace.read_lease(name))
-        assert row is not None
-        lease.store.seed(row.key, row.value)
-        if lease.state(name) == "REVOKED":
-            return True
-        await asyncio.sleep(0.05)
-    return False
