@@ -1,9 +1,10 @@
 """Deciding requests from memory, reading what is missing, and answering what needs no transaction.
 
-A request whose decision asks for keys that are not in memory is decided again after they were read, all
-missing keys of all requests in one linearizable read. A refusal before anybody is authenticated leaves no
-record (nothing unauthenticated fills the outbox) and is proved by no transaction; so it must rest on facts
-read after the request arrived. So must a decision that fails by a defect, such as a record nobody can read.
+A request whose decision asks for keys that are not in memory is decided again after they were read, the
+missing keys of all requests together, 64 in a linearizable read. A refusal before anybody is authenticated
+leaves no record (nothing unauthenticated fills the outbox) and is proved by no transaction; so it must rest
+on facts read after the request arrived. So must a decision that fails by a defect, such as a record nobody
+can read.
 """
 
 from __future__ import annotations
@@ -207,7 +208,7 @@ class Decider:
         return max(now, told)
 
     async def _read(self, keys: list[bytes]) -> bool:
-        """Read keys at one revision into memory; False when etcd did not answer in time."""
+        """Read keys into memory, each slice at one revision; False when etcd did not answer in time."""
         asked = time.monotonic()
         for start in range(0, len(keys), READ_AT_ONCE):
             some = keys[start : start + READ_AT_ONCE]
