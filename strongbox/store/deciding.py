@@ -3,8 +3,8 @@
 A request whose decision asks for keys that are not in memory is decided again after they were read, the
 missing keys of all requests together, 64 in a linearizable read. A refusal before anybody is authenticated
 leaves no record (nothing unauthenticated fills the outbox) and is proved by no transaction; so it must rest
-on facts read after the request arrived. So must a decision that fails by a defect, such as a record nobody
-can read.
+on facts read after the request arrived. So must every other end that no transaction proves: a decision that
+fails by a defect, such as a record nobody can read, and one whose term in office is said to be over.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class Decider:
         Refusals that need no record are answered right away. Returns what is left; None when etcd does not
         answer the reads.
         """
-        undecided = items
+        # Nobody who has left is decided for: what he had taken along for it may be another's now.
+        undecided = [item for item in items if not item.done.done()]
         for _ in range(MAX_ROUNDS):
             missing: dict[bytes, None] = {}
             for item in undecided:
@@ -158,7 +159,9 @@ class Decider:
             return unread.keys
         except StrongBoxError as refusal:
             return self._refuse(item, view, refusal)
-        except Deposed as over:  # a duty's own business, not a defect
+        except Deposed as over:  # a duty's own business, not a defect; memory may still hold an earlier term
+            if self._refreshes(item, view):
+                return self._attempt(item)
             item.fail(over)
             return ()
         except Exception:  # noqa: BLE001  one defective decision must not fail its whole batch

@@ -1,0 +1,96 @@
+"""Deciding: for whom it is done, and on which facts an end rests that no transaction proves."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from strongbox.clock import SystemClock
+from strongbox.store import txn
+from strongbox.store.deciding import Decider, Item, Work
+from strongbox.store.election import Deposed, Term
+from strongbox.store.memory import Fact, Memory
+from strongbox.store.view import View
+
+KEY = b"/strongbox/election/lease/reaper"
+
+
+class Store:
+    """Answers every read with one row for each key; counts the transactions."""
+
+    def __init__(self, rows: dict[bytes, tuple[bytes, int]]) -> None:
+        self.rows, self.asked = rows, 0
+
+    async def transact(self, request: txn.TxnRequest, **_: Any) -> txn.TxnResponse:
+        self.asked += 1
+        reply = txn.TxnResponse()
+        reply.header.revision = 100
+        for operation in request.success:
+            found = reply.responses.add().response_range
+            key = operation.request_range.key
+            if key in self.rows:
+                value, revision = self.rows[key]
+                found.kvs.add(key=key, value=value, mod_revision=revision)
+        return reply
+
+
+def work(decide: Any) -> Work[Any]:
+    return Work(decide, None, time.monotonic() + 5)
+
+
+def decider(store: Store, memory: Memory) -> Decider:
+    return Decider(store, memory, SystemClock())  # type: ignore[arg-type]
+
+
+async def test_nothing_is_decided_for_who_has_left() -> None:
+    memory, asked = Memory(), list[View]()
+    item = Item(work(asked.append))
+    item.expire()
+    assert await decider(Store({}), memory).decide([item]) == []
+    assert asked == []
+    assert item.done.exception() is not None
+
+
+async def test_who_leaves_while_facts_are_read_for_others_is_not_decided_again() -> None:
+    memory = Memory()
+    seen: list[str] = []
+    leaver: Item
+
+    class Slow(Store):
+        async def transact(self, request: txn.TxnRequest, **keywords: Any) -> txn.TxnResponse:
+            leaver.expire()
+            await asyncio.sleep(0)
+            return await super().transact(request, **keywords)
+
+    def decide(name: str) -> Any:
+        def decided(view: View) -> None:
+            view.get(b"k")
+            seen.append(name)
+
+        return decided
+
+    leaver, stayer = Item(work(decide("leaver"))), Item(work(decide("stayer")))
+    ready = await decider(Slow({b"k": (b"v", 3)}), memory).decide([leaver, stayer])
+    assert ready == [stayer]
+    assert seen == ["stayer"]
+    leaver.done.exception()
+
+
+async def test_a_holder_in_a_second_term_is_in_office_although_memory_holds_the_first() -> None:
+    memory, store = Memory(), Store({KEY: (b"2 node-1", 9)})
+    memory.learn(KEY, Fact(b"1 node-1", 5), 5, time.monotonic())
+    item = Item(work(Term(2, KEY, 9).require))
+    assert await decider(store, memory).decide([item]) == [item]
+    assert store.asked == 1
+
+
+async def test_a_holder_whose_term_is_over_in_etcd_as_well_is_deposed() -> None:
+    memory, store = Memory(), Store({KEY: (b"3 node-2", 12)})
+    memory.learn(KEY, Fact(b"1 node-1", 5), 5, time.monotonic())
+    item = Item(work(Term(2, KEY, 9).require))
+    assert await decider(store, memory).decide([item]) == []
+    with pytest.raises(Deposed):
+        item.done.result()
