@@ -42,6 +42,9 @@ class Fence(Protocol):
     def require(self, view: View, /) -> None:
         """Make the decision depend on the term; raises when it is over."""
 
+    def progress(self) -> None:
+        """A pass was done, or a part of a long one."""
+
 
 class Bereaved(NamedTuple):
     """A token that is gone, whose children have to be found: the entry, and the accessor."""

@@ -26,7 +26,6 @@ from strongbox.clock import Clock
 from strongbox.errors import NoQuorum, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd, rows_of
-from strongbox.store.election import Term
 from strongbox.store.errors import EtcdError
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
@@ -49,12 +48,13 @@ class Tidy:
         self._etcd, self._clock = etcd, clock
         self._in_haste = False
 
-    async def work(self, term: Term) -> None:
+    async def work(self, term: due.Fence) -> None:
         """Tidy until cancelled, when the term is over; work that is late is stopped by the fence."""
         while True:
             self._in_haste = False
             try:
                 found = await self.one_pass(term)
+                term.progress()
             except StrongBoxError as error:  # sealed, or no quorum: what is due stays due
                 _log.info("tidying waits", reason=error.reason)
                 found = 0
@@ -74,6 +74,7 @@ class Tidy:
                 found += len(keys)
                 for chunk in _chunks(keys):
                     await self._rested(self._settle_all(term, index, chunk))
+                    term.progress()
         return found
 
     async def _read(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bytes]:

@@ -49,6 +49,9 @@ class Fence(Protocol):
     def require(self, view: View, /) -> None:
         """Make the decision depend on the term; raises when it is over."""
 
+    def progress(self) -> None:
+        """A pass was done, or a part of a long one."""
+
 
 class Upkeep(Protocol):
     """What the duty asks of etcd (strongbox.store.client.Etcd)."""
@@ -135,6 +138,7 @@ class Purge:
         while True:
             try:
                 await self.one_pass(term)
+                term.progress()
             except StrongBoxError as error:  # sealed, or no quorum: what is asked stays asked
                 _log.info("purging waits", reason=error.reason)
             except EtcdError as error:
@@ -171,6 +175,7 @@ class Purge:
         await self._defragment()
         for start in range(0, len(rows), SLICE):
             await asyncio.gather(*(self._settle(term, row) for row in rows[start : start + SLICE]))
+            term.progress()
 
     async def _defragment(self) -> None:
         """One member at a time: it serves nothing meanwhile. Whoever is down has it done next time."""

@@ -59,6 +59,7 @@ class Reconciler:
         while True:
             try:
                 await self.one_pass(term)
+                term.progress()
             except StrongBoxError as error:  # sealed, or no quorum
                 _log.info("reconciling waits", reason=error.reason)
             await asyncio.sleep(self._pause)

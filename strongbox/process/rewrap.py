@@ -57,7 +57,8 @@ class Rewrap:
         """Rewrap whenever a newer term is in use, until cancelled, when the term of office is over."""
         while True:
             try:
-                await self.one_pass(term)
+                if await self.one_pass(term):
+                    term.progress()
             except StrongBoxError as error:  # sealed, or seal does not answer: it goes on from where it was
                 _log.info("rewrapping waits", reason=error.reason)
             except DecodeError:
@@ -87,6 +88,7 @@ class Rewrap:
             await self._chunk(term, progress, keys)
             progress.position = keys[-1]
             progress.done += len(keys)
+            term.progress()
             await asyncio.sleep(time.monotonic() - began)
         progress.finished, progress.finished_ms = True, self._clock.now_ms()
         progress.total = progress.done

@@ -11,7 +11,7 @@
 * Wrapping is asked for under the term that is known to be in use: a replica that has not heard of it looks.
 * Nothing here is the proof that the cluster is unsealed: every decision compares the seal state in etcd.
 * Nor is that proof good for ever: what it allowed to be answered leaves within `PROOF_S`, or not at all
-  (`require_unsealed_since`). So `seal` can say when nothing more comes, of a process that was stopped as well.
+  (`require_unsealed_since`). So `seal` can say when nothing more comes, stopped processes included.
 """
 
 from __future__ import annotations
