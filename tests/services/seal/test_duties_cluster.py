@@ -41,7 +41,9 @@ def _duties(own: Cluster) -> dict[str, Any]:
 def _terms(own: Cluster) -> dict[str, int]:
     with Etcd(own) as etcd:
         rows = etcd.rows(keyspace.ELECTIONS)
-    counts = {key.decode().split("/")[-2]: int(value) for key, value in rows.items() if key.endswith(b"/term")}
+    counts = {
+        key.decode().split("/")[-2]: int(value) for key, value in rows.items() if key.endswith(b"/term")
+    }
     return {name: counts.get(name, 0) for name in _LEASE_DUTIES}
 
 
