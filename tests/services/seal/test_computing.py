@@ -1,4 +1,4 @@
-"""What computes for long does so beside the event loop, for few at a time, and is checked again afterwards."""
+"""What computes for long does so beside the event loop, for few at a time, and looked at again afterwards."""
 
 from __future__ import annotations
 
