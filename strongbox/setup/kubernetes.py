@@ -50,7 +50,8 @@ class Api:
         """Make it (`known` None), or replace exactly what was read. Raises Conflict, OSError."""
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
         # What people have put on a secret (labels, annotations, owners) stays on it.
-        metadata = {**known["metadata"], "managedFields": None} if known is not None else {"name": name}
+        metadata: dict[str, Any] = {**known["metadata"]} if known is not None else {"name": name}
+        metadata.pop("managedFields", None)
         metadata["labels"] = {**(metadata.get("labels") or {}), "app.kubernetes.io/part-of": "strongbox"}
         body: dict[str, Any] = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded}
         if known is None:
