@@ -70,7 +70,7 @@ class Rewrap:
     async def one_pass(self, term: Term) -> bool:
         """Bring everything under the term in use; whether that is so. Raises Deposed, EtcdError, Sealed."""
         newest = required(self._keys).newest
-        row = await self._etcd.get(self._key, deadline=_soon())
+        row = await self._read(term)
         self._revision = row.mod_revision if row else 0
         progress = storage.RewrapProgress.FromString(row.value if row else b"")
         if newest == 1 or (progress.term >= newest and progress.finished):
@@ -95,6 +95,15 @@ class Rewrap:
         await self._move(term, progress, {})
         _log.info("rewrapping is done", term=newest, total=progress.total)
         return True
+
+    async def _read(self, term: Term) -> KV | None:
+        """The progress so far, in a look that proves the term of office. Raises Deposed."""
+        look = txn.txn([term.compare()], [txn.range_(self._key)])
+        reply = await self._etcd.transact(look, deadline=_soon(), idempotent=True)
+        if not reply.succeeded:
+            raise Deposed("rewrapping is another's now")
+        rows = rows_of(reply.responses[0].response_range)
+        return rows[0] if rows else None
 
     async def _confirm(self, term: Term, progress: storage.RewrapProgress) -> None:
         """Look through everything once more, when it is time."""
