@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.robustness import credential_judge, validate
-from tests.robustness.run import Run
+from tests.robustness import credential_judge, goes_on, others, validate
+from tests.robustness.door import LEFT
+from tests.robustness.run import Run, Say
 from tests.robustness.stage import NODES, Stage
+from tests.robustness.traffic import rivals
 from tests.robustness.traffic.asking import CANARY, Target
 from tests.robustness.traffic.hot_secrets import Hot, SecretClient
 from tests.robustness.witness import Witness
@@ -25,12 +27,14 @@ _READERS = 6
 _ANSWERED_A_SECOND = 8  # a tenth of what a machine of two cores does that has nothing else to do
 _KINDS = 20
 _KILLS = 30
+_LEFT_A_SECOND, _TOLD_A_SECOND = 0.5, 0.5
+_STAND_STILL = 19  # each of six processes of three nodes, and a gateway
 _CREDENTIALS_NEED = ("lease", "etcd", "postgres")
 _SETTLED_WITHIN = 45.0  # seconds: an intent is given up after 15
 
 
-def play(stage: Stage, run: Run, faults: Callable[[], None]) -> list[str]:
-    """All of it; the violations."""
+def play(stage: Stage, run: Run, faults: Callable[[], None], say: Say, *, attacks: float) -> list[str]:
+    """All of it; the violations. `attacks`: seconds of each one caller's attack (0: none)."""
     certificates = Path(stage.cluster.description["certs"])
     endpoints = [url.removeprefix("https://") for url in stage.cluster.description["etcd"]]
     with stage.probes(), Witness(endpoints, certificates) as witness:
@@ -38,9 +42,12 @@ def play(stage: Stage, run: Run, faults: Callable[[], None]) -> list[str]:
         # What was under way when its client gave up may still arrive; then nothing moves any more.
         time.sleep(3.0)
         stage.wait_recovered(60 * run.slack.now())
+        run.orphan, stands_still = goes_on.judge(stage, run.slack.now, say)
+        unserved = list(_attack(stage, run, attacks, say))
         read_everything(stage, run)
+        read_what_was_told(stage, run)
         credentials = list(_judge_credentials(stage, run))
-    return [*credentials, *_judge(stage, run, witness)]
+    return [*stands_still, *unserved, *credentials, *_judge(stage, run, witness)]
 
 
 def enough(stage: Stage, run: Run, seconds: float, *, partly: bool) -> Iterator[str]:
@@ -48,12 +55,36 @@ def enough(stage: Stage, run: Run, seconds: float, *, partly: bool) -> Iterator[
     faults = 1 if partly else int(max(_KINDS, seconds / 25) / run.slack.worst)
     answers = int(run.seconds * _ANSWERED_A_SECOND / run.slack.worst)
     yield from validate.enough(run.history, run.struck, answers, faults)
+    yield from _enough_of_each(stage, run, faults, partly=partly)
     kills = sum(name in _CREDENTIALS_NEED for name in stage.killed)
     if not partly and kills < _KILLS / run.slack.worst:
         yield f"enough: lease, etcd and PostgreSQL were killed {kills} times, not {_KILLS}"
 
 
+def _enough_of_each(stage: Stage, run: Run, faults: int, *, partly: bool) -> Iterator[str]:
+    """Whether clients left, rivals met, and everything stood still, often enough."""
+    seconds = run.seconds / run.slack.worst
+    left = sum(op.reason.endswith(LEFT) for op in run.history.ops)
+    if left < seconds * _LEFT_A_SECOND:
+        yield f"enough: only {left} requests were left by their clients"
+    if len(run.told.values) < seconds * _TOLD_A_SECOND:
+        yield f"enough: only {len(run.told.values)} versions of what rivals write were told"
+    still = {(number, name) for number, name, _ in stage.paused}
+    if not partly and faults >= _KINDS and len(still) < _STAND_STILL:
+        yield f"enough: only {len(still)} processes ever stood still, not {_STAND_STILL}"
+
+
+def _attack(stage: Stage, run: Run, seconds: float, say: Say) -> Iterator[str]:
+    if seconds:
+        served = others.Others(stage, run.clients_token, seconds)
+        yield from served.play()
+        for line in served.lines():
+            say(line)
+
+
 def _judge(stage: Stage, run: Run, witness: Witness) -> Iterator[str]:
+    yield from stage.violations
+    yield from run.told.violations
     yield from witness.violations
     if witness.effects < 5 * run.seconds / run.slack.worst:
         yield f"enough: the witness saw only {witness.effects} effects of the duty"
@@ -69,7 +100,7 @@ def _judge(stage: Stage, run: Run, witness: Witness) -> Iterator[str]:
     except AssertionError as fork:
         yield f"chain: {fork}"
     yield from validate.audited(run.history, lines_of(stage.cluster, stage.node(0)))
-    yield from credential_judge.mended(lines_of(stage.cluster, stage.node(0)))
+    yield from credential_judge.mended(lines_of(stage.cluster, stage.node(0)), run.orphan)
     if b"CREATE ROLE" not in stage.postgres.log:
         yield "canary: PostgreSQL logs no statements"
     # It begins every value, and every password of a credential (tests/robustness/inside).
@@ -109,6 +140,14 @@ def read_everything(stage: Stage, run: Run) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def read_what_was_told(stage: Stage, run: Run) -> None:
+    """Read every version that a writer was told of, from every node."""
+    for number in NODES:
+        run.told.violations += rivals.judge(
+            run.told, stage.gateway(number), run.clients_token, f"at the end from {stage.node(number)}"
+        )
 
 
 def _read_all(client: SecretClient, path: str) -> None:

@@ -150,6 +150,14 @@ class Postgres:
         """As `let_in`."""
         return let_in(lambda: self._database.open(username, password))
 
+    def make_orphan(self, name: str, comment: str) -> None:
+        """A role that the connection's user made and no lease knows. Raises psycopg2.Error."""
+        self.ask(
+            f'SET ROLE {_MAKER}; CREATE ROLE "{name}" NOLOGIN IN ROLE {_TEMPLATE};'
+            f' COMMENT ON ROLE "{name}" IS %s',
+            comment,
+        )
+
     def _end_sessions(self) -> None:
         self.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", _MAKER)
 

@@ -16,6 +16,7 @@ from tests.robustness.stage import NODES, Stage
 from tests.robustness.traffic import Traffic
 from tests.robustness.traffic.asking import Target
 from tests.robustness.traffic.families import POLICY
+from tests.robustness.traffic.rivals import Told
 
 LONGEST = 480.0  # seconds of faults in a run that has no time of its own: a busy machine does not get further
 CALM = 1.0  # seconds between recovery and the next fault
@@ -47,9 +48,11 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     paths: list[str] = field(default_factory=list)
     clients_token: str = ""
+    orphan: str = ""  # the role that the reconciler was given to find
     seconds: float = 0.0
     slack: Slack = field(default_factory=Slack)
     ledger: Ledger | None = None
+    told: Told = field(default_factory=Told)
 
 
 def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
@@ -67,18 +70,21 @@ def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
                 break
             time.sleep(CALM)
         run.paths = list(traffic.hot.all)
+    run.told = traffic.told
     run.seconds = time.monotonic() - run.began
 
 
 def _faults(run: Run, seconds: float, only: str) -> Iterator[Fault]:
     own, until = random.Random(run.seed), time.monotonic() + seconds
     while True:
-        for fault in every(own):
+        struck = False
+        for fault in every(own, soak=seconds > 0):
             if not only or any(word in fault.kind for word in only.split(",")):
+                struck = True
                 yield fault
                 if time.monotonic() >= (until if seconds else run.began + LONGEST):
                     return
-        if time.monotonic() >= until:
+        if time.monotonic() >= until or not struck:
             return
 
 
