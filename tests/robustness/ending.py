@@ -27,7 +27,7 @@ _READERS = 6
 _ANSWERED_A_SECOND = 8  # a tenth of what a machine of two cores does that has nothing else to do
 _KINDS = 20
 _KILLS = 30
-_LEFT_A_SECOND, _TOLD_A_SECOND = 0.5, 0.5
+_LEFT_A_SECOND, _TOLD_A_SECOND, _ENDED_A_SECOND = 0.5, 0.5, 0.03
 _STAND_STILL = 19  # each of six processes of three nodes, and a gateway
 _CREDENTIALS_NEED = ("lease", "etcd", "postgres")
 _SETTLED_WITHIN = 45.0  # seconds: an intent is given up after 15
@@ -69,6 +69,8 @@ def _enough_of_each(stage: Stage, run: Run, faults: int, *, partly: bool) -> Ite
         yield f"enough: only {left} requests were left by their clients"
     if len(run.told.values) < seconds * _TOLD_A_SECOND:
         yield f"enough: only {len(run.told.values)} versions of what rivals write were told"
+    if run.ended.rounds < seconds * _ENDED_A_SECOND:
+        yield f"enough: only {run.ended.rounds} tokens were revoked while they ended leases"
     still = {(number, name) for number, name, _ in stage.paused}
     if not partly and faults >= _KINDS and len(still) < _STAND_STILL:
         yield f"enough: only {len(still)} processes ever stood still, not {_STAND_STILL}"
@@ -84,7 +86,7 @@ def _attack(stage: Stage, run: Run, seconds: float, say: Say) -> Iterator[str]:
 
 def _judge(stage: Stage, run: Run, witness: Witness) -> Iterator[str]:
     yield from stage.violations
-    yield from run.told.violations
+    yield from run.seen
     yield from witness.violations
     if witness.effects < 5 * run.seconds / run.slack.worst:
         yield f"enough: the witness saw only {witness.effects} effects of the duty"
@@ -92,7 +94,7 @@ def _judge(stage: Stage, run: Run, witness: Witness) -> Iterator[str]:
     yield from validate.in_order(run.history)
     yield from validate.nothing_broken(run.history)
     yield from validate.in_time(run.history, run.struck, run.slack.worst)
-    yield from validate.sealed(run.history, stage.sealed)
+    yield from validate.sealed(run.history, stage.sealed, run.slack.worst)
     yield from validate.available(run.struck, run.slack.worst)
     try:
         with stage.cluster.rest(stage.cluster.root_token, 0) as root:
@@ -116,6 +118,10 @@ def _judge_credentials(stage: Stage, run: Run) -> Iterator[str]:
     assert run.ledger is not None
     run.ledger.check_all()
     yield from run.ledger.violations
+    handed_up = stage.postgres.handed_up()
+    if handed_up:
+        name, owner = handed_up[0]
+        yield f"possession: {len(handed_up)} functions of credentials are {owner}'s now, {name} for one"
     if any(not one.password.startswith(CANARY) for one in run.ledger.credentials):
         yield "canary: a password does not begin as it has to for the search"
 
@@ -145,9 +151,8 @@ def read_everything(stage: Stage, run: Run) -> None:
 def read_what_was_told(stage: Stage, run: Run) -> None:
     """Read every version that a writer was told of, from every node."""
     for number in NODES:
-        run.told.violations += rivals.judge(
-            run.told, stage.gateway(number), run.clients_token, f"at the end from {stage.node(number)}"
-        )
+        where = f"at the end from {stage.node(number)}"
+        run.seen += rivals.judge(run.told, stage.gateway(number), run.clients_token, where)
 
 
 def _read_all(client: SecretClient, path: str) -> None:

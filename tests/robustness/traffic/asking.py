@@ -68,6 +68,10 @@ class Worker(ABC):
         while not stop.is_set():
             self.turn()
             time.sleep(PAUSE)
+        self.close()
+
+    def close(self) -> None:
+        """Its connections."""
         for door in (*self._rests.values(), *self._natives.values()):
             door.close()
 

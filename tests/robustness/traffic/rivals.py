@@ -53,13 +53,12 @@ class Told:
             if len(told) > 1:
                 self.violations.append(f"told: version {version} of {path} was told to {len(told)} writers")
 
-    def found(self, path: str, version: int, value: str, where: str) -> None:
-        """What a reader found there."""
-        if value not in self.values[path, version]:
-            self.violations.append(
-                f"told: version {version} of {path} does not hold what its writer wrote, "
-                f"but what another was about to write (read {where})"
-            )
+    def wrong(self, path: str, version: int, value: str, where: str) -> list[str]:
+        """What is wrong with what a reader found there: nothing, or a sentence."""
+        if value in self.values[path, version]:
+            return []
+        held = "another's value" if value.startswith(CANARY) else "something else"
+        return [f"told: version {version} of {path} holds {held}, not what its writer wrote (read {where})"]
 
 
 class Rival(Worker):
@@ -96,7 +95,7 @@ class Rival(Worker):
         asked = Asked("made", "own version", (version,), ("ReadSecret", f"secret/{path}"))
         answer = self.rest(asked, self.target.client, "GET", f"/v1/secrets/{path}?version={version}")
         if answer.status == 200:
-            self._told.found(path, version, str(answer.body["value"]), "at once")
+            self._told.violations += self._told.wrong(path, version, str(answer.body["value"]), "at once")
 
 
 def clients(target: Target, history: History, told: Told) -> list[Worker]:
@@ -105,10 +104,7 @@ def clients(target: Target, history: History, told: Told) -> list[Worker]:
 
 
 def judge(told: Told, gateway: str, token: str, where: str) -> Iterator[str]:
-    """Read every version that anybody was told of through one gateway: what could not be read.
-
-    What is wrong `told` remembers.
-    """
+    """Read every version that anybody was told of through one gateway; violations."""
     rest = Rest(gateway)
     known = list(told.values)
     try:
@@ -121,7 +117,7 @@ def judge(told: Told, gateway: str, token: str, where: str) -> Iterator[str]:
                 return
             for (path, version), result in zip(some, answer.body["results"], strict=True):
                 if result.get("secret"):
-                    told.found(path, version, str(result["secret"]["value"]), where)
+                    yield from told.wrong(path, version, str(result["secret"]["value"]), where)
                 else:
                     yield f"told: version {version} of {path} is not there {where}: {result.get('error')}"
     finally:
