@@ -18,11 +18,10 @@ import traceback
 
 from strongbox.dev.etcd import find_etcd
 from tests.robustness import ending, others, report
-from tests.robustness.run import Run, strike
+from tests.robustness.run import SOAK, Run, strike
 from tests.robustness.stage import Stage
 from tests.support import lab
 
-_SOAK = 600.0  # seconds: whoever has so long has long attacks
 _ATTACKS = "attacks"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -66,7 +65,7 @@ def _attacks(options: argparse.Namespace) -> float:
     """Seconds of each one caller's attack: those who choose faults choose attacks as well."""
     if options.only and _ATTACKS not in options.only.split(","):
         return 0.0
-    return others.SOAK_SECONDS if options.seconds >= _SOAK else others.SECONDS
+    return others.SOAK_SECONDS if options.seconds >= SOAK else others.SECONDS
 
 
 def _refusal() -> str:

@@ -22,6 +22,7 @@ from tests.robustness.traffic.families import POLICY
 from tests.robustness.traffic.rivals import Told
 
 LONGEST = 480.0  # seconds of faults in a run that has no time of its own: a busy machine does not get further
+SOAK = 600.0  # seconds: whoever has so long has what takes long as well
 CALM = 1.0  # seconds between recovery and the next fault
 Say = Callable[[str], None]
 
@@ -84,7 +85,7 @@ def _faults(run: Run, seconds: float, only: str) -> Iterator[Fault]:
     own, until = random.Random(run.seed), time.monotonic() + seconds
     while True:
         struck = False
-        for fault in every(own, soak=seconds > 0):
+        for fault in every(own, soak=bool(only) or seconds >= SOAK):
             if not only or any(word in fault.kind for word in only.split(",")):
                 struck = True
                 yield fault

@@ -8,6 +8,7 @@ and a secret is removed with all its versions.
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from tests.robustness.stage import NODES, QUOTA, Stage
 
 _GROWS_NO_MORE, _ONLY_WHAT_FREES = 0.76, 0.88  # of the quota: the brakes are at 0.7 and 0.85
 _BLOCK = 1 << 20
+_LOOK_EVERY = 4  # blocks
+_FILLED_WITHIN = 60.0  # seconds
 _SEEN_WITHIN = 4.0  # seconds: the store is looked at every three
 _TRIES = 40  # to make a token
 _SERVED_WITHIN = 8.0  # seconds, for what has to go on
@@ -88,12 +91,21 @@ def _until_done(rest: Rest, token: str, method: str, path: str, body: Any) -> An
 
 
 def _fill(stage: Stage, part: float) -> None:
-    """Put blocks until the largest member's file has that part of the quota."""
-    block, number = bytes(_BLOCK), 0
-    while (size := max(stage.etcd.status(stage.node(one)).dbSize for one in NODES)) < part * QUOTA:
-        for _ in range(max(1, int((part * QUOTA - size) / _BLOCK))):
+    """Put blocks until the largest member's file has that part of the quota. Raises TimeoutError."""
+    block, deadline = bytes(_BLOCK), time.monotonic() + _FILLED_WITHIN
+    for number in itertools.count():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"etcd is not at {part:.0%} of its quota")
+        try:
+            if number % _LOOK_EVERY == 0 and _size(stage) >= part * QUOTA:
+                return
             stage.etcd.put(storage.FILLER + b"%.3f/%06d" % (part, number), block)
-            number += 1
+        except grpc.RpcError:
+            time.sleep(0.1)  # it is busy with the last ones
+
+
+def _size(stage: Stage) -> int:
+    return max(int(stage.etcd.status(stage.node(number)).dbSize) for number in NODES)
 
 
 def _end(stage: Stage) -> None:

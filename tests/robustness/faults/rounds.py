@@ -39,10 +39,10 @@ def faults(own: random.Random) -> Iterator[Fault]:
 def long_faults(own: random.Random) -> Iterator[Fault]:
     """What takes longer, in a soak: each process by itself, any two of a node, for up to 10 s."""
     for name in (*_SERVICES, "seal", "etcd"):
-        yield _round(f"pause {name}, long", (name,), _plan(own, _SOAK_LONGEST))
+        yield _round(f"long pauses of {name}", (name,), _plan(own, _SOAK_LONGEST))
     for _ in range(3):
         pair = tuple(own.sample(("etcd", "seal", *_SERVICES), 2))
-        yield _round("pause two of a node", pair, _plan(own, _SOAK_LONGEST))
+        yield _round("long pauses of two of a node", pair, _plan(own, _SOAK_LONGEST))
 
 
 def _plan(own: random.Random, longest: float) -> list[tuple[int, float]]:
