@@ -26,7 +26,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +46,7 @@ _SIGNED_WITHIN = 20.0
 _PURGED_WITHIN = 60.0
 _RETIRED_WITHIN = 90.0  # as many records as a run leaves take some 20 s, then 10 s until the second look
 _LOOK_EVERY = 0.25
+NEVER = float("inf")
 _BRIEF, _LONG = DATABASE_ROLES
 _POLICY = "robust-holder"
 
@@ -81,33 +82,22 @@ class Progress:
             self._ask_orphan()
             self._ask_audit(root)
 
-    def wait(self, slack: Callable[[], float]) -> Iterator[str]:
-        """Until every effect is seen or late; violations. `slack`: by how much times may be longer now."""
-        while left := [one for one in self.owed if one.took < 0]:
-            for one in left:
-                if _looks(one.seen):
-                    one.took = max(0.0, time.monotonic() - one.since)
-                elif time.monotonic() > one.since + one.limit * slack():
-                    one.took = float("inf")
-            time.sleep(_LOOK_EVERY)
-        for one in self.owed:
-            if one.took == float("inf"):
-                yield f"goes on: {one.what}: not within {one.limit:.0f} s"
-
     def lines(self) -> Iterator[str]:
         """What was seen, and when."""
         for one in self.owed:
             yield f"  {one.what:<70}{one.took:7.1f} s (at most {one.limit:.0f})"
 
     def _ask_rewraps(self, root: RestClient) -> None:
-        before = int(root.call("GET", "/v1/sys/key-status")["term"])
         term = int(root.call("POST", "/v1/sys/rotate", {})["term"])
         for service, key in keyspace.REWRAPS.items():
             self._owe(
                 f"{service} begins to rewrap under a new term", lambda key=key: self._rewraps(key) >= term
             )
-        retired = keyspace.wraps(before)
-        self._owe("the old term is retired", lambda: not self._holds(retired), _RETIRED_WITHIN)
+        self._owe("the old term is retired", lambda: self._oldest_term() >= term, _RETIRED_WITHIN)
+
+    def _oldest_term(self) -> int:
+        (row,) = self._etcd.range(keyspace.SEAL_KEYRING).kvs
+        return min(one.term for one in storage.Keyring.FromString(row.value).terms)
 
     def _rewraps(self, key: bytes) -> int:
         rows = self._etcd.range(key).kvs
@@ -201,6 +191,18 @@ class Progress:
         return bool(self._server.ask("SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = %s", role))
 
 
+def wait(owed: Sequence[Owed], slack: Callable[[], float]) -> Iterator[str]:
+    """Until every effect is seen or late; violations. `slack`: by how much times may be longer now."""
+    while left := [one for one in owed if one.took < 0]:
+        for one in left:
+            if _looks(one.seen):
+                one.took = max(0.0, time.monotonic() - one.since)
+            elif time.monotonic() > one.since + one.limit * slack():
+                one.took = NEVER
+        time.sleep(_LOOK_EVERY)
+    yield from (f"goes on: {one.what}: not within {one.limit:.0f} s" for one in owed if one.took == NEVER)
+
+
 def _looks(seen: Callable[[], bool]) -> bool:
     """Whether it is seen; who is not answered has not seen it."""
     with contextlib.suppress(grpc.RpcError, psycopg2.Error, Refused):
@@ -212,7 +214,7 @@ def judge(stage: Stage, slack: Callable[[], float], say: Callable[[str], Any]) -
     """The role that the reconciler was given to find, and the violations."""
     progress = Progress(stage)
     progress.ask()
-    violations = list(progress.wait(slack))
+    violations = list(wait(progress.owed, slack))
     say("everything goes on, with nobody's help:")
     for line in progress.lines():
         say(line)

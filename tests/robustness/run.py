@@ -21,7 +21,7 @@ from tests.robustness.traffic.enders import ENDER, PREFIX, Seen
 from tests.robustness.traffic.families import POLICY
 from tests.robustness.traffic.rivals import Told
 
-LONGEST = 480.0  # seconds of faults in a run that has no time of its own: a busy machine does not get further
+LONGEST = 390.0  # seconds of faults in a run that has no time of its own: a busy machine does not get further
 SOAK = 600.0  # seconds: whoever has so long has what takes long as well
 CALM = 1.0  # seconds between recovery and the next fault
 Say = Callable[[str], None]
