@@ -62,7 +62,7 @@ class Door:
         self._address, self._source = (str(parts.hostname), int(parts.port or 80)), (source, 0)
         self.token, self._count = token, count
         self._connection: http.client.HTTPConnection | None = None
-        self.streams: list[http.client.HTTPResponse] = []
+        self.streams: list[http.client.HTTPConnection] = []
 
     def ask(self, method: str, path: str, body: Any = None, token: str | None = None) -> bytes:
         """One request; what it is answered with."""
@@ -81,13 +81,11 @@ class Door:
             return b""
 
     def stream(self, path: str, token: str) -> None:
-        """Begin one, and leave it open."""
+        """Begin one, and leave it open: the first word comes with the first event."""
         try:
             connection = self._connect()
             self._send(connection, "GET", path, None, token)
-            answer = connection.getresponse()
-            self._count(answer.status)
-            self.streams.append(answer)
+            self.streams.append(connection)
         except (OSError, http.client.HTTPException):
             self._count(0)
 

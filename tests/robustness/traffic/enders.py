@@ -48,9 +48,9 @@ class Ender(Worker):
 
     def turn(self) -> None:
         """One round; whatever gets no answer ends it."""
-        time.sleep(_PAUSE)
         if len(self._paths) < LEASES:
             return self._write()
+        time.sleep(_PAUSE)
         holder, ender = self._make(POLICY), self._make(ENDER)
         if holder is None or ender is None or self._hold(holder[0]).status != 200:
             return None
