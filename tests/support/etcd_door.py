@@ -74,10 +74,6 @@ class EtcdDoor:
             if "compacted" not in str(error):
                 raise
 
-    def defragment(self, node: str) -> None:
-        """Give the free pages of a node's member back; it serves nothing meanwhile."""
-        self._ask(node, _MAINTENANCE, "Defragment", pb.DefragmentRequest(), pb.DefragmentResponse)
-
     def alarms(self) -> list[Any]:
         """The alarms that stand."""
         request = pb.AlarmRequest(action=pb.AlarmRequest.GET)
