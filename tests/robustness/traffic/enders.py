@@ -26,7 +26,7 @@ from tests.support.etcd_door import EtcdDoor
 LEASES = 120  # of one prefix; a transaction ends 30
 ENDER = "robust-ender"  # the policy
 PREFIX = "secret/robust/ended"
-_PAUSE = 1.5  # seconds
+_PAUSE = 3.0  # seconds
 _names = itertools.count(1)
 
 
@@ -45,13 +45,15 @@ class Ender(Worker):
         super().__init__(target, history)
         self._etcd, self._seen = etcd, seen
         self._paths: list[str] = []
+        self._holder: tuple[str, str] | None = None  # always the same: its leases are as many as the paths
 
     def turn(self) -> None:
         """One round; whatever gets no answer ends it."""
         if len(self._paths) < LEASES:
             return self._write()
         time.sleep(_PAUSE)
-        holder, ender = self._make(POLICY), self._make(ENDER)
+        holder = self._holder = self._holder or self._make(POLICY)
+        ender = self._make(ENDER)
         if holder is None or ender is None or self._hold(holder[0]).status != 200:
             return None
         node = self.random.randrange(len(self.target.gateways))
@@ -77,7 +79,7 @@ class Ender(Worker):
 
     def _make(self, policy: str) -> tuple[str, str] | None:
         asked = Asked("made", "create", (policy,), ("CreateToken", "auth/tokens"), changes=True)
-        made = self.rest(asked, self.target.root, "POST", "/v1/tokens", {"policies": [policy], "ttl": "10m"})
+        made = self.rest(asked, self.target.root, "POST", "/v1/tokens", {"policies": [policy], "ttl": "24h"})
         return (str(made.body["token"]), str(made.body["accessor"])) if made.status == 200 else None
 
     def _hold(self, token: str) -> Answer:
