@@ -12,7 +12,7 @@ seconds:
     an operation is recorded         its record is no longer in the outbox          audit
     a term is in use                 each service has begun to rewrap               rewrap, of four services
 
-Longer, because the docs promise no more:
+Longer (and not asked for in runs with a planted bug, which are about something else), because the docs promise no more:
 
     a token's minute is over         its record is gone within ten seconds of that  tidy
     a checkpoint                     every ten seconds, so within twenty            audit
@@ -68,14 +68,16 @@ class Progress:
     def __init__(self, stage: Stage) -> None:
         self._stage, self._etcd, self._server = stage, stage.etcd, stage.postgres
         self.owed: list[Owed] = []
+        self._soon_only = stage.is_planted
         self.orphan = ""  # the role without a lease that the reconciler is to find
 
     def ask(self) -> None:
         """Ask everything of the duties. Raises Refused when the cluster does not serve."""
         with self._stage.cluster.rest(self._stage.cluster.root_token, NODES[0], Patience()) as root:
             self._ask_rewraps(root)
-            self._ask_purge(root)
-            self._ask_tidying(root)
+            if not self._soon_only:
+                self._ask_purge(root)
+                self._ask_tidying(root)
             self._ask_pending(root)
             self._ask_brief(root)
             self._ask_followers(root)
@@ -93,7 +95,8 @@ class Progress:
             self._owe(
                 f"{service} begins to rewrap under a new term", lambda key=key: self._rewraps(key) >= term
             )
-        self._owe("the old term is retired", lambda: self._oldest_term() >= term, _RETIRED_WITHIN)
+        if not self._soon_only:
+            self._owe("the old term is retired", lambda: self._oldest_term() >= term, _RETIRED_WITHIN)
 
     def _oldest_term(self) -> int:
         (row,) = self._etcd.range(keyspace.SEAL_KEYRING).kvs

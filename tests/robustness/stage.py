@@ -84,6 +84,11 @@ class Stage:
         if not os.environ.get("STRONGBOX_KEEP"):
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    @property
+    def is_planted(self) -> bool:
+        """Whether it bears a planted bug."""
+        return bool(self._plant)
+
     def node(self, number: int) -> str:
         """Its name."""
         return f"node-{number + 1}"
