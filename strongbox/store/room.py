@@ -36,7 +36,7 @@ ENOUGH = 0.97  # of the quota: below it the alarm is switched off, for what free
 LOOK_BACK = 10.0  # seconds of history that stay
 LOOK_BACK_TIGHT = 3.0  # when what is neutral would be refused
 COMPACT_EVERY = 2.0  # seconds
-SPACING = 60.0  # seconds between two defragmentations, unless the alarm is raised
+SPACING = 20.0  # seconds between two defragmentations, unless the alarm is raised
 _log = structlog.get_logger(__name__)
 
 

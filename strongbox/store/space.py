@@ -26,7 +26,8 @@ REPLICAS = 3  # of a service: what one of them has put the others may have put a
 SLACK = 64  # bytes that an existing key may become longer by, such as a counter
 HISTORY = 16 << 10  # bytes in one decision: what they replace stays until it is compacted away
 PER_KEY = 128  # bytes that etcd keeps for a key beside its name and value
-_STEP = 256  # revisions that are counted as one
+_STEP = 16  # revisions that are counted as one
+_MOST = 4096  # such steps
 
 
 class Effect(Enum):
@@ -85,11 +86,13 @@ class Space:
         """This process has put so many bytes, at this revision."""
         if not size or not self._quota:
             return
-        if self._puts and self._puts[-1][0] + _STEP > revision:
-            size += self._puts.pop()[1]
-            self._own -= size
-        self._puts.append((revision, size))
         self._own += size
+        if self._puts and self._puts[-1][0] // _STEP == revision // _STEP:
+            size += self._puts.pop()[1]
+        self._puts.append((revision, size))
+        if len(self._puts) > _MOST:  # nobody measures: nothing will be taken off soon
+            oldest = self._puts.popleft()
+            self._puts[0] = (self._puts[0][0], self._puts[0][1] + oldest[1])
 
     def refuses(self, effect: Effect, room: Room) -> bool:
         """Whether what has this effect is refused, as far as is known."""

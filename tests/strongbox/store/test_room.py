@@ -24,6 +24,8 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "LOOK_BACK", 0.0)
     monkeypatch.setattr(room, "LOOK_BACK_TIGHT", 0.0)
     monkeypatch.setattr(room, "COMPACT_EVERY", 0.0)
+    monkeypatch.setattr(room, "SPACING", 0.0)
+    monkeypatch.setattr(room, "PERIOD", 0.0)
 
 
 @pytest.fixture
@@ -80,7 +82,8 @@ async def test_history_makes_room_before_the_space_is_used_up(small: Etcd) -> No
 
 async def test_what_history_cannot_give_back_keeps_growth_refused(small: Etcd) -> None:
     keeper = _keeper(small, 2 * _MIB)
-    await _put(small, int(1.5 * _MIB))
+    await _put(small, _MIB)
+    await _put(small, _MIB // 2, b"/another")
     after = await keeper.make_room(await _looked(keeper))
     assert _refused(after, Effect.GROWS, 2 * _MIB)
     assert not _refused(after, Effect.FREES, 2 * _MIB)
