@@ -29,6 +29,7 @@ from strongbox.access.tokens import token_puts
 from strongbox.errors import Internal, TooLarge
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
+from strongbox.store.space import Effect
 from strongbox.store.view import View
 
 MINUTE_MS = 60_000
@@ -91,6 +92,7 @@ class Repository:
 
     def move_expiry(self, view: View, digest: str, record: storage.TokenRecord, expires_ms: int) -> None:
         """Write the token anew with another expiry. `record` itself is not changed."""
+        view.means(Effect.NEUTRAL)  # every key that is put stands already
         view.delete(due_key(record.expires_ms, digest))
         moved = storage.TokenRecord()
         moved.CopyFrom(record)
@@ -99,6 +101,7 @@ class Repository:
 
     def revoke(self, view: View, digest: str, record: storage.TokenRecord) -> None:
         """Take the token away; its marker tells the lease service, an entry due at once the tidy duty."""
+        view.means(Effect.SAFETY)
         self.drop_token(view, digest, record)
         view.put(keyspace.REVOKED + digest.encode(), record.accessor.encode())
         view.put(due_key(0, digest), FIND_CHILDREN)

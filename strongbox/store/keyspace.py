@@ -11,6 +11,8 @@ ROOT = b"/strongbox/"
 CLUSTER_ID = ROOT + b"cluster/id"
 CLUSTER_TIME = ROOT + b"cluster/time"
 NODES = ROOT + b"cluster/nodes/"
+ROOM = ROOT + b"cluster/room"
+DEFRAGMENTING = ROOT + b"cluster/defragmenting"
 ELECTIONS = ROOT + b"election/"
 
 SEAL_CONFIG = ROOT + b"seal/config"
