@@ -27,10 +27,9 @@ from strongbox.clock import Clock
 from strongbox.errors import StrongBoxError
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.batch import Row
 from strongbox.store.errors import EtcdError
 from strongbox.store.pipeline import Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.view import Row, View
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)

@@ -29,11 +29,10 @@ from services.lease.revoking import Fence, Revoker
 from strongbox.access.lookup import Lookup
 from strongbox.errors import NoQuorum, Overloaded, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.store import keyspace
-from strongbox.store.batch import Row
 from strongbox.store.client import Etcd
 from strongbox.store.errors import Compacted, EtcdError
 from strongbox.store.pipeline import Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.view import Row, View
 from strongbox.store.watch import Kind, watch
 
 T = TypeVar("T")

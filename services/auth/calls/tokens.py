@@ -104,14 +104,14 @@ class TokenCalls(Acting):
         keys, size = self._guard.lookup.require_keys(), paging.page_size(request.page_size)
         start, end = paging.page_range(keys, keyspace.ACCESSORS, request.page_token)
 
-        def decide(view: View, caller: Caller) -> Caller:
+        def decide(view: View, caller: Caller) -> list[tuple[str, str]]:
             view.fetch(start, end, limit=size)
-            return caller
+            view.reveal(lambda rows: shown_accessors(caller, rows))
+            return []
 
         inbound = inbound_of(context)
         done = await self.act(context, "ListTokens", "list", tokens.PATH, decide)
-        shown = shown_accessors(done.value, done.rows)
-        living = await self._living(shown, inbound)
+        living = await self._living(done.value, inbound)
         token = paging.next_token(keys, keyspace.ACCESSORS, [row.key for row in done.rows], size)
         return pb.ListTokensResponse(accessors=living, next_page_token=token)
 
@@ -119,10 +119,13 @@ class TokenCalls(Acting):
         """Of (accessor, digest) pairs, the accessors of tokens that live."""
         found: list[str] = []
         for start in range(0, len(shown), _CHUNK):
-            decide = _telling(self._tokens, shown[start : start + _CHUNK])
+            decide = self._telling(shown[start : start + _CHUNK], inbound)
             found += (await self._pipeline.submit(Work(decide, None, inbound.deadline))).value
         return found
 
+    def _telling(self, some: list[tuple[str, str]], inbound: Inbound) -> Callable[[View], list[str]]:
+        def decide(view: View) -> list[str]:
+            self._guard.require(view, inbound, "list", tokens.PATH)
+            return self._tokens.living(view, some)
 
-def _telling(domain: Tokens, some: list[tuple[str, str]]) -> Callable[[View], list[str]]:
-    return lambda view: domain.living(view, some)
+        return decide
