@@ -1,9 +1,9 @@
 """Finding entries: filters on lines as they stand, in pages from either end, with bounded work for each page.
 
-A line is written in one way only, so a field that is asked for is a piece of text: `"op":"ReadSecret"`
-stands nowhere else in it, since a quotation mark inside a field is escaped. Strides whose times cannot match
-are not read. A page ends when it is full, when `MOST` lines were looked at, or when time is up; it says
-where to go on.
+A line is written in one way (an old one in the earlier way), so a field that is asked for is a piece of text:
+`"op":"ReadSecret"` stands nowhere else in it, since a quotation mark inside a field is escaped. Strides whose
+times cannot match are not read. A page ends when it is full, when `MOST` lines were looked at, or when time
+is up; it says where to go on.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from json.encoder import encode_basestring as quoted
 from typing import NamedTuple, Protocol
 
-from services.audit.chain import timestamp
+from services.audit.chain import minimal, quoted, timestamp
 from services.audit.places import STRIDE, Stride, time_of
 from services.audit.segments import Segments
 from strongbox.errors import InvalidInput
@@ -37,16 +36,17 @@ class Fields(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Every needle stands in the line, and its time is in [since, until)."""
+    """One form of every needle stands in the line, and its time is in [since, until)."""
 
-    needles: tuple[bytes, ...] = ()
+    needles: tuple[tuple[bytes, ...], ...] = ()
     since: bytes = b""
     until: bytes = _END
 
     def wants(self, line: bytes) -> bool:
         """Whether the line is one of those asked for."""
-        if not all(needle in line for needle in self.needles):
-            return False
+        for first, *others in self.needles:
+            if first not in line and not any(other in line for other in others):
+                return False
         return (not self.since and self.until == _END) or self.since <= time_of(line) < self.until
 
     def may_be_in(self, stride: Stride) -> bool:
@@ -62,10 +62,16 @@ def filter_of(asked: Fields, since: str = "", until: str = "") -> Filter:
         ("op", asked.op),
         ("outcome", asked.outcome),
     )
-    needles = [f'"{name}":{quoted(value)},'.encode() for name, value in wanted if value]
+    needles = [_forms(name, value, ",") for name, value in wanted if value]
     if asked.path_prefix:
-        needles.append(f'"path":{quoted(asked.path_prefix)[:-1]}'.encode())
+        needles.append(_forms("path", asked.path_prefix))
     return Filter(tuple(needles), _time(since, "since", b""), _time(until, "until", _END))
+
+
+def _forms(name: str, value: str, after: str | None = None) -> tuple[bytes, ...]:
+    """A field as lines have it, as earlier versions wrote it too; without `after` only its beginning."""
+    both = (f'"{name}":{quote(value)}' for quote in (quoted, minimal))
+    return tuple(dict.fromkeys((one[:-1] if after is None else one + after).encode() for one in both))
 
 
 def _time(text: str, name: str, absent: bytes) -> bytes:

@@ -4,6 +4,7 @@
   etcd's order after everything acknowledged before the call, so the answer waits until this replica's log has
   come that far; then it holds all of it. A replica that cannot trust its log answers nothing.
 * A proof is verified, and so is the checkpoint it leads to, before it is told.
+* Nothing is read, wrapped or opened for a caller before the guard has let him in.
 * A follower is let in again before each lot: nothing is told to a token that has been revoked.
 """
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from services.audit import proving, query
 from services.audit.answers import to_entries, to_entry, to_proof
+from services.audit.asked import require_possible
 from services.audit.chain import ROTATE
 from services.audit.key_file import format_keys
 from services.audit.keys import AuditKeys, OpenKeys
@@ -74,6 +76,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
         """A page of entries; everything acknowledged before the call is in the log that is read."""
+        require_possible(request)
         limit, wanted = limit_of(request), query.filter_of(request, request.since, request.until)
         inbound = inbound_of(context)
         await self._caught_up(inbound, "ListEntries")
@@ -94,6 +97,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         self, request: pb.FollowEntriesRequest, context: Context
     ) -> AsyncIterator[pb.FollowEntriesResponse]:
         """Entries as they come, until the client leaves or may no longer."""
+        require_possible(request)
         inbound, wanted = inbound_of(context), query.filter_of(request)
         if request.from_index < 0:
             raise InvalidInput("from_index is not negative")
@@ -178,6 +182,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
     ) -> pb.RotateAuditKeyResponse:
         """Put a new HMAC key in the transaction of the record that announces it."""
         inbound = inbound_of(context)
+        await self._require_sudo(inbound, ROTATE)
         term = max((await self._fresh_keys()).chain) + 1
         made = await self._new_key(term)
 
@@ -205,6 +210,15 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
 
         work = Work(decide, draft_of(inbound, op, POLICY_PATH), inbound.deadline)
         return (await self._pipeline.submit(work)).revision
+
+    async def _require_sudo(self, inbound: Inbound, op: str) -> None:
+        """Before work is done for a caller: a refusal is recorded; what is then done records itself."""
+
+        def decide(view: View) -> None:
+            self._guard.require(view, inbound, "sudo", POLICY_PATH)
+            view.draft = None
+
+        await self._pipeline.submit(Work(decide, draft_of(inbound, op, POLICY_PATH), inbound.deadline))
 
     async def _let_in_again(self, inbound: Inbound) -> None:
         """Check, without a record, that the token may still read."""

@@ -1,4 +1,6 @@
-"""`strongbox-verify FILE… [--key-file F] [--public-key F --checkpoint F]`: is an audit log intact? Offline.
+"""`strongbox-verify FILE… [--key-file F] [--public-key F --checkpoint F] [--allow-empty]`: is a log intact?
+
+Offline, with no other part of the cluster.
 
 FILEs are the segments of one log in order; a file that begins with index 0 begins another log (so the logs
 of several replicas can be named together). They are read once, in constant memory. Two proofs, alone or
@@ -12,6 +14,10 @@ together:
   only between which it is. Several checkpoints narrow it.
 
 With neither, only form, numbering and links are checked, and the answer says so.
+
+A log without any entry is not intact: no log of a cluster that was initialised is empty, so somebody emptied
+it, or these are the wrong files. It is an alarm (1), unless `--allow-empty` says that it may be so, or a
+checkpoint of size 0 was given.
 
 Exit 0: intact; 1: tampered, stdout names the first bad index and the reason; 2: usage, or a file cannot be
 read. A note, a public key or a key file may also be given as the JSON answer that held it.
@@ -58,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return told.unusable(f"cannot read {error.filename}: {error.strerror}")
     except WrongInput as error:
         return told.unusable(str(error))
+    may_be_empty = arguments.allow_empty or any(one.size == 0 for one in proofs.checkpoints)
+    if not may_be_empty and not any(log.entries for log in logs):
+        return told.tampered(0, "the log is empty, and no cluster's log is (--allow-empty if it may be)")
     return told.intact(logs, proofs)
 
 
@@ -137,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint", type=Path, metavar="F", action="append", default=[],
         help="a signed checkpoint that was kept elsewhere; may be given several times",
     )  # fmt: skip
+    parser.add_argument("--allow-empty", action="store_true", help="a log without any entry is no alarm")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     return parser
 

@@ -145,6 +145,9 @@ def verify(
     checkpoint: Annotated[
         list[Path] | None, typer.Option("--checkpoint", help="A checkpoint that was kept elsewhere.")
     ] = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="A log without any entry is no alarm.")
+    ] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Check log files offline, as strongbox-verify does. Exit 0 intact, 1 tampered, 2 cannot be read."""
@@ -153,6 +156,7 @@ def verify(
     given = [("--key-file", key_file), ("--public-key", public_key)]
     given += [("--checkpoint", file) for file in checkpoint or ()]
     flags = [text for flag, file in given if file for text in (flag, str(file))]
+    flags += ["--allow-empty"] if allow_empty else []
     as_json = ["-o", "json"] if output is Format.JSON else []
     raise typer.Exit(main([*flags, *as_json, "--", *map(str, files)]))
 
