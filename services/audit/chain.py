@@ -34,7 +34,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from json.encoder import encode_basestring as minimal
+from json.encoder import encode_basestring
 
 LABEL = b"strongbox audit entry v1\0"
 GENESIS = "0" * 64
@@ -46,6 +46,11 @@ Keys = Mapping[int, bytes]  # by term
 # DEL and C1 controls (NEL), soft hyphen, Arabic letter mark, zero-width and bidirectional marks, line and
 # paragraph separators, invisible operators, byte order mark, interlinear marks. All are in the basic plane.
 _HIDDEN = re.compile("[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+
+
+def minimal(text: str) -> str:
+    """A JSON string with nothing escaped but what JSON must."""
+    return encode_basestring(text)
 
 
 def quoted(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from services.audit.chain import minimal, quoted, timestamp
 from services.audit.places import STRIDE, Stride, time_of
-from services.audit.segments import Segments
+from services.audit.segments import Archived, Segments
 from strongbox.errors import InvalidInput
 
 MOST = 100_000  # lines looked at for one page: 45 MB, a tenth of a second
@@ -95,18 +95,18 @@ class Page(NamedTuple):
 
 
 def ascending(log: Segments, wanted: Filter, start: int, end: int, limit: int, deadline: float) -> Page:
-    """From entry `start` up to `end` (exclusive, no more than the log has). Blocking."""
+    """From entry `start` up to `end` (exclusive, no more than the log has). Blocking. Raises Archived."""
     lines: list[bytes] = []
     looked, index = 0, start
     while index < end:
         if looked >= MOST or time.monotonic() > deadline:
             return Page(lines, index)
         stop = min(end, index - index % STRIDE + STRIDE)
-        if not wanted.may_be_in(log.places.of(index)):
+        if not wanted.may_be_in(log.stride_of(index)):
             looked, index = looked + _SKIPPED, stop
             continue
         looked += STRIDE
-        for line in log.stride(index // STRIDE)[index % STRIDE : stop - index + index % STRIDE]:
+        for line in log.lines(index, stop):
             index += 1
             if wanted.wants(line):
                 lines.append(line)
@@ -116,21 +116,26 @@ def ascending(log: Segments, wanted: Filter, start: int, end: int, limit: int, d
 
 
 def descending(log: Segments, wanted: Filter, end: int, limit: int, deadline: float) -> Page:
-    """From the entry before `end` down to the first; `next_index` is the next call's `end`. Blocking."""
+    """From the entry before `end` down to the first; `next_index` is the next call's `end`. Blocking.
+
+    Where the log begins with what is not archived, the next call says so: raises Archived.
+    """
     lines: list[bytes] = []
     looked, index = 0, end
-    while index > 0:
+    if 0 < end <= log.first:
+        raise Archived(log.first)
+    while index > log.first:
         if looked >= MOST or time.monotonic() > deadline:
             return Page(lines, index)
-        start = (index - 1) - (index - 1) % STRIDE
-        if not wanted.may_be_in(log.places.of(start)):
+        start = max(log.first, (index - 1) - (index - 1) % STRIDE)
+        if not wanted.may_be_in(log.stride_of(start)):
             looked, index = looked + _SKIPPED, start
             continue
         looked += STRIDE
-        for line in reversed(log.stride(start // STRIDE)[: index - start]):
+        for line in reversed(log.lines(start, index)):
             index -= 1
             if wanted.wants(line):
                 lines.append(line)
                 if len(lines) == limit:
                     return Page(lines, index or None)
-    return Page(lines, None)
+    return Page(lines, log.first or None)

@@ -123,6 +123,22 @@ def prove(
         typer.echo(box.audit.prove(index, _read(public_key)).note, nl=False)
 
 
+@app.command("archive")
+def archive(
+    before: Annotated[
+        int | None, typer.Option(help="Entries below this index may go; all there are when absent.")
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Have every replica move signed segments to its archive; run it again to see how far each is."""
+    with connected() as box:
+        answer = box.audit.archive(before)
+    told = [{"node": one.node_id, "first_index": one.first_index} for one in answer.replicas]
+    if output is Format.TABLE:
+        typer.echo(f"entries below {answer.before_index} may be archived", err=True)
+    show_rows(told, ("node", "first_index"), output)
+
+
 @app.command("rotate-key")
 def rotate_key(output: Output = Format.TABLE) -> None:
     """A new HMAC key for what is recorded from now on."""

@@ -35,6 +35,7 @@ RPCS = {
     "GetPublicKey": pb.GetPublicKeyRequest(),
     "RotateAuditKey": pb.RotateAuditKeyRequest(),
     "ExportKey": pb.ExportKeyRequest(),
+    "ArchiveEntries": pb.ArchiveEntriesRequest(),
 }
 
 
