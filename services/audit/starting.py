@@ -1,5 +1,6 @@
 """Where a replica goes on from after a start, and whether its log on disk is to be trusted.
 
+* What is archived is not looked at: the log begins at its marker, which the chain's key must have made.
 * The newest known position that the log confirms is taken: this replica's last report in etcd, the mark, or
   the empty chain.
 * The log is in doubt when opening found damage, when it has another entry than a known position, another
@@ -39,7 +40,12 @@ async def find_start(
     report, mark, signed = (rows_of(part.response_range) for part in seen.responses)
     known = [Position.parse(row.value) for row in (*report, *mark)]
     checkpoint = read_checkpoint(signed[0].value, keys) if signed else None
-    doubt = await asyncio.to_thread(doubt_of, log, known, checkpoint) or _shorter(log, known[: len(report)])
+    doubt = "" if not log.first or log.marker.is_ours(keys.chain) else "its marker is not this chain's"
+    doubt = (
+        doubt
+        or await asyncio.to_thread(doubt_of, log, known, checkpoint)
+        or _shorter(log, known[: len(report)])
+    )
     if doubt:
         mending(f"the audit log is damaged and being mended: {doubt}")
         # To its end, even when a sealing cancels us: a second one must not begin beside it.
@@ -50,7 +56,12 @@ async def find_start(
     longest = max((position.size for position in known), default=0)
     if longest > log.size:
         _log.error("the audit log is shorter than it was", entries=log.size, known=longest)
-    usable = [position for position in known if position.size <= log.size]
+    usable = [position for position in known if log.first <= position.size <= log.size]
+    if not usable and log.first:
+        if longest <= log.size:
+            raise Broken("etcd knows of no entry from the first one on that is not archived here")
+        # What is missing is had from a peer: nothing is replayed on top of a log without its beginning.
+        return Position(log.first, log.marker.prev_hmac, 0)
     return max(usable, default=BEGINNING, key=lambda position: (position.size, position.revision))
 
 
@@ -68,9 +79,10 @@ def doubt_of(log: Segments, known: Sequence[Position], checkpoint: Checkpoint | 
     if log.damage:
         return log.damage.reason
     for position in known:
-        if position.size <= log.size and not _has(log, position):
+        if log.first <= position.size <= log.size and not _has(log, position):
             return f"entry {position.size - 1} is not the one this chain had there"
-    if checkpoint and checkpoint.size <= log.size and log.hashes.root(checkpoint.size) != checkpoint.root:
+    is_here = checkpoint is not None and log.first <= checkpoint.size <= log.size
+    if checkpoint and is_here and log.hashes.root(checkpoint.size) != checkpoint.root:
         return f"the first {checkpoint.size} entries are not those of the signed checkpoint"
     return ""
 
