@@ -146,6 +146,16 @@ class Hashes:
             done += os.pwrite(target, data, done)
         return done
 
+    def is_as_written(self) -> bool:
+        """Whether the leaves on disk still lead to the frontier in memory, which nobody else can change.
+
+        Reads them all. Raises OSError. Nothing may be added meanwhile.
+        """
+        found = self._row.marker.frontier()
+        while found.size < self.size:
+            found.add(self.leaf(found.size))
+        return found.peaks == self._frontier.peaks
+
     def leaf(self, index: int) -> bytes:
         """The hash of one entry's line."""
         return self.read(stored_place(0, index))

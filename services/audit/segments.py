@@ -334,6 +334,8 @@ class Segments:
             self._known.looks[segment] = found
 
     def _require_lines(self, segment: int) -> None:
+        if not self.hashes.is_as_written():  # else a line and its hash could be changed together
+            raise Broken("the hashes beside the log were changed")
         index = self.firsts[segment]
         with self.path(segment).open("rb") as stream:
             for line in stream:
