@@ -40,7 +40,8 @@ async def open_keys(etcd: Etcd, keys: KeyClient) -> OpenKeys:
 
     Raises NotInitialized, Sealed, DependencyDown, EtcdError; IntegrityError when somebody altered the first
     HMAC key or the signing key. A later HMAC key that was not made by us announces nothing; whether it was is
-    decided for good only by an answer that can be nothing else (`_open_later`), and DependencyDown until then.
+    decided for good only by an answer that can be nothing else (`_open_later`), and DependencyDown until
+    then.
     """
     first, cluster, signing, state, later = await _read(etcd)
     if first is None or cluster is None:
@@ -117,12 +118,12 @@ async def _open_later(keys: KeyClient, envelope: Envelope, term: int, in_use: in
     """The HMAC key of a later term. Raises IntegrityError when it was not made by us, DependencyDown when the
     seal service does not know for certain, and what `unwrap` does.
 
-    A seal replica says no as well when it has not heard of the key term, so its word alone is not enough. `in_use`
-    is the key term in use at the revision at which the envelope was read:
+    A seal replica says no as well when it has not heard of the key term, so its word alone is not enough.
+    `in_use` is the key term in use at the revision at which the envelope was read:
     * Nothing is ever wrapped under a newer one (a rotation's transaction compares the seal state): a forgery.
     * An older one every replica holds, or it is retired and nothing of ours is under it: no means no.
-    * Of this one, a data key that was wrapped a moment ago is unwrapped by the same replica in the same answer. If
-      that does not open, the replica is behind.
+    * Of this one, a data key that was wrapped a moment ago is unwrapped by the same replica in the same
+      answer. If that does not open, the replica is behind.
     """
     wrapped = envelope.wrapped
     if wrapped.term > in_use:

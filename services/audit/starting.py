@@ -7,8 +7,8 @@
   root than the newest signed checkpoint, or fewer entries than this replica has reported. Then every HMAC is
   checked and the log cut back to what is proved (`mending`); what is missing is had again like any other
   history.
-* A log that took a true change of keys for a false one has gone its own way from there. It is cut back to before
-  that, and has the rest again.
+* A log that took a true change of keys for a false one has gone its own way from there. It is cut back to
+  before that, and has the rest again.
 * A log whose every HMAC is right and which still contradicts is a second chain under our own keys: `Broken`.
 """
 
@@ -80,10 +80,10 @@ async def find_start(
 def gone_astray(log: Segments, keys: OpenKeys, revision: int) -> int | None:
     """The first entry that may be another than it should, if this log misses a change of keys. Blocking.
 
-    A key's record and its announcement are one transaction, so a log that has come as far as a key's revision has
-    its announcement, or refused it (an earlier version did when a seal replica could not open the key). Where is
-    not known, so it is cut back to the first entry that can be the refusal. `revision`: how far it has come.
-    Raises OSError.
+    A key's record and its announcement are one transaction, so a log that has come as far as a key's revision
+    has its announcement, or refused it (an earlier version did when a seal replica could not open the key).
+    Where is not known, so it is cut back to the first entry that can be the refusal. `revision`: how far it
+    has come. Raises OSError.
     """
     announced = log.announced()
     missed = sorted(term for term, made in keys.created.items() if term not in announced and made <= revision)
