@@ -1,14 +1,14 @@
 """Archiving: whole segments are moved to another folder, and a marker stays in their place. Blocking.
 
-In this order, so that a crash or a failed call at any point leaves all of it in the log, or all of it archived
-and perhaps in the log as well; doing it again finishes what was begun:
+In this order, so that a crash or a failed call at any point leaves all of it in the log, or all of it
+archived and perhaps in the log as well; doing it again finishes what was begun:
 
 1. Each segment is copied under another name, fsynced, and renamed. A file that is there already (of another
    replica, or of an attempt that failed) must hold the same.
-2. Each copy is read again, from the disk where the system allows: every HMAC and link, and the Merkle frontier,
-   which must be that of the log, of which a signed checkpoint exists. The folder is fsynced.
-3. The row of hashes from the first kept entry on is copied and fsynced, then the marker, whose renaming is the
-   moment at which the log begins there. A copy of the marker goes to the archive.
+2. Each copy is read again, from the disk where the system allows: every HMAC and link, and the Merkle
+   frontier, which must be that of the log, of which a signed checkpoint exists. The folder is fsynced.
+3. The row of hashes from the first kept entry on is copied and fsynced, then the marker, whose renaming is
+   the moment at which the log begins there. A copy of the marker goes to the archive.
 4. Only then, and after each copy's SHA-256 has been compared with the marker once more, segments are removed.
 
 An archive is shared by the replicas of one log or each has its own: the files are the same byte for byte.

@@ -56,8 +56,8 @@ def segment_path(folder: Path, segment: int) -> Path:
 class Contents:
     """`segment` and `offset`: where the next line goes (-1: no segment yet).
 
-    `marker`: where the log begins. `firsts`: the index of each segment's first entry. `announced`: the entries
-    after which another key term holds, and which. `looks`: how each segment was left.
+    `marker`: where the log begins. `firsts`: the index of each segment's first entry. `announced`: the
+    entries after which another key term holds, and which. `looks`: how each segment was left.
     """
 
     folder: Path

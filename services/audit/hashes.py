@@ -1,8 +1,8 @@
 """The log's Merkle hashes on disk: `audit.hashes`, 32 bytes each, in stored order (strongbox.trail.merkle).
 
 Where entries were archived, the row begins with the first entry that is kept, in a file named after it
-(`audit-<first>.hashes`), and the frontier of those below stands in the marker. Proofs about what is kept need no
-other hash of what is not: the subtrees to the left of `first` that a path meets are those of the frontier.
+(`audit-<first>.hashes`), and the frontier of those below stands in the marker. Proofs about what is kept need
+no other hash of what is not: the subtrees to the left of `first` that a path meets are those of the frontier.
 
 * Derived from the lines and nothing else, so it is not fsynced: what a crash tore off is computed again at
   opening, when the whole row is compared with the lines. So it is also a witness: a line that was changed on
@@ -145,6 +145,16 @@ class Hashes:
                 raise OSError(errno.EIO, "the row of hashes is shorter than it was", str(self.path))
             done += os.pwrite(target, data, done)
         return done
+
+    def is_as_written(self) -> bool:
+        """Whether the leaves on disk still lead to the frontier in memory, which nobody else can change.
+
+        Reads them all. Raises OSError. Nothing may be added meanwhile.
+        """
+        found = self._row.marker.frontier()
+        while found.size < self.size:
+            found.add(self.leaf(found.size))
+        return found.peaks == self._frontier.peaks
 
     def leaf(self, index: int) -> bytes:
         """The hash of one entry's line."""

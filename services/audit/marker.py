@@ -1,18 +1,18 @@
 r"""The marker: what archiving leaves in the place of the segments that were moved away. No I/O.
 
-One line of JSON in `audit.archived` beside the log. It says where what is left begins, and holds what is needed
-to go on without the rest: the HMAC of the last entry that was moved, the key term there, and the Merkle frontier
-(the hashes of the complete subtrees, the largest first). Beside that: the segments that the last archiving moved,
-and a signed checkpoint that holds all that was moved.
+One line of JSON in `audit.archived` beside the log. It says where what is left begins, and holds what is
+needed to go on without the rest: the HMAC of the last entry that was moved, the key term there, and the
+Merkle frontier (the hashes of the complete subtrees, the largest first). Beside that: the segments that the
+last archiving moved, and a signed checkpoint that holds all that was moved.
 
 It is authenticated:
 
     mac = HMAC-SHA256(the chain's key of `term`, b"strongbox audit marker v1\0" ‖ the line with an empty mac)
 
-with the chain's own key, because whoever can write entries can make any log anyway. An entry's HMAC begins with
-another label that ends in a zero byte, and neither label begins with the other, so no entry's HMAC is a marker's
-mac. Without the key, what is left still proves most of it: the first entry that is kept names the HMAC before it,
-and frontier and entries together lead to the root of a signed checkpoint.
+with the chain's own key, because whoever can write entries can make any log anyway. An entry's HMAC begins
+with another label that ends in a zero byte, and neither label begins with the other, so no entry's HMAC is a
+marker's mac. Without the key, what is left still proves most of it: the first entry that is kept names the
+HMAC before it, and frontier and entries together lead to the root of a signed checkpoint.
 """
 
 from __future__ import annotations

@@ -95,6 +95,14 @@ def set_aside(log: Segments, index: int, why: str = "damaged") -> list[str]:
     return renamed
 
 
+def cut_back(log: Segments, index: int) -> None:
+    """Keep the first `index` entries; what comes after is set aside. Blocking. Raises OSError."""
+    with log.being_mended:
+        kept = set_aside(log, index, "astray")
+        log.load()
+    _log.error("the audit log had gone its own way; it is cut back", entry=index, files=kept)
+
+
 def adopt(log: Segments, marker: Marker) -> None:
     """Have the log begin at a peer's marker, which was checked; what is here is set aside. Blocking.
 

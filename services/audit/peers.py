@@ -4,9 +4,9 @@ A peer's lines are believed only as far as the chain's key proves them: each is 
 what this replica holds, and the copy ends exactly at the mark's size, where its HMAC must be the mark's. So a
 lying peer can delay, never falsify.
 
-A peer that has archived what is asked for says so with its marker. That is made with the chain's key, so it is
-worth as much as a line. Only if no peer has the lines themselves does this log begin at a marker; what it holds
-is set aside, and stands in the archive too.
+A peer that has archived what is asked for says so with its marker. That is made with the chain's key, so it
+is worth as much as a line. Only if no peer has the lines themselves does this log begin at a marker; what it
+holds is set aside, and stands in the archive too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class AuditPeerServicer(pb_grpc.AuditPeerServiceServicer):
     async def StreamLines(
         self, request: pb.StreamLinesRequest, context: Any
     ) -> AsyncIterator[pb.StreamLinesResponse]:
-        """The chain's lines from an index on, as they stand now; first the marker, where they are archived."""
+        """The chain's lines from an index on, as they stand now; first the marker, where they are gone."""
         index, marker = max(0, request.from_index), self._log.marker
         if index < marker.first:
             index = marker.first

@@ -2,8 +2,8 @@
 
 A replica in trouble (its file gone, full, altered, or another chain than the others') is "not serving", so
 the gateway asks another; its session key says why, so every node's health can; its log has said so already.
-What only wants attention (a disk that fills, an archive that cannot be reached) is told in the same place, and
-the replica goes on serving.
+What only wants attention (a disk that fills, an archive that cannot be reached) is told in the same place,
+and the replica goes on serving.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Reporting:
             runtime.session.write_now()
 
     def _gauges(self, copies: StandardOutput | None) -> dict[str, tuple[str, Callable[[], float]]]:
-        runtime, replica, duty = self._runtime, self._replica, self._duty
+        replica, duty = self._replica, self._duty
         return {
             "strongbox_audit_trouble": (
                 "1: the log here is in trouble.",

@@ -1,10 +1,11 @@
 """What is kept: archiving what may go, by request and by rule, and warning before there is no room.
 
-* `ArchiveEntries` puts an index into etcd at `audit/archive`; every replica that has an archive follows it, each by
-  itself. Somebody else who puts an index there has entries moved earlier than was wished, and none lost.
+* `ArchiveEntries` puts an index into etcd at `audit/archive`; every replica that has an archive follows it,
+  each by itself. Somebody else who puts an index there has entries moved earlier than was wished, and none
+  lost.
 * A rule (`STRONGBOX_AUDIT_LIMIT_MIB`, `STRONGBOX_AUDIT_KEEP_DAYS`) works only where there is an archive.
-* Whatever is asked for, no entry goes that is not below a signed checkpoint which this log agrees with, below the
-  trimming mark (so a second replica holds it) and below this replica's own position.
+* Whatever is asked for, no entry goes that is not below a signed checkpoint which this log agrees with, below
+  the trimming mark (so a second replica holds it) and below this replica's own position.
 * Nothing here stops the chain: what fails is told and tried again.
 """
 

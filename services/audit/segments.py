@@ -4,8 +4,8 @@
   folder.
 * A line that would make a segment larger than 64 MiB begins the next one: this depends on the lines alone, so
   all replicas cut at the same places, and there is never an empty next file.
-* Where segments were archived, the log begins at its marker (`marker`, `archiving`): what is asked for below it
-  is `Archived`.
+* Where segments were archived, the log begins at its marker (`marker`, `archiving`): what is asked for below
+  it is `Archived`.
 * What opening finds is in `contents`; while there is damage nothing is appended.
 * A file that is replaced, removed, cut, grown or rewritten while we run is noticed by `check`, whichever
   segment it is, and nothing is appended any more.
@@ -210,7 +210,7 @@ class Segments:
             self._file = None
 
     def begin_at(self, marker: Marker, commit: Callable[[], None]) -> None:
-        """Leave what is below `marker` to the archive; `commit` makes that durable, nothing is appended meanwhile.
+        """Leave what is below `marker` to the archive; `commit` makes that durable, with nothing appended.
 
         Raises what `commit` does; then the log is as it was.
         """
@@ -235,7 +235,10 @@ class Segments:
     # reading --------------------------------------------------------------------------------------
 
     def read(self, from_index: int) -> Iterator[bytes]:
-        """The lines from an index on, as they stood when the reading began. Raises OSError, Broken, Archived."""
+        """The lines from an index on, as they stood when the reading began.
+
+        Raises OSError, Broken, Archived.
+        """
         end = self.size
         if from_index >= end:
             return
@@ -334,6 +337,8 @@ class Segments:
             self._known.looks[segment] = found
 
     def _require_lines(self, segment: int) -> None:
+        if not self.hashes.is_as_written():  # else a line and its hash could be changed together
+            raise Broken("the hashes beside the log were changed")
         index = self.firsts[segment]
         with self.path(segment).open("rb") as stream:
             for line in stream:

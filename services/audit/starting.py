@@ -7,6 +7,8 @@
   root than the newest signed checkpoint, or fewer entries than this replica has reported. Then every HMAC is
   checked and the log cut back to what is proved (`mending`); what is missing is had again like any other
   history.
+* A log that took a true change of keys for a false one has gone its own way from there. It is cut back to
+  before that, and has the rest again.
 * A log whose every HMAC is right and which still contradicts is a second chain under our own keys: `Broken`.
 """
 
@@ -17,14 +19,18 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from services.audit.chain import ROTATE
 from services.audit.keys import OpenKeys
-from services.audit.mending import mend
+from services.audit.mending import cut_back, mend
+from services.audit.outbox_entries import UNREADABLE
 from services.audit.positions import BEGINNING, Position
 from services.audit.segments import Broken, Segments
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd, rows_of
 from strongbox.trail.checkpoint import BadCheckpoint, Checkpoint, verify
 
+_REFUSED = f'"op":"{UNREADABLE}"'.encode()
+_CHANGES = f'"op":"{ROTATE}"'.encode()
 _log = structlog.get_logger(__name__)
 
 
@@ -56,6 +62,12 @@ async def find_start(
     longest = max((position.size for position in known), default=0)
     if longest > log.size:
         _log.error("the audit log is shorter than it was", entries=log.size, known=longest)
+    astray = await asyncio.to_thread(gone_astray, log, keys, max((p.revision for p in known), default=0))
+    if astray is not None:
+        mending(
+            f"the audit log took a true change of keys for a false one, and is cut back to entry {astray}"
+        )
+        await asyncio.shield(asyncio.to_thread(cut_back, log, astray))
     usable = [position for position in known if log.first <= position.size <= log.size]
     if not usable and log.first:
         if longest <= log.size:
@@ -63,6 +75,30 @@ async def find_start(
         # What is missing is had from a peer: nothing is replayed on top of a log without its beginning.
         return Position(log.first, log.marker.prev_hmac, 0)
     return max(usable, default=BEGINNING, key=lambda position: (position.size, position.revision))
+
+
+def gone_astray(log: Segments, keys: OpenKeys, revision: int) -> int | None:
+    """The first entry that may be another than it should, if this log misses a change of keys. Blocking.
+
+    A key's record and its announcement are one transaction, so a log that has come as far as a key's revision
+    has its announcement, or refused it (an earlier version did when a seal replica could not open the key).
+    Where is not known, so it is cut back to the first entry that can be the refusal. `revision`: how far it
+    has come. Raises OSError.
+    """
+    announced = log.announced()
+    missed = sorted(term for term, made in keys.created.items() if term not in announced and made <= revision)
+    if not missed:
+        return None
+    index, start = log.first, None
+    for line in log.read(log.first):
+        if _REFUSED in line and start is None:
+            start = index
+        elif _CHANGES in line:
+            start = None  # what was refused before is settled: terms follow one another
+        index += 1
+    if start is None:
+        _log.error("the audit log misses the announcement of a key", terms=missed)
+    return start
 
 
 def read_checkpoint(note: bytes, keys: OpenKeys) -> Checkpoint | None:

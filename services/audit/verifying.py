@@ -169,7 +169,7 @@ def _is_same(file: Path, known: Path) -> bool:
 
 
 def _marker_of(file: Path, line: bytes) -> Marker:
-    """The marker beside a log whose first line this is; none if it does not say so, or the line is the first."""
+    """The marker beside a log whose first line this is; that of a whole log if it fits no other."""
     beside = file.with_name(NAME_OF_MARKER)
     if line.startswith(_FIRST_LINE) or not beside.is_file():
         return BEGINNING

@@ -1,4 +1,4 @@
-"""Archiving: whole segments below a signed checkpoint go to another folder; nothing is lost, whenever it fails."""
+"""Whole segments below a signed checkpoint go to another folder; nothing is lost, whenever it fails."""
 
 from __future__ import annotations
 
