@@ -27,7 +27,7 @@ from strongbox.errors import NoQuorum, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd, rows_of
 from strongbox.store.errors import EtcdError
-from strongbox.store.pipeline import Outcome, Pipeline, Work
+from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
 from strongbox.store.view import View
 
 T = TypeVar("T")
@@ -126,7 +126,9 @@ class Tidy:
         await asyncio.sleep(min(MOST_REST, time.monotonic() - started))
 
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
-        return await self._pipeline.submit(Work(decide, None, time.monotonic() + DEADLINE))
+        return await self._pipeline.submit(
+            Work(decide, None, time.monotonic() + DEADLINE, effect=Effect.FREES)
+        )
 
 
 def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:

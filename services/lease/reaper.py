@@ -32,7 +32,7 @@ from strongbox.errors import NoQuorum, Overloaded, Sealed, StrongBoxError, Unkno
 from strongbox.store import keyspace
 from strongbox.store.client import Etcd
 from strongbox.store.errors import Compacted, EtcdError
-from strongbox.store.pipeline import Outcome, Pipeline, Work
+from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
 from strongbox.store.view import Row, View
 from strongbox.store.watch import Kind, watch
 
@@ -53,7 +53,9 @@ class _Duty:
         self._told: dict[bytes, float] = {}  # entries that could not be settled, and when that was logged
 
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
-        return await self._pipeline.submit(Work(decide, None, time.monotonic() + DEADLINE))
+        return await self._pipeline.submit(
+            Work(decide, None, time.monotonic() + DEADLINE, effect=Effect.FREES)
+        )
 
     async def _each(self, settle: Callable[[list[bytes]], Awaitable[None]], entries: list[bytes]) -> None:
         """Settle entries together; when that fails for a reason of one of them, each by itself.

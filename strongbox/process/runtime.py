@@ -29,6 +29,7 @@ from strongbox.store.election import Duty, Term
 from strongbox.store.memory import Memory
 from strongbox.store.pipeline import Pipeline
 from strongbox.store.session import Session
+from strongbox.store.space import Space
 from strongbox.tls import identity, identity_of
 from strongbox.trail.outbox import Outbox
 from strongbox.trail.slots import Slots
@@ -51,7 +52,9 @@ class Runtime:
         self.upkeep, self._upkeep_renewal = _upkeep(settings, self.etcd)
         self.memory = Memory()
         self.journal = Outbox(settings.service)
-        self.pipeline = Pipeline(self.etcd, self.memory, self.journal, self.clock)
+        # What the seal service does is needed for safety: it is never refused for want of space.
+        space = Space(0 if settings.service == "seal" else settings.etcd_quota_mib << 20)
+        self.pipeline = Pipeline(self.etcd, self.memory, self.journal, self.clock, space)
         self.slots = Slots(self.pipeline)
         self.metrics: Metrics | None = observer_of(settings)
         self._keys = None if settings.service == "seal" else KeyClient(settings)
