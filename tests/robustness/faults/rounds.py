@@ -23,6 +23,7 @@ _SURE = 2.5  # seconds: longer than a session, a proof of the seal, and a reques
 _SHORTEST, _LONGEST = 0.5, 4.0
 _SOAK_LONGEST = 10.0
 _BETWEEN = 0.8  # seconds between two pauses
+_ETCD_SERVES_WITHIN = 30.0  # seconds
 _NOTICED = 0.5  # seconds: a replica that wiped itself is given the key again after three and more
 _STAYS_UNSEALED = 7.0  # seconds of a pause: with a look before and after it still less than 10
 
@@ -62,6 +63,7 @@ def _round(
         for number, seconds in plan:
             pause(stage, number, names, seconds)
             time.sleep(_BETWEEN)
+            _wait_for_etcd(stage)
 
     told = ", ".join(f"{number + 1}: {seconds:.1f} s" for number, seconds in plan)
     return Fault(kind, told, begin, _resume, 0.0, spared, silent=silent)
@@ -81,6 +83,15 @@ def pause(stage: Stage, number: int, names: Sequence[str], seconds: float) -> No
         time.sleep(_NOTICED)
         if stage.is_sealed(number):
             stage.violations.append(f"seal: {stage.node(number)} is sealed after a pause of {seconds:.1f} s")
+
+
+def _wait_for_etcd(stage: Stage) -> None:
+    """Until every member serves again: without a quorum for ten seconds all would seal themselves, rightly."""
+    deadline = time.monotonic() + _ETCD_SERVES_WITHIN
+    while not all(stage.etcd.serves(stage.node(number)) for number in NODES):
+        if time.monotonic() > deadline:
+            return  # what does not recover at all is judged after the fault
+        time.sleep(0.2)
 
 
 def _resume(stage: Stage) -> None:
