@@ -86,7 +86,7 @@ def pause(stage: Stage, number: int, names: Sequence[str], seconds: float) -> No
 
 
 def _wait_for_etcd(stage: Stage) -> None:
-    """Until every member serves again: without a quorum for ten seconds all would seal themselves, rightly."""
+    """Until every member serves again: without a quorum for ten seconds all seal themselves, as promised."""
     deadline = time.monotonic() + _ETCD_SERVES_WITHIN
     while not all(stage.etcd.serves(stage.node(number)) for number in NODES):
         if time.monotonic() > deadline:
