@@ -208,6 +208,8 @@ _MEANING = {
     "revoke_backoff_s": "lease: seconds before a failed revocation is tried again; doubled each time",
     "revoke_backoff_cap_s": "lease: the longest such pause, in seconds",
     "reconcile_every_s": "lease: seconds between two comparisons of roles in PostgreSQL with leases",
+    "tokens_per_tree": "auth: live tokens below one token, or by one user's or role's logins, at most",
+    "secret_ids_per_approle": "auth: live secret ids of one AppRole, at most",
     "etcd_quota_mib": "etcd's `--quota-backend-bytes` in MiB; secrets are not written beyond 70 % of it",
     "log_level": "`debug`, `info`, `warning` or `error`",
     "gateway_listen": "host:port of the plain listener",

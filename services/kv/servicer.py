@@ -16,7 +16,6 @@ from services.kv.datakeys import DataKeys, Keys, Stale
 from services.kv.idempotency import Asked
 from services.kv.listing import Listing
 from services.kv.reading import Reading
-from services.kv.room import Room
 from services.kv.secrets import Done, Secrets, Wanted
 from services.kv.watching import Watching, revision_of
 from strongbox.access.guard import Caller, Guard
@@ -40,8 +39,8 @@ WALKS = 2  # listings in etcd at once, of one replica
 class KVServicer(rpc.KVServiceServicer):
     """Secrets over the pipeline; data keys come from and go to the seal service."""
 
-    def __init__(self, pipeline: Pipeline, guard: Guard, keys: Keys, watching: Watching, room: Room) -> None:
-        self._pipeline, self._guard, self._watching, self._room = pipeline, guard, watching, room
+    def __init__(self, pipeline: Pipeline, guard: Guard, keys: Keys, watching: Watching) -> None:
+        self._pipeline, self._guard, self._watching = pipeline, guard, watching
         self._secrets, self._data_keys = Secrets(guard.lookup), DataKeys(keys)
         self._reading = Reading(pipeline, guard, self._secrets, keys)
         self._batch = Batch(pipeline, guard, self._reading)
@@ -70,7 +69,6 @@ class KVServicer(rpc.KVServiceServicer):
         key = await self._data_keys.take(inbound.deadline)
 
         def decide(view: View, caller: Caller) -> Done:
-            self._room.require()
             return self._secrets.write(view, caller, path, wanted, key, asked)
 
         try:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from strongbox.access.guard import Caller, Guard
 from strongbox.errors import Internal, NotInitialized, Sealed, StrongBoxError, Unauthenticated
 from strongbox.rpc.inbound import Inbound
-from strongbox.store.pipeline import Outcome, Pipeline, Work
+from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
 from strongbox.store.view import View
 from strongbox.trail.outbox import draft_of
 
@@ -75,4 +75,6 @@ class Calls:
 
     async def quietly(self, decide: Callable[[View], T], seconds: float) -> Outcome[T]:
         """A step of work that was recorded, or of a duty."""
-        return await self.pipeline.submit(Work(decide, None, time.monotonic() + seconds))
+        return await self.pipeline.submit(
+            Work(decide, None, time.monotonic() + seconds, effect=Effect.SAFETY)
+        )

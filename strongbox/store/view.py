@@ -14,13 +14,15 @@ proved is taken for proved in another.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from strongbox.store.journal import Draft
 from strongbox.store.memory import ABSENT, Fact, Memory
+from strongbox.store.space import STRENGTH, Effect
 
 P = TypeVar("P")
+LARGE = 4096  # bytes of a value
 
 __all__ = ["ABSENT", "Draft", "Fact", "Fetch", "Row", "Unread", "View"]
 
@@ -60,6 +62,7 @@ class Footprint:
     deletes: set[bytes]
     fetches: list[Fetch]
     before_ms: int | None
+    large: set[bytes] = field(default_factory=set)  # of the keys read: values not to be sent back unasked
 
     @property
     def changes(self) -> bool:
@@ -68,9 +71,22 @@ class Footprint:
 
 
 class View:
-    """One attempt at one decision. `fresh_since`: facts seen earlier (monotonic seconds) count as unread."""
+    """One attempt at one decision. `fresh_since`: facts seen earlier (monotonic seconds) count as unread.
 
-    def __init__(self, memory: Memory, draft: Draft | None, now_ms: int, fresh_since: float = 0.0) -> None:
+    `effect` is for decisions that put keys and must go on all the same when etcd is nearly full (`space`);
+    None: what the puts and deletes show.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        draft: Draft | None,
+        now_ms: int,
+        fresh_since: float = 0.0,
+        may_grow: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.effect: Effect | None = None
+        self.may_grow = may_grow  # whether a decision that makes keys would be carried out
         self.draft = draft
         self.now_ms = now_ms
         self.footprint = Footprint({}, {}, set(), [], None)
@@ -86,6 +102,8 @@ class View:
         if fact is None:
             raise Unread((key,))
         self.footprint.reads[key] = fact.mod_revision
+        if fact.value is not None and len(fact.value) > LARGE:
+            self.footprint.large.add(key)
         return fact
 
     def parsed(self, key: bytes, parse: Callable[[bytes, bytes], P]) -> P | None:
@@ -118,6 +136,10 @@ class View:
     def fetch(self, start: bytes, end: bytes, limit: int = 0, keys_only: bool = False) -> None:
         """Read a range inside the transaction; its rows are in the outcome, in the order of the calls."""
         self.footprint.fetches.append(Fetch(start, end, limit, keys_only))
+
+    def means(self, effect: Effect) -> None:
+        """Say what the changes do to etcd's space, where they do not show it; the strongest said counts."""
+        self.effect = max(self.effect, effect, key=STRENGTH.index)
 
     def reveal(self, read: Callable[[Sequence[Row]], Any]) -> None:
         """Have `read(rows of the fetches)` make the outcome's value, instead of what the decision returns.
@@ -155,6 +177,7 @@ class View:
         self.footprint.deletes.clear()
         self.footprint.fetches.clear()
         self.others.clear()
+        self.effect = None
 
     def _recall(self, key: bytes) -> Fact | None:
         remembered = self._memory.recall(key)

@@ -8,7 +8,6 @@ from typing import Any
 from services.auth import messages, tokens
 from services.auth.calls.acting import Acting
 from services.auth.listing import shown_accessors
-from services.auth.repository import Repository
 from services.auth.tokens import Tokens
 from strongbox.access.durations import parse_duration
 from strongbox.access.guard import Caller, Guard
@@ -24,9 +23,9 @@ _CHUNK = 50  # tokens looked at by one transaction: each is a compare, and so is
 class TokenCalls(Acting):
     """Tokens over the pipeline."""
 
-    def __init__(self, pipeline: Pipeline, guard: Guard) -> None:
+    def __init__(self, pipeline: Pipeline, guard: Guard, domain: Tokens) -> None:
         Acting.__init__(self, pipeline, guard)
-        self._tokens = Tokens(guard, Repository(guard.lookup))
+        self._tokens = domain
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Any) -> pb.CreateTokenResponse:
         """Make a child of the caller's token; the token is in this answer and nowhere else."""
