@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -21,6 +21,25 @@ SERVICES = ("seal", "kv", "auth", "lease", "audit")
 
 class ConfigError(Exception):
     """The settings make no sense; the text says which and why."""
+
+
+T = TypeVar("T", bound="FromEnvironment")
+
+
+class FromEnvironment(BaseModel):
+    """Settings that are read from variables named `STRONGBOX_` and their own name, and from nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    @classmethod
+    def load(cls: type[T], environ: Mapping[str, str] = os.environ) -> T:
+        """Raises ConfigError, which quotes no value."""
+        pairs = ((name, environ.get(PREFIX + name.upper(), "").strip()) for name in cls.model_fields)
+        try:
+            return cls.model_validate({name: value for name, value in pairs if value})
+        except ValidationError as error:
+            problems = (f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+            raise ConfigError("; ".join(problems)) from None
 
 
 class Settings(BaseModel):
