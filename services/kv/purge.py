@@ -27,11 +27,10 @@ from strongbox.clock import Clock
 from strongbox.errors import StrongBoxError
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.batch import Row
 from strongbox.store.defragment import Busy
 from strongbox.store.errors import EtcdError
 from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.view import Row, View
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -49,6 +48,9 @@ class Fence(Protocol):
 
     def require(self, view: View, /) -> None:
         """Make the decision depend on the term; raises when it is over."""
+
+    def progress(self) -> None:
+        """A pass was done, or a part of a long one."""
 
 
 class Upkeep(Protocol):
@@ -135,6 +137,7 @@ class Purge:
         while True:
             try:
                 await self.one_pass(term)
+                term.progress()
             except StrongBoxError as error:  # sealed, or no quorum: what is asked stays asked
                 _log.info("purging waits", reason=error.reason)
             except (EtcdError, Busy) as error:
@@ -171,6 +174,7 @@ class Purge:
         await self._defragment()
         for start in range(0, len(rows), SLICE):
             await asyncio.gather(*(self._settle(term, row) for row in rows[start : start + SLICE]))
+            term.progress()
 
     async def _settle(self, term: Fence, row: Row) -> None:
         await self._submit(lambda view: settle(view, term, row.key, row.mod_revision))

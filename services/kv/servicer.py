@@ -189,18 +189,17 @@ class KVServicer(rpc.KVServiceServicer):
         inbound = inbound_of(context)
         draft: Draft | None = draft_of(inbound, "ListSecrets", directory.policy_path)
 
-        def decide(view: View) -> Caller:
+        def decide(view: View) -> None:
             caller = self._guard.require(view, inbound, "list", directory.policy_path)
             start, end, limit = page.wanted()
             view.fetch(start, end, limit, keys_only=True)
-            return caller
+            view.reveal(lambda rows: page.take((row.key for row in rows), caller.allows))
 
         # etcd walks all that lies below a directory for each read, so a page also ends by the clock.
         enough = time.monotonic() + PAGE_SECONDS
         while not page.is_over and (draft is not None or time.monotonic() < enough):
             async with self._walking:
-                done = await self._pipeline.submit(Work(decide, draft, inbound.deadline))
-            page.take((row.key for row in done.rows), done.value.allows)
+                await self._pipeline.submit(Work(decide, draft, inbound.deadline))
             draft = None
         return pb.ListSecretsResponse(names=page.names, next_page_token=page.token)
 

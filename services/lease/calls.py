@@ -62,9 +62,16 @@ class Calls:
             return said
         return Internal()
 
-    async def after(self, inbound: Inbound, decide: Callable[[View], T]) -> Outcome[T]:
-        """A further step of a request that was recorded."""
-        return await self.pipeline.submit(Work(decide, None, inbound.deadline))
+    async def after(self, inbound: Inbound, decide: Decide[T]) -> Outcome[T]:
+        """A further step of a request that was recorded: the caller is proved anew, for this step.
+
+        What it changes `decide` records by itself (`View.record`).
+        """
+
+        def guarded(view: View) -> T:
+            return decide(view, self.guard.authenticate(view, inbound))
+
+        return await self.pipeline.submit(Work(guarded, None, inbound.deadline))
 
     async def quietly(self, decide: Callable[[View], T], seconds: float) -> Outcome[T]:
         """A step of work that was recorded, or of a duty."""

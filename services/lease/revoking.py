@@ -53,6 +53,9 @@ class Fence(Protocol):
     def require(self, view: View, /) -> None:
         """Make the decision depend on the term; raises when it is over."""
 
+    def progress(self) -> None:
+        """A pass was done, or a part of a long one."""
+
 
 class Begun(NamedTuple):
     """Leases that are being ended, and where their roles are (None: nobody knows any more)."""

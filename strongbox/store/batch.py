@@ -15,24 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from strongbox.store import keyspace, txn
 from strongbox.store.journal import Draft, Journal
 from strongbox.store.memory import ABSENT, Fact
-from strongbox.store.view import Fetch, Footprint
+from strongbox.store.view import Fetch, Footprint, Row
 
 MAX_OPS = 900  # of etcd's --max-txn-ops 1024, which counts outer and nested operations together
 MAX_BYTES = 1 << 20  # of etcd's request limit; a single decision may be larger and is then alone
-
-
-class Row(NamedTuple):
-    """One row of a fetched range."""
-
-    key: bytes
-    value: bytes
-    mod_revision: int
-    create_revision: int
 
 
 @dataclass(slots=True)

@@ -25,13 +25,13 @@ import structlog
 from strongbox.clock import Clock
 from strongbox.errors import Internal, NoQuorum, StrongBoxError, TooLarge, UnknownOutcome
 from strongbox.store import errors, keyspace, txn
-from strongbox.store.batch import Decided, Row, fact_of
+from strongbox.store.batch import Decided, fact_of
 from strongbox.store.client import Etcd
 from strongbox.store.election import Deposed
 from strongbox.store.journal import Draft
 from strongbox.store.memory import ABSENT, Fact, Memory
 from strongbox.store.space import HISTORY, NOTHING_KNOWN, Effect, Room, Space, effect_of
-from strongbox.store.view import Unread, View
+from strongbox.store.view import Row, Unread, View
 
 T = TypeVar("T")
 FROM_MEMORY = 2  # tries before a contended request reads first
@@ -88,6 +88,7 @@ class Item:
         "sent",
         "tries",
         "value",
+        "view",
         "work",
     )
 
@@ -102,6 +103,7 @@ class Item:
         self.alone = False
         self.sent = False
         self.value: Any = None
+        self.view: View | None = None
         self.refusal: StrongBoxError | None = None
         self.decided: Decided | None = None
 
@@ -124,10 +126,14 @@ class Item:
     def succeed(self, revision: int, rows: tuple[Row, ...]) -> None:
         if self.done.done():
             return
-        if self.refusal is not None:
-            self.done.set_exception(self.refusal)
-        else:
-            self.done.set_result(Outcome(self.value, revision, rows))
+        if self.refusal is not None or self.view is None:
+            self.done.set_exception(self.refusal or Internal())
+            return
+        try:
+            self.done.set_result(Outcome(self.view.told(self.value, rows), revision, rows))
+        except Exception:  # noqa: BLE001  one defective reading must not fail its whole batch
+            _log.exception("what was read could not be told")
+            self.done.set_exception(Internal())
 
 
 class Decider:
@@ -184,8 +190,9 @@ class Decider:
         work = item.work
         draft = replace(work.draft) if work.draft is not None else None
         view = View(self._memory, draft, self._now_ms(), item.fresh_since, lambda: self._may_grow(item))
+        item.view = view
         try:
-            item.value = work.decide(view)
+            item.value = _decided(work, view)
             self._weigh(item, view)
         except Unread as unread:
             return unread.keys
@@ -314,6 +321,14 @@ class Decider:
             self._memory.learn(key, Fact(value, revision), revision, asked)
         for key in item.decided.footprint.deletes:
             self._memory.learn(key, ABSENT, revision, asked)
+
+
+def _decided(work: Work[T], view: View) -> T:
+    """The decision; what it was given by its view is worth nothing afterwards."""
+    try:
+        return work.decide(view)
+    finally:
+        view.close()
 
 
 def _in_turn(missing: dict[Item, tuple[bytes, ...]]) -> list[bytes]:

@@ -48,6 +48,7 @@ KUBERNETES_CONFIG = KUBERNETES + b"config"
 KUBERNETES_ROLES = KUBERNETES + b"roles/"
 LOGIN_FAILURES = ROOT + b"auth/private/failures/"
 LOGIN_SOURCES = ROOT + b"auth/private/sources/"
+AUTH_COUNTS = ROOT + b"auth/private/counts/"
 
 READ_LEASES = ROOT + b"lease/reads/"
 LEASES_DUE = ROOT + b"lease/due/"

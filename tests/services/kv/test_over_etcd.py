@@ -63,6 +63,9 @@ class Fence:
     def require(self, view: View, /) -> None:
         pass
 
+    def progress(self) -> None:
+        """Nobody looks."""
+
 
 @pytest.fixture
 async def two(etcd_member: EtcdCluster) -> AsyncIterator[tuple[Replica, Replica]]:

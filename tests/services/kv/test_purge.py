@@ -15,9 +15,8 @@ from strongbox.errors import NotFound
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import errors, keyspace, txn
-from strongbox.store.batch import Row
 from strongbox.store.client import Etcd
-from strongbox.store.view import View
+from strongbox.store.view import Row, View
 from tests.services.kv.support import Kv
 from tests.support.etcd import EtcdCluster
 
@@ -30,6 +29,9 @@ class Fence:
     def require(self, view: View, /) -> None:
         if self.over:
             raise PermissionError("deposed")
+
+    def progress(self) -> None:
+        """Nobody looks."""
 
 
 class FakeUpkeep:
