@@ -75,7 +75,8 @@ def rows_of(reply: Any) -> tuple[KV, ...]:
 
 def _varint(reply: Any, number: int) -> int:
     """A field that the stubs do not know; 0: it is not there."""
-    return next((int(field.data) for field in UnknownFieldSet(reply) if field.field_number == number), 0)
+    unknown: Any = UnknownFieldSet(reply)  # a sequence, which its stubs do not say
+    return next((int(field.data) for field in unknown if field.field_number == number), 0)
 
 
 class Etcd:

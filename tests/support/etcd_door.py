@@ -44,7 +44,8 @@ class EtcdDoor:
     def sizes(self, node: str) -> tuple[int, int]:
         """Bytes of a member's file, and those of them that are in use."""
         told = self.status(node)
-        in_use = [int(field.data) for field in UnknownFieldSet(told) if field.field_number == _IN_USE]
+        unknown: Any = UnknownFieldSet(told)  # a sequence, which its stubs do not say
+        in_use = [int(field.data) for field in unknown if field.field_number == _IN_USE]
         return int(told.dbSize), in_use[0] if in_use else int(told.dbSize)
 
     def serves(self, node: str) -> bool:
