@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -60,6 +63,29 @@ def _name_only() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; exits."""
+    """Run the command line; exits. What cannot be printed is told, with exit 1; a reader may leave."""
     before = [word for word in sys.argv[1:] if not word.startswith("-") and word not in set(Format)]
-    build(with_dev=before[:1] == ["dev"])()
+    try:
+        try:
+            build(with_dev=before[:1] == ["dev"])()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _end()
+    except UnicodeEncodeError as error:
+        _end(
+            "an argument is not text"
+            if error.encoding == "utf-8"
+            else f"the output's encoding, {error.encoding}, lacks a character: set PYTHONIOENCODING=utf-8"
+        )
+    except OSError as error:
+        _end(f"{error.filename or 'the output cannot be written'}: {error.strerror}")
+
+
+def _end(why: str = "") -> NoReturn:
+    """Exit 1; what is still in the output's buffer is not tried again."""
+    if why:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"strongbox: {why}\n")
+            sys.stderr.flush()
+    os._exit(1)

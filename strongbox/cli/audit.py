@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strongbox.cli.output import Format, Output, show, show_line, show_rows, to_dict
+from strongbox.cli.output import Format, Output, say, show, show_line, show_rows, to_dict
 from strongbox.cli.session import complain, connected
 
 if TYPE_CHECKING:
@@ -103,14 +103,14 @@ def checkpoint(
     if output is Format.JSON:
         show({"checkpoint": found.note, "size": found.size, "root_hash": found.root.hex()}, output)
     else:
-        typer.echo(found.note, nl=False)
+        say(found.note, nl=False)
 
 
 @app.command("public-key")
 def public_key_() -> None:
     """Print the public key (PEM) that checkpoints are verified with."""
     with connected() as box:
-        typer.echo(box.audit.public_key(), nl=False)
+        say(box.audit.public_key(), nl=False)
 
 
 @app.command("prove")
@@ -120,7 +120,7 @@ def prove(
 ) -> None:
     """Have it proved, and verify, that an entry is in the signed log; prints the checkpoint it is in."""
     with connected() as box:
-        typer.echo(box.audit.prove(index, _read(public_key)).note, nl=False)
+        say(box.audit.prove(index, _read(public_key)).note, nl=False)
 
 
 @app.command("archive")
@@ -150,7 +150,7 @@ def rotate_key(output: Output = Format.TABLE) -> None:
 def export_key() -> None:
     """Print the keys that verify the log, for --key-file; whoever has them can forge entries."""
     with connected() as box:
-        typer.echo(box.audit.export_key(), nl=False)
+        say(box.audit.export_key(), nl=False)
 
 
 @app.command("verify")

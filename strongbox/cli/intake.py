@@ -25,14 +25,26 @@ def read_file(file: Path) -> bytes:
     return raw
 
 
-def read_secret(file: Path | None, prompt: str, *, confirm: bool = False) -> bytes:
-    """A secret: the file as it is; a pipe less one line end (`echo` adds it); or a prompt without echo."""
+def read_secret(file: Path | None, prompt: str, *, confirm: bool = False, exact: bool = False) -> bytes:
+    """A secret: the file as it is; a pipe; or a prompt without echo.
+
+    Of a pipe the one line end is left out that `echo` adds, unless it is `exact` (bytes are), or text of
+    several lines, which keeps it: keys and certificates are not whole without. An empty pipe is refused: it
+    is what a command that failed leaves; `--file -` says that it is meant.
+    """
     if file is not None:
         return read_file(file)
     if sys.stdin.isatty():
         said: str = typer.prompt(prompt, hide_input=True, confirmation_prompt=confirm, err=True)
         return said.encode()
     raw = read_file(Path("-"))
+    if not raw:
+        complain("nothing came through the pipe; if it is to be empty, say --file -")
+    return raw if exact or raw.count(b"\n") > 1 else without_line_end(raw)
+
+
+def without_line_end(raw: bytes) -> bytes:
+    """The same less one line end, of any system."""
     return raw.removesuffix(b"\n").removesuffix(b"\r") if raw.endswith(b"\n") else raw
 
 

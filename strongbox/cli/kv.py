@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from strongbox.cli.intake import read_json, read_secret, to_text
-from strongbox.cli.output import Format, Output, show, show_line, show_names, to_dict, to_timestamp
+from strongbox.cli.output import Format, Output, say_bytes, show, show_line, show_names, to_dict, to_timestamp
 from strongbox.cli.session import complain, connected
 
 if TYPE_CHECKING:
@@ -42,7 +41,12 @@ def put(
     ttl: Annotated[str | None, typer.Option(help="How long this version lives, such as 90s or 1h.")] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Make a new version. The value comes from a pipe (less one line end), a file, or a prompt."""
+    """Make a new version. The value comes from a pipe, a file, or a prompt.
+
+    Of a pipe with one line the line end is left out, as echo adds it; text of several lines and, with
+    --binary, bytes are stored exactly as they come, and so is a file. An empty pipe is refused, unless it is
+    said that it is meant: --file -.
+    """
     if extra:
         complain(ARGV)
     value = _value(file, data_file, binary)
@@ -56,7 +60,7 @@ def _value(file: Path | None, data_file: Path | None, binary: bool) -> str | byt
             complain("--data-file goes with neither --file nor --binary")
         data = read_json(data_file, "the data")
         return data if isinstance(data, dict) else complain("the data is not a JSON object")
-    raw = read_secret(file, "Value", confirm=True)
+    raw = read_secret(file, "Value", confirm=True, exact=binary)
     return raw if binary else to_text(raw, "the value", "give --binary")
 
 
@@ -64,15 +68,17 @@ def _value(file: Path | None, data_file: Path | None, binary: bool) -> str | byt
 def get(
     path: SecretPath,
     version: Annotated[int | None, typer.Option("--version", "-n", help="The newest unless given.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="The value alone, byte for byte.")] = False,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="The value alone, byte for byte (but made visible on a terminal)."),
+    ] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Read one version's value."""
     with connected() as box:
         secret = box.kv.get(path, version)
     if raw:
-        sys.stdout.buffer.write(_bytes_of(secret.value))
-        sys.stdout.buffer.flush()
+        say_bytes(_bytes_of(secret.value))
     else:
         show(_facts(secret), output)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strongbox.cli.output import Format, Output, show, to_dict
+from strongbox.cli.output import Format, Output, say, show, to_dict
 from strongbox.cli.session import complain, connected
 from strongbox.cli.user import ARGV, read_password
 
@@ -41,7 +41,7 @@ def login(
     with connected(with_token=False) as box:
         facts = to_dict(_answer(box, name, approle, kubernetes, secret))
     if token_only:
-        typer.echo(facts["token"])
+        say(facts["token"])
     else:
         show(facts, output)
 

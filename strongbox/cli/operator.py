@@ -10,7 +10,8 @@ import typer
 from strongbox.cli.intake import read_secret, to_text
 from strongbox.cli.output import Format, Output, show, to_dict
 from strongbox.cli.session import FAILED, SEALED, complain, connected
-from strongbox.errors import RepeatedShare, StrongBoxError
+from strongbox.cli.shares import Share, read_shares
+from strongbox.errors import InvalidInput, RepeatedShare, StrongBoxError
 
 if TYPE_CHECKING:
     from strongbox.client import StrongBox
@@ -45,32 +46,33 @@ def unseal(
 ) -> None:
     """Give key shares to the whole cluster: from a pipe, a file, or a prompt. Exit 2 while still sealed.
 
-    A share that was given before is refused alone: those after it are given all the same.
+    A share that was given before, or is wrong, is refused alone: those after it are given all the same. The
+    file may be what operator init printed.
     """
     if extra:
         complain("a key share never goes on the command line, where others read it: pipe it, or use --file")
-    shares = _shares(file)
+    shares = read_shares(file)
     with connected() as box:
         answer = _give(box, shares, reset=reset)
     show(to_dict(answer), output)
     raise typer.Exit(SEALED if answer.sealed else 0)
 
 
-def _give(box: StrongBox, shares: list[str], *, reset: bool) -> UnsealResponse:
-    """Give as many as are needed; the last answer. Raises RepeatedShare when none was new."""
-    answer, repeated = None, None
-    for number, share in enumerate(shares):
+def _give(box: StrongBox, shares: list[Share], *, reset: bool) -> UnsealResponse:
+    """Give as many as are needed; the last answer. Raises the last share's refusal when none was taken."""
+    answer, refusal = None, None
+    for share in shares:
         try:
-            answer = box.seal.unseal(share, reset=reset and number == 0)
-        except RepeatedShare as error:
-            repeated = error
-            typer.echo(f"strongbox: share {number + 1} of these was given already", err=True)
+            answer = box.seal.unseal(share.text, reset=reset and answer is None)
+        except InvalidInput as error:
+            refusal = error
+            typer.echo(f"strongbox: {share}: {error.message}", err=True)
             continue
         if not answer.sealed:
             break
     if answer is None:
-        assert repeated is not None
-        raise repeated
+        assert refusal is not None
+        raise refusal
     return answer
 
 
@@ -119,9 +121,9 @@ def rekey(
         if cancel:
             show(to_dict(box.seal.cancel_rekey(nonce)), output)
             return
-        given = _shares(file)
+        given = read_shares(file)
         answer: Any = None
-        for share in given:
+        for share in (one.text for one in given):
             if verify:
                 answer = box.seal.verify_rekey(nonce, share)
             elif nonce:
@@ -151,7 +153,7 @@ def generate_root(
             show(to_dict(box.seal.cancel_generate_root(nonce)), output)
             return
         answer: Any = None
-        for share in _shares(file):
+        for share in (one.text for one in read_shares(file)):
             if nonce:
                 answer = box.seal.update_generate_root(nonce, share)
             else:
@@ -160,15 +162,6 @@ def generate_root(
             if answer.complete:
                 break
     show(to_dict(answer), output)
-
-
-def _shares(file: Path | None) -> list[str]:
-    """The shares given, one at least."""
-    text = to_text(read_secret(file, "Key share"), "a key share", "it is base64url text")
-    shares = text.split()
-    if not shares:
-        complain("no key share was given")
-    return shares
 
 
 def _nonce(file: Path | None, *, needed: bool) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from datetime import datetime
@@ -56,44 +58,69 @@ def to_timestamp(moment: datetime) -> str:
     return stamp.ToJsonString()
 
 
+# What a terminal obeys instead of showing it: C0 but tab and line feed, DEL, C1, and marks that change the
+# direction of text.
+_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """The text, with what a terminal would obey written out as JSON does; who wrote a value is a stranger."""
+    return _OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def say(text: str, *, nl: bool = True) -> None:
+    """Print it: into a pipe or file exactly as it is, on a terminal what it would obey written out."""
+    # With `color` nothing is taken away: the default silently removes sequences of ESC from what is piped.
+    typer.echo(visible(text) if sys.stdout.isatty() else text, nl=nl, color=True)
+
+
+def say_bytes(raw: bytes) -> None:
+    """The same for bytes, which get no line end."""
+    if sys.stdout.isatty():
+        say(raw.decode("utf-8", errors="backslashreplace"), nl=False)
+    else:
+        sys.stdout.buffer.write(raw)
+        sys.stdout.buffer.flush()
+
+
 def show(facts: Mapping[str, Any], how: Format) -> None:
     """One thing: a line per field."""
     if _is_json(how):
-        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        say(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     width = max((len(name) for name in facts), default=0)
     for name, value in facts.items():
-        typer.echo(f"{name:{width}}  {_cell(value)}")
+        say(f"{name:{width}}  {_cell(value)}")
 
 
 def show_line(facts: Mapping[str, Any], how: Format) -> None:
     """One of many things that come one after the other: a line, as JSON an object in a line."""
     if _is_json(how):
-        typer.echo(json.dumps(facts, ensure_ascii=False))
+        say(json.dumps(facts, ensure_ascii=False))
     else:
-        typer.echo("  ".join(f"{_cell(value)}" for value in facts.values()))
+        say("  ".join(f"{_cell(value)}" for value in facts.values()))
 
 
 def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], how: Format) -> None:
     """Many things: a line each, of these columns; JSON has all fields."""
     found = list(rows)
     if _is_json(how):
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        say(json.dumps(found, indent=2, ensure_ascii=False))
         return
     lines = [list(columns), *([_cell(row.get(column, "")) for column in columns] for row in found)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     for line in lines:
         padded = (f"{cell:{width}}" for cell, width in zip(line, widths, strict=True))
-        typer.echo("  ".join(padded).rstrip())
+        say("  ".join(padded).rstrip())
 
 
 def show_names(names: Iterable[str], how: Format) -> None:
     """Names: one a line."""
     if _is_json(how):
-        typer.echo(json.dumps(list(names), indent=2, ensure_ascii=False))
+        say(json.dumps(list(names), indent=2, ensure_ascii=False))
         return
     for name in names:
-        typer.echo(name)
+        say(name)
 
 
 def _cell(value: Any) -> str:

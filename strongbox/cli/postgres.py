@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from strongbox.cli.intake import read_file, read_secret, to_text
+from strongbox.cli.intake import read_file, read_secret, to_text, without_line_end
 from strongbox.cli.output import Format, Output, show, show_names, to_dict
 from strongbox.cli.session import connected
 
@@ -40,8 +40,8 @@ def write_connection(
     output: Output = Format.TABLE,
 ) -> None:
     """Make or replace a connection, after trying it. The password never comes from the command line."""
-    raw = read_secret(password_file, "Password of the database user")
-    password = to_text(raw, "the password", "it must be text").removesuffix("\n").removesuffix("\r")
+    raw = without_line_end(read_secret(password_file, "Password of the database user", exact=True))
+    password = to_text(raw, "the password", "it must be text")
     ca = to_text(read_file(ca_file), "the authority", "it must be PEM") if ca_file else ""
     with connected() as box:
         answer = box.postgres.write_connection(name, dsn=dsn, username=username, password=password, ca=ca)

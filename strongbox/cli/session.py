@@ -9,18 +9,29 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from strongbox.errors import InvalidInput, NotInitialized, Sealed, StrongBoxError, Unauthenticated
+from strongbox.errors import (
+    InvalidInput,
+    NotInitialized,
+    Sealed,
+    StrongBoxError,
+    Unauthenticated,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from strongbox.client import StrongBox
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8201"
 FAILED, USAGE, SEALED = 1, 2, 2
+# In gRPC's text, of a handshake that the other side did not understand.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "SSL_ERROR", "Ssl handshake failed", "handshake")
 
 
 @contextmanager
 def connected(*, with_token: bool = True) -> Iterator[StrongBox]:
     """A client as the environment says; a refusal inside becomes a line on stderr and the exit status."""
+    # gRPC's own log would tell of each failed handshake, on stderr, before we do.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from strongbox.client import StrongBox
 
     try:
@@ -37,12 +48,24 @@ def connected(*, with_token: bool = True) -> Iterator[StrongBox]:
 def refuse(error: StrongBoxError, *, with_token: bool = True) -> NoReturn:
     """Say why, and with which request id, and exit."""
     request_id = error.metadata.get("request_id", "")
-    typer.echo(f"strongbox: {error.message} ({error.reason})", err=True)
+    typer.echo(f"strongbox: {_in_our_words(error)} ({error.reason})", err=True)
     if with_token and isinstance(error, Unauthenticated) and not _setting("TOKEN"):
         typer.echo("strongbox: STRONGBOX_TOKEN is not set", err=True)
     if request_id:
         typer.echo(f"strongbox: request {request_id}", err=True)
     raise typer.Exit(_status_of(error, is_ours=not request_id))
+
+
+def _in_our_words(error: StrongBoxError) -> str:
+    """gRPC's account of a failed handshake as a sentence; any other message as it is."""
+    address = _setting("ADDR") or DEFAULT_ADDRESS
+    if not isinstance(error, Unavailable) or error.metadata.get("request_id"):
+        return error.message
+    if "CERTIFICATE_VERIFY_FAILED" in error.message:
+        return f"the certificate of {address} is of no authority that is trusted: set STRONGBOX_CACERT"
+    if any(mark in error.message for mark in _NO_TLS):
+        return f"no TLS handshake with {address}: does it speak TLS?"
+    return error.message
 
 
 def complain(text: str) -> NoReturn:

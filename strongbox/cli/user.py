@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from strongbox.cli.intake import read_secret, to_text
+from strongbox.cli.intake import read_secret, to_text, without_line_end
 from strongbox.cli.output import Format, Output, show, show_names, to_dict
 from strongbox.cli.session import complain, connected
 
@@ -37,8 +37,7 @@ def write(
 
 def read_password(file: Path | None, prompt: str, *, confirm: bool = False) -> str:
     """A password as text; a file may end in one line end, as a pipe may."""
-    raw = read_secret(file, prompt, confirm=confirm)
-    raw = raw.removesuffix(b"\n").removesuffix(b"\r") if raw.endswith(b"\n") else raw
+    raw = without_line_end(read_secret(file, prompt, confirm=confirm, exact=True))
     return to_text(raw, "the password", "it is text")
 
 

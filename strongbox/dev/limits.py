@@ -35,10 +35,10 @@ _WINDOW_S = 10
 class Limits(FromEnvironment):
     """Requests a second that one source may make, and twice as many at once; `refused`: answers 401."""
 
-    gateway_open_rate: int = Field(50, ge=1, le=100_000)
-    gateway_status_rate: int = Field(100, ge=1, le=100_000)
-    gateway_refused_rate: int = Field(100, ge=1, le=100_000)
-    gateway_trusted_proxies: int = Field(0, ge=0, le=16)
+    gateway_open_rate: int = Field(default=50, ge=1, le=100_000)
+    gateway_status_rate: int = Field(default=100, ge=1, le=100_000)
+    gateway_refused_rate: int = Field(default=100, ge=1, le=100_000)
+    gateway_trusted_proxies: int = Field(default=0, ge=0, le=16)
 
 
 def by_source(name: str, rate: int) -> dict[str, Any]:

@@ -19,8 +19,48 @@ def test_a_value_comes_from_a_pipe_less_the_line_end_that_echo_adds(run: Run, wo
     assert world.last().value == SECRET
     run("kv", "put", "app/db", said=f"{SECRET}\r\n")
     assert world.last().value == SECRET
-    run("kv", "put", "app/db", said=f"{SECRET}\n\n")
-    assert world.last().value == f"{SECRET}\n"
+    run("kv", "put", "app/db", said=SECRET)
+    assert world.last().value == SECRET
+
+
+@pytest.mark.parametrize("text", ["-----BEGIN-----\nkey\n-----END-----\n", "a\r\nb\r\n", f"{SECRET}\n\n"])
+def test_text_of_several_lines_keeps_its_line_ends(run: Run, world: World, text: str) -> None:
+    assert run("kv", "put", "app/key", said=text).exit_code == 0
+    assert world.last().value == text
+
+
+@pytest.mark.parametrize("raw", [b"\xff\x00\x0a", b"\x0d\x0a", b"\n", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("way", [(), ("--file", "-"), ("--file",)])
+def test_bytes_are_stored_exactly_however_they_come(
+    run: Run, world: World, tmp_path: Path, raw: bytes, way: tuple[str, ...]
+) -> None:
+    file = tmp_path / "blob"
+    file.write_bytes(raw)
+    words = ("--file", str(file)) if way == ("--file",) else way
+    assert run("kv", "put", "a", "--binary", *words, said=raw).exit_code == 0
+    assert world.last().binary == raw
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("kv", "put", "a"),
+        ("kv", "put", "a", "--binary"),
+        ("user", "write", "alice"),
+        ("login", "alice"),
+        ("operator", "unseal"),
+        ("postgres", "connection", "write", "c", "--dsn", "postgresql://h/d"),
+    ],
+)
+def test_an_empty_pipe_is_refused(run: Run, world: World, words: tuple[str, ...]) -> None:
+    answer = run(*words)
+    assert (answer.exit_code, world.asked) == (2, [])
+    assert "nothing came through the pipe" in answer.stderr
+
+
+def test_an_empty_value_can_be_meant(run: Run, world: World) -> None:
+    assert run("kv", "put", "a", "--file", "-").exit_code == 0
+    assert world.last().value == ""
 
 
 def test_a_value_from_a_file_is_stored_as_it_is(run: Run, world: World, tmp_path: Path) -> None:

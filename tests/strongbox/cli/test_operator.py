@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from strongbox.errors import NoQuorum
 from tests.strongbox.cli.conftest import Run
 from tests.support.fake_strongbox import SHARES, TOKEN, World
@@ -46,7 +48,7 @@ def test_a_share_given_before_does_not_keep_those_after_it_from_being_given(run:
     assert (again.exit_code, "REPEATED_SHARE" in again.stderr) == (1, True)
     several = run("operator", "unseal", said="\n".join(SHARES))
     assert several.exit_code == 0
-    assert "share 1 of these was given already" in several.stderr
+    assert "the share in line 1: " in several.stderr
     assert SHARES[0] not in several.output
 
 
@@ -55,6 +57,27 @@ def test_a_share_on_the_command_line_is_refused_and_not_quoted(run: Run, world: 
     assert answer.exit_code == 2
     assert SHARES[0] not in answer.output
     assert world.asked == []
+
+
+def test_a_wrong_line_is_named_and_the_others_are_given(run: Run, world: World, tmp_path: Path) -> None:
+    world.sealed = True
+    file = tmp_path / "shares"
+    file.write_bytes(b"\xef\xbb\xbf\r\n" + "\r\n".join(["bm90LW9uZQ", *SHARES[:2]]).encode())
+    answer = run("operator", "unseal", "--file", str(file))
+    assert (answer.exit_code, world.sealed) == (0, False)
+    assert "the share in line 2: " in answer.stderr
+    assert not any(share in answer.output for share in ("bm90LW9uZQ", *SHARES))
+
+
+@pytest.mark.parametrize("how", ["table", "json"])
+def test_what_init_printed_unseals_and_its_root_token_is_not_sent(
+    run: Run, world: World, tmp_path: Path, how: str
+) -> None:
+    file = tmp_path / "init"
+    file.write_text(run("operator", "init", "-o", how).stdout)
+    world.sealed, world.asked = True, []
+    assert run("operator", "unseal", "--file", str(file)).exit_code == 0
+    assert [request.share for _, request in world.asked] == list(SHARES[:2])
 
 
 def test_no_share_at_all_is_a_wrong_command_line(run: Run) -> None:
