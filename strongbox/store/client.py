@@ -75,7 +75,9 @@ def rows_of(reply: Any) -> tuple[KV, ...]:
 
 def _varint(reply: Any, number: int) -> int:
     """A field that the stubs do not know; 0: it is not there."""
-    return next((int(field.data) for field in UnknownFieldSet(reply) if field.field_number == number), 0)
+    unknown = UnknownFieldSet(reply)
+    found = (unknown[index] for index in range(len(unknown)))
+    return next((int(field.data) for field in found if field.field_number == number), 0)
 
 
 class Etcd:

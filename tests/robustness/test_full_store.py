@@ -1,4 +1,4 @@
-"""A store of 32 MiB that one caller has filled: others read, root revokes, it seals and unseals, room is made.
+"""A store of 32 MiB that one caller filled: others read, root revokes, it seals and unseals, room is made.
 
 The brake is StrongBox's (70 % of etcd's quota), so what is behind it goes on with nobody's help.
 """
