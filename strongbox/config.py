@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 PREFIX = "STRONGBOX_"
 SERVICES = ("seal", "kv", "auth", "lease", "audit")
@@ -21,6 +21,25 @@ SERVICES = ("seal", "kv", "auth", "lease", "audit")
 
 class ConfigError(Exception):
     """The settings make no sense; the text says which and why."""
+
+
+T = TypeVar("T", bound="FromEnvironment")
+
+
+class FromEnvironment(BaseModel):
+    """Settings that are read from variables named `STRONGBOX_` and their own name, and from nothing else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+    @classmethod
+    def load(cls: type[T], environ: Mapping[str, str] = os.environ) -> T:
+        """Raises ConfigError, which quotes no value."""
+        pairs = ((name, environ.get(PREFIX + name.upper(), "").strip()) for name in cls.model_fields)
+        try:
+            return cls.model_validate({name: value for name, value in pairs if value})
+        except ValidationError as error:
+            problems = (f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+            raise ConfigError("; ".join(problems)) from None
 
 
 class Settings(BaseModel):
@@ -41,6 +60,11 @@ class Settings(BaseModel):
     seal_addresses: tuple[str, ...] = ()
     peer_unseal: bool = True
     audit_stdout: bool = False
+    # audit: where whole segments are archived to; the size that the log should stay below, and for how many
+    # days entries stay in it at least (0: as long as there is no reason to move them)
+    audit_archive: Path | None = None
+    audit_limit_mib: int = Field(default=0, ge=0)
+    audit_keep_days: int = Field(default=0, ge=0)
     data_dir: Path = Path(".")
     profile: Literal["local", "kubernetes"] = "local"
     metrics_listen: str = ""
@@ -68,6 +92,16 @@ class Settings(BaseModel):
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _has_somewhere_to_archive(self) -> Self:
+        if self.audit_keep_days and self.audit_archive is None:
+            raise ValueError(
+                "STRONGBOX_AUDIT_KEEP_DAYS needs STRONGBOX_AUDIT_ARCHIVE: nothing is thrown away"
+            )
+        if 0 < self.audit_limit_mib < 256:
+            raise ValueError("STRONGBOX_AUDIT_LIMIT_MIB is 256 or more: segments have 64 MiB")
+        return self
 
     @property
     def session_ttl_s(self) -> int:

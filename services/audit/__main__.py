@@ -13,6 +13,7 @@ from services.audit.peers import AuditPeerServicer, PeerHistory
 from services.audit.publishing import Publisher
 from services.audit.replica import Replica
 from services.audit.reporting import Reporting
+from services.audit.retention import retention_of
 from services.audit.segments import Segments
 from services.audit.servicer import AuditServicer
 from services.audit.standard_output import StandardOutput
@@ -33,8 +34,10 @@ async def assemble(runtime: Runtime) -> None:
     history = PeerHistory(partial(live_peers, runtime))
     replica = Replica(etcd, log, settings.node_id, history, copies.give if copies else None)
     publisher = Publisher(etcd, replica, keys)
+    retention = retention_of(settings, etcd, replica, keys)
+    new_key = partial(new_chain_key, runtime.keys)
     servicer = AuditServicer(
-        runtime.pipeline, Guard(runtime.keys), replica, keys, publisher, partial(new_chain_key, runtime.keys)
+        runtime.pipeline, Guard(runtime.keys), replica, keys, publisher, new_key, retention
     )
     runtime.serve(pb_grpc.add_AuditServiceServicer_to_server, servicer, "strongbox.audit.v1.AuditService")
     runtime.serve(
@@ -46,7 +49,8 @@ async def assemble(runtime: Runtime) -> None:
     runtime.duty("audit", duty.work)
     runtime.duty("rewrap-audit", Rewrap(etcd, runtime.keys, runtime.clock, "audit", REWRAPPED).work)
     runtime.spawn(Following(runtime.keys, replica, keys).run())
-    runtime.spawn(Reporting(runtime, replica, duty, copies).run())
+    runtime.spawn(retention.run())
+    runtime.spawn(Reporting(runtime, replica, duty, copies, retention).run())
 
 
 if __name__ == "__main__":

@@ -22,12 +22,13 @@ def to_entry(line: bytes) -> pb.Entry:
     return pb.Entry(ts=stamp, **{name: getattr(entry, name) for name in _SAME})
 
 
-def to_entries(page: Page, position: Position) -> pb.ListEntriesResponse:
-    """A page, and the head of the chain it was taken from."""
+def to_entries(page: Page, position: Position, first: int = 0) -> pb.ListEntriesResponse:
+    """A page, the head of the chain it was taken from, and the first entry that is not archived."""
     return pb.ListEntriesResponse(
         entries=map(to_entry, page.lines),
         head=pb.Head(index=position.size - 1, hmac=position.hmac),
         next_index=page.next_index,
+        first_index=first,
     )
 
 

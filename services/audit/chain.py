@@ -1,8 +1,13 @@
 r"""The audit chain, as pure functions: an entry, how it is hashed, how its line is written and checked.
 
 One entry is one line of JSON: the fourteen fields of `Entry` in their order, separators `,` and `:`, text as
-UTF-8 (only what JSON must escape is escaped), a final newline. There is exactly one text for an entry, so the
-files of all replicas are byte-identical, and a line that parses but is written otherwise is a fault.
+UTF-8, a final newline. Escaped is what JSON must escape, and every character that a reader could take for the
+end of a line or that changes how the rest is shown (`_HIDDEN`), as `\u` and four lower-case hex digits. So
+there is exactly one text for an entry, the files of all replicas are byte-identical, and a line that parses
+but is written otherwise is a fault.
+
+Earlier versions escaped only what JSON must. Their lines stay what they are, byte for byte, and are read as
+well (`Entry.earlier`); what is hashed does not depend on how a line is escaped.
 
 What is hashed, byte for byte:
 
@@ -25,10 +30,11 @@ from __future__ import annotations
 
 import hmac as hmac_module
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
-from json.encoder import encode_basestring as quoted
+from json.encoder import encode_basestring
 
 LABEL = b"strongbox audit entry v1\0"
 GENESIS = "0" * 64
@@ -36,6 +42,25 @@ KEY_BYTES = 32
 FIRST_TERM = 1
 ROTATE = "RotateAuditKey"
 Keys = Mapping[int, bytes]  # by term
+
+# DEL and C1 controls (NEL), soft hyphen, Arabic letter mark, zero-width and bidirectional marks, line and
+# paragraph separators, invisible operators, byte order mark, interlinear marks. All are in the basic plane.
+_HIDDEN = re.compile("[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+
+
+def minimal(text: str) -> str:
+    """A JSON string with nothing escaped but what JSON must."""
+    return encode_basestring(text)
+
+
+def quoted(text: str) -> str:
+    """A JSON string that is one line, and shows what it holds, wherever it is read."""
+    written = minimal(text)
+    return written if written.isascii() and "\x7f" not in written else _HIDDEN.sub(_escaped, written)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 class Tampered(Exception):
@@ -74,10 +99,13 @@ class Entry:
     producer_seq: str
     prev_hmac: str
     hmac: str
+    earlier: bool = field(default=False, compare=False)  # its line is written as earlier versions did
 
     def line(self) -> bytes:
         """The one text of this entry, newline included."""
-        parts = (f'"{name}":{quote(getattr(self, name))}' for name, quote in _WRITTEN)
+        quote = minimal if self.earlier else quoted
+        values = ((name, getattr(self, name)) for name in _FIELDS)
+        parts = (f'"{name}":{value if name in _NUMBERS else quote(value)}' for name, value in values)
         return ("{" + ",".join(parts) + "}\n").encode()
 
     @property
@@ -86,9 +114,8 @@ class Entry:
         return self.version if self.op == ROTATE and self.outcome == "ok" else 0
 
 
-_FIELDS = tuple(field.name for field in fields(Entry))
+_FIELDS = tuple(one.name for one in fields(Entry))[:-1]
 _NUMBERS = frozenset({"index", "version"})
-_WRITTEN = tuple((name, str if name in _NUMBERS else quoted) for name in _FIELDS)
 _TYPES = [int if name in _NUMBERS else str for name in _FIELDS]
 
 
@@ -136,9 +163,12 @@ def parse_line(line: bytes) -> Entry:
     if [type(value) for value in values.values()] != _TYPES:
         raise ValueError("a field has the wrong type")
     entry = Entry(**values)
-    if _written(entry) != line:
-        raise ValueError("the line is not written in the one canonical way")
-    return entry
+    if _written(entry) == line:
+        return entry
+    earlier = replace(entry, earlier=True)
+    if _written(earlier) == line:
+        return earlier
+    raise ValueError("the line is not written in the one canonical way")
 
 
 def _written(entry: Entry) -> bytes:

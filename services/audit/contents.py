@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from services.audit import marker as markers
 from services.audit.chain import ROTATE, Entry, parse_line
 from services.audit.hashes import Hashes, Witness
+from services.audit.marker import Marker
 from services.audit.places import Places
 
 _ANNOUNCES = f'"op":"{ROTATE}"'.encode()
@@ -54,18 +56,19 @@ def segment_path(folder: Path, segment: int) -> Path:
 class Contents:
     """`segment` and `offset`: where the next line goes (-1: no segment yet).
 
-    `firsts`: the index of each segment's first entry. `announced`: the entries after which another key term
-    holds, and which. `looks`: how each segment was left.
+    `marker`: where the log begins. `firsts`: the index of each segment's first entry. `announced`: the
+    entries after which another key term holds, and which. `looks`: how each segment was left.
     """
 
     folder: Path
+    marker: Marker
     size: int = 0
     last: Entry | None = None
     damage: Damage | None = None
     segment: int = -1
     offset: int = 0
     places: Places = field(default_factory=Places)
-    firsts: list[int] = field(default_factory=list)
+    firsts: dict[int, int] = field(default_factory=dict)
     announced: list[tuple[int, int]] = field(default_factory=list)
     looks: dict[int, Look] = field(default_factory=dict)
 
@@ -76,7 +79,7 @@ class Contents:
     def begin(self, segment: int) -> None:
         """The next line goes to the beginning of this segment."""
         self.segment, self.offset = segment, 0
-        self.firsts.append(self.size)
+        self.firsts[segment] = self.size
 
     def count(self, line: bytes) -> None:
         """A line stands where the next one goes."""
@@ -95,9 +98,19 @@ class Contents:
             self.announced.append((self.size, entry.announces))
 
 
-def read_contents(folder: Path, hashes: Hashes) -> Contents:
+def read_marker(folder: Path) -> tuple[Marker, str]:
+    """The marker in a log's folder, and what is wrong with it. Raises OSError."""
+    try:
+        return markers.parse((folder / markers.NAME).read_bytes()), ""
+    except FileNotFoundError:
+        return markers.BEGINNING, ""
+    except ValueError as error:
+        return markers.BEGINNING, str(error)
+
+
+def read_contents(folder: Path, hashes: Hashes, marker: Marker) -> Contents:
     """Read every line of the log; completes the row of hashes. Raises OSError."""
-    found = Contents(folder)
+    found = Contents(folder, marker, marker.first, segment=marker.segment - 1, places=Places(marker.first))
     witness = Witness(hashes)
     last_line, whole = b"", True
     while whole and found.path(found.segment + 1).exists():
@@ -129,6 +142,7 @@ def _scan(found: Contents, witness: Witness, last_line: bytes) -> tuple[bool, by
 
 def _judge(found: Contents, last_line: bytes) -> None:
     """What only the whole shows."""
+    # Below the marker may stand what archiving has stored elsewhere and not removed yet.
     known = {found.path(segment).name for segment in range(found.segment + 1)}
     extra = {file.name for file in found.folder.glob("audit-*.jsonl")} - known
     if extra and found.damage is None:
@@ -141,4 +155,6 @@ def _judge(found: Contents, last_line: bytes) -> None:
         found.damage = found.damage or Damage(found.size - 1, f"the last entry cannot be read: {error}")
         return
     if found.last.index != found.size - 1 and found.damage is None:
-        found.damage = Damage(0, f"the last entry says {found.last.index} and stands at {found.size - 1}")
+        found.damage = Damage(
+            found.marker.first, f"the last entry says {found.last.index} and stands at {found.size - 1}"
+        )

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import structlog
 
+from services.audit import marker as markers
+from services.audit.archiving import write_marker
 from services.audit.chain import Keys, Tampered, Verifier
+from services.audit.marker import Marker
 from services.audit.segments import Segments
 
 _log = structlog.get_logger(__name__)
@@ -31,8 +34,13 @@ def mend(log: Segments, keys: Keys) -> str:
 
 
 def _mend(log: Segments, keys: Keys) -> str:
-    fault = first_fault(log, keys)
-    if fault is None and (log.damage is None or log.damage.entry < log.size):
+    if log.first and not log.marker.is_ours(keys):
+        fault: Tampered | None = Tampered(
+            0, "the marker of what is archived was not made with the chain's key"
+        )
+    else:
+        fault = first_fault(log, keys)
+    if fault is None and (log.damage is None or log.first <= log.damage.entry < log.size):
         log.hashes.clear()
         log.load()
         return ""
@@ -49,9 +57,9 @@ def _mend(log: Segments, keys: Keys) -> str:
 
 def first_fault(log: Segments, keys: Keys) -> Tampered | None:
     """The first entry on disk that the keys do not prove. Blocking."""
-    verifier = Verifier(keys)
+    verifier = Verifier(keys, log.first, log.marker.prev_hmac, log.marker.term)
     try:
-        for line in log.read(0):
+        for line in log.read(log.first):
             verifier.check(line)
     except Tampered as fault:
         return fault
@@ -60,24 +68,51 @@ def first_fault(log: Segments, keys: Keys) -> Tampered | None:
     return None
 
 
-def set_aside(log: Segments, index: int) -> list[str]:
-    """Keep the first `index` entries; rename the segments from there on. Returns the new names."""
-    first = max((n for n, start in enumerate(log.firsts) if start <= index), default=0)
-    good = index - log.firsts[first] if log.firsts else 0
+def set_aside(log: Segments, index: int, why: str = "damaged") -> list[str]:
+    """Keep the first `index` entries; rename the segments from there on. Returns the new names.
+
+    An index below the log's first entry sets aside everything, the marker too.
+    """
+    segments = [segment for segment, start in log.firsts.items() if start <= index]
+    first = max(segments, default=0)
+    good = index - log.firsts[first] if segments else 0
     part = log.folder / f"audit-{first:06d}.part"
     if good and _copy_lines(log.path(first), part, good):  # nothing wrong with this one
         part.unlink()
         first, good = first + 1, 0
     log.close_file()
     renamed = [
-        _rename(path)
+        _rename(path, why)
         for path in sorted(log.folder.glob("audit-*.jsonl"), reverse=True)
         if path >= log.path(first)
     ]
+    marker = log.folder / markers.NAME
+    if (index < log.first or not log.first) and marker.exists():  # the latter: it cannot be read
+        renamed.append(_rename(marker, why))
     if good:
         part.rename(log.path(first))
     log.sync_folder()
     return renamed
+
+
+def cut_back(log: Segments, index: int) -> None:
+    """Keep the first `index` entries; what comes after is set aside. Blocking. Raises OSError."""
+    with log.being_mended:
+        kept = set_aside(log, index, "astray")
+        log.load()
+    _log.error("the audit log had gone its own way; it is cut back", entry=index, files=kept)
+
+
+def adopt(log: Segments, marker: Marker) -> None:
+    """Have the log begin at a peer's marker, which was checked; what is here is set aside. Blocking.
+
+    Raises OSError. A crash leaves an empty log, or one that begins at the marker and has no entries yet.
+    """
+    with log.being_mended:
+        kept = set_aside(log, 0, "outdated")
+        write_marker(log.folder, marker)
+        log.load()
+    _log.error("a peer has archived what is missing here: this log begins at its marker", files=kept)
 
 
 def _copy_lines(source: Path, target: Path, lines: int) -> bool:
@@ -91,9 +126,9 @@ def _copy_lines(source: Path, target: Path, lines: int) -> bool:
         return not stream.read(1)
 
 
-def _rename(path: Path) -> str:
+def _rename(path: Path, why: str) -> str:
     for number in count(1):
-        aside = path.with_suffix(f".damaged-{number}")
+        aside = path.with_suffix(f".{why}-{number}")
         if not aside.exists():
             path.rename(aside)
             return aside.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 
@@ -15,7 +16,7 @@ from strongbox.crypto.aead import new_key
 from strongbox.crypto.envelope import Dek, Envelope, open_value, seal_value
 from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.signing import SigningKey
-from strongbox.errors import NotInitialized
+from strongbox.errors import DependencyDown, NotInitialized, Sealed
 from strongbox.process import Runtime
 from strongbox.process.rewrap_kinds import Inner, Kind, renew_envelopes, renew_messages
 from strongbox.rpc.channel import open_channel
@@ -38,9 +39,11 @@ async def open_keys(etcd: Etcd, keys: KeyClient) -> OpenKeys:
     """Every key of the audit service; the signing key is made if there is none.
 
     Raises NotInitialized, Sealed, DependencyDown, EtcdError; IntegrityError when somebody altered the first
-    HMAC key or the signing key. A later HMAC key that does not open announces nothing.
+    HMAC key or the signing key. A later HMAC key that was not made by us announces nothing; whether it was is
+    decided for good only by an answer that can be nothing else (`_open_later`), and DependencyDown until
+    then.
     """
-    first, cluster, signing, later = await _read(etcd)
+    first, cluster, signing, state, later = await _read(etcd)
     if first is None or cluster is None:
         raise NotInitialized
     chain = {FIRST_TERM: await _open(keys, _envelope(first.value), CHAIN_PATH, FIRST_TERM)}
@@ -48,7 +51,7 @@ async def open_keys(etcd: Etcd, keys: KeyClient) -> OpenKeys:
     for row in later:
         try:
             term = int(row.key.removeprefix(keyspace.AUDIT_KEYS))
-            chain[term] = await _open(keys, _envelope(row.value), CHAIN_PATH, term)
+            chain[term] = await _open_later(keys, _envelope(row.value), term, _term_in_use(state))
         except (IntegrityError, DecodeError, ValueError):
             _log.error(
                 "an audit key does not open and is passed over", key=row.key.decode("ascii", "replace")
@@ -80,13 +83,13 @@ async def live_peers(runtime: Runtime) -> Sequence[grpc.aio.Channel]:
     return [open_channel(address, "audit", runtime.settings) for address in addresses]
 
 
-async def _read(etcd: Etcd) -> tuple[KV | None, KV | None, KV | None, tuple[KV, ...]]:
-    singles = (keyspace.AUDIT_KEY, keyspace.CLUSTER_ID, keyspace.AUDIT_SIGNING_KEY)
+async def _read(etcd: Etcd) -> tuple[KV | None, KV | None, KV | None, KV | None, tuple[KV, ...]]:
+    singles = (keyspace.AUDIT_KEY, keyspace.CLUSTER_ID, keyspace.AUDIT_SIGNING_KEY, keyspace.SEAL_STATE)
     later = txn.range_(keyspace.AUDIT_KEYS, keyspace.prefix_end(keyspace.AUDIT_KEYS))
     reply = await etcd.transact(txn.txn([], [*map(txn.range_, singles), later]), idempotent=True)
     *found, rest = (rows_of(part.response_range) for part in reply.responses)
-    first, cluster, signing = (next(iter(rows), None) for rows in found)
-    return first, cluster, signing, rest
+    first, cluster, signing, state = (next(iter(rows), None) for rows in found)
+    return first, cluster, signing, state, rest
 
 
 async def _signing_key(etcd: Etcd, keys: KeyClient, row: KV | None) -> SigningKey:
@@ -109,6 +112,45 @@ async def _signing_key(etcd: Etcd, keys: KeyClient, row: KV | None) -> SigningKe
     if key.public != record.public_key:  # both public: nothing to compare in constant time
         raise IntegrityError
     return key
+
+
+async def _open_later(keys: KeyClient, envelope: Envelope, term: int, in_use: int) -> bytes:
+    """The HMAC key of a later term. Raises IntegrityError when it was not made by us, DependencyDown when the
+    seal service does not know for certain, and what `unwrap` does.
+
+    A seal replica says no as well when it has not heard of the key term, so its word alone is not enough.
+    `in_use` is the key term in use at the revision at which the envelope was read:
+    * Nothing is ever wrapped under a newer one (a rotation's transaction compares the seal state): a forgery.
+    * An older one every replica holds, or it is retired and nothing of ours is under it: no means no.
+    * Of this one, a data key that was wrapped a moment ago is unwrapped by the same replica in the same
+      answer. If that does not open, the replica is behind.
+    """
+    wrapped = envelope.wrapped
+    if wrapped.term > in_use:
+        raise IntegrityError
+    try:
+        return await _open(keys, envelope, CHAIN_PATH, term)
+    except IntegrityError:
+        if wrapped.term < in_use:
+            raise
+    (fresh,) = await keys.wrap([Dek.fresh()])
+    answers = keys.unwrap_soon(fresh), keys.unwrap_soon(wrapped)  # in one tick, so by one replica
+    (control,), (data_key,) = await asyncio.gather(*answers)
+    if data_key:
+        return open_value(data_key, envelope, PURPOSE, CHAIN_PATH, term)
+    if fresh.term != wrapped.term or not control:
+        raise DependencyDown("a seal replica has not heard of the key term of an audit key")
+    raise IntegrityError
+
+
+def _term_in_use(state: KV | None) -> int:
+    """The key term that a seal state names. Raises NotInitialized, Sealed."""
+    if state is None:
+        raise NotInitialized
+    word, *numbers = state.value.split(b":")
+    if word != b"unsealed" or not all(map(bytes.isdigit, numbers)):
+        raise Sealed
+    return int(numbers[1]) if len(numbers) > 1 else 1
 
 
 async def _open(keys: KeyClient, envelope: Envelope, path: str, version: int) -> bytes:

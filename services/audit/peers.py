@@ -3,11 +3,16 @@
 A peer's lines are believed only as far as the chain's key proves them: each is verified in order on top of
 what this replica holds, and the copy ends exactly at the mark's size, where its HMAC must be the mark's. So a
 lying peer can delay, never falsify.
+
+A peer that has archived what is asked for says so with its marker. That is made with the chain's key, so it
+is worth as much as a line. Only if no peer has the lines themselves does this log begin at a marker; what it
+holds is set aside, and stands in the archive too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -16,6 +21,8 @@ import grpc.aio
 import structlog
 
 from services.audit.chain import Entry, Keys, MissingKey, Tampered, Verifier
+from services.audit.marker import Archived, Marker, parse
+from services.audit.mending import adopt
 from services.audit.positions import Position
 from services.audit.segments import Segments
 from strongbox.audit.v1 import audit_peer_service_pb2 as pb
@@ -36,10 +43,15 @@ class AuditPeerServicer(pb_grpc.AuditPeerServiceServicer):
     async def StreamLines(
         self, request: pb.StreamLinesRequest, context: Any
     ) -> AsyncIterator[pb.StreamLinesResponse]:
-        """The chain's lines from an index on, as they stand now."""
-        lines = self._log.read(max(0, request.from_index))
-        while chunk := await asyncio.to_thread(_some, lines):
-            yield pb.StreamLinesResponse(lines=chunk)
+        """The chain's lines from an index on, as they stand now; first the marker, where they are gone."""
+        index, marker = max(0, request.from_index), self._log.marker
+        if index < marker.first:
+            index = marker.first
+            yield pb.StreamLinesResponse(marker=marker.pack())
+        lines = self._log.read(index)
+        with contextlib.suppress(Archived):  # meanwhile: whoever asks begins anew
+            while chunk := await asyncio.to_thread(_some, lines):
+                yield pb.StreamLinesResponse(lines=chunk)
 
 
 def _some(lines: Iterator[bytes]) -> list[bytes]:
@@ -54,20 +66,30 @@ class PeerHistory:
 
     async def __call__(self, log: Segments, keys: Keys, mark: Position) -> None:
         """Append verified entries up to `mark.size`. Raises Unavailable when no peer leads there."""
-        for channel in await self._channels():
+        channels = await self._channels()
+        for channel, may_adopt in [*((one, False) for one in channels), *((one, True) for one in channels)]:
             try:
-                await self._copy(channel, log, keys, mark)
-            except (grpc.aio.AioRpcError, Tampered, MissingKey) as error:
+                await self._copy(channel, log, keys, mark, may_adopt=may_adopt)
+            except (grpc.aio.AioRpcError, Tampered, MissingKey, Archived) as error:
                 _log.error("a peer's audit history is of no use", why=type(error).__name__)
             if log.size >= mark.size:
                 return
         raise Unavailable("no audit replica gave the history up to the mark")
 
-    async def _copy(self, channel: grpc.aio.Channel, log: Segments, keys: Keys, mark: Position) -> None:
+    async def _copy(
+        self, channel: grpc.aio.Channel, log: Segments, keys: Keys, mark: Position, *, may_adopt: bool
+    ) -> None:
         verifier = Verifier(keys, log.size, log.head, log.term_at(log.size))
         request = pb.StreamLinesRequest(from_index=log.size)
         call = pb_grpc.AuditPeerServiceStub(channel).StreamLines(request, timeout=_TIMEOUT)
         async for message in call:
+            if message.marker:
+                marker = _checked(message.marker, log.size, keys, mark)
+                if not may_adopt:
+                    call.cancel()
+                    raise Archived(marker.first)
+                await asyncio.shield(asyncio.to_thread(adopt, log, marker))
+                verifier = Verifier(keys, marker.first, marker.prev_hmac, marker.term)
             entries = _verified(verifier, message.lines, mark)
             await asyncio.shield(asyncio.to_thread(log.append, entries))
             if log.size >= mark.size:
@@ -75,9 +97,20 @@ class PeerHistory:
                 return
 
 
+def _checked(text: bytes, size: int, keys: Keys, mark: Position) -> Marker:
+    """A peer's marker, which takes this log on, but not beyond the mark. Raises Tampered, MissingKey."""
+    try:
+        marker = parse(text)
+    except ValueError as error:
+        raise Tampered(size, str(error)) from None
+    if not size < marker.first <= mark.size or not marker.is_ours(keys):
+        raise Tampered(size, "the marker is not one of this chain's")
+    return marker
+
+
 def _verified(verifier: Verifier, lines: Sequence[bytes], mark: Position) -> list[Entry]:
     """The lines up to the mark as entries; raises Tampered."""
     entries = [verifier.check(line) for line in lines[: mark.size - verifier.size]]
-    if verifier.size == mark.size and verifier.head != mark.hmac:
+    if entries and verifier.size == mark.size and verifier.head != mark.hmac:
         raise Tampered(mark.size - 1, "the history does not lead to the mark")
     return entries

@@ -6,7 +6,8 @@ and not quite in order, so a search by time skips the strides that cannot hold a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 STRIDE = 256
 _TIME = b'"ts":"'
@@ -24,10 +25,11 @@ class Stride:
 
 
 class Places:
-    """The strides of one log."""
+    """The strides of one log, from the one that holds its first entry on."""
 
-    def __init__(self) -> None:
-        self._strides: list[Stride] = []
+    def __init__(self, first: int = 0, strides: Iterable[Stride] = ()) -> None:
+        self.first = first
+        self._strides = list(strides)
 
     def __len__(self) -> int:
         return len(self._strides)
@@ -35,7 +37,7 @@ class Places:
     def count(self, index: int, line: bytes, segment: int, offset: int) -> None:
         """Entry `index` stands there."""
         time = time_of(line)
-        if index % STRIDE == 0:
+        if index % STRIDE == 0 or not self._strides:
             self._strides.append(Stride(segment, offset, time, time))
             return
         stride = self._strides[-1]
@@ -44,7 +46,20 @@ class Places:
 
     def of(self, index: int) -> Stride:
         """The stride that an entry is in. Raises IndexError."""
-        return self._strides[index // STRIDE]
+        if index < self.first:
+            raise IndexError(index)
+        return self._strides[index // STRIDE - self.first // STRIDE]
+
+    def start_of(self, index: int) -> int:
+        """The first entry of the stride that an entry is in."""
+        return max(self.first, index - index % STRIDE)
+
+    def beginning_at(self, first: int, segment: int) -> Places:
+        """Those from entry `first` on, which stands at the beginning of `segment`."""
+        left = self._strides[first // STRIDE - self.first // STRIDE :]
+        if left and first % STRIDE:  # its times stay: those of entries that are gone only widen them
+            left[0] = replace(left[0], segment=segment, offset=0)
+        return Places(first, left)
 
 
 def time_of(line: bytes) -> bytes:

@@ -21,11 +21,16 @@ class Position(NamedTuple):
         record = storage.ChainPosition.FromString(value)
         return cls(record.size, record.hmac, record.revision)
 
-    def pack(self) -> bytes:
-        """As a ChainPosition record."""
+    def pack(self, first: int = 0) -> bytes:
+        """As a ChainPosition record; `first`: the first entry that is not archived."""
         return storage.ChainPosition(
-            size=self.size, hmac=self.hmac, revision=self.revision
+            size=self.size, hmac=self.hmac, revision=self.revision, first=first
         ).SerializeToString()
 
 
 BEGINNING = Position(0, GENESIS, 0)
+
+
+def first_of(report: bytes) -> int:
+    """The first entry that the replica of this report has not archived."""
+    return storage.ChainPosition.FromString(report).first

@@ -64,5 +64,5 @@ class Publisher:
     def _require_contained(self, known: Checkpoint) -> None:
         """Blocking. Raises Forked, OSError."""
         log = self._replica.log
-        if known.size <= log.size and log.hashes.root(known.size) != known.root:
+        if log.first <= known.size <= log.size and log.hashes.root(known.size) != known.root:
             raise Forked(f"the first {known.size} entries are not those of the signed checkpoint")

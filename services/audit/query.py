@@ -1,9 +1,9 @@
 """Finding entries: filters on lines as they stand, in pages from either end, with bounded work for each page.
 
-A line is written in one way only, so a field that is asked for is a piece of text: `"op":"ReadSecret"`
-stands nowhere else in it, since a quotation mark inside a field is escaped. Strides whose times cannot match
-are not read. A page ends when it is full, when `MOST` lines were looked at, or when time is up; it says
-where to go on.
+A line is written in one way (an old one in the earlier way), so a field that is asked for is a piece of text:
+`"op":"ReadSecret"` stands nowhere else in it, since a quotation mark inside a field is escaped. Strides whose
+times cannot match are not read. A page ends when it is full, when `MOST` lines were looked at, or when time
+is up; it says where to go on.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from json.encoder import encode_basestring as quoted
 from typing import NamedTuple, Protocol
 
-from services.audit.chain import timestamp
+from services.audit.chain import minimal, quoted, timestamp
 from services.audit.places import STRIDE, Stride, time_of
-from services.audit.segments import Segments
+from services.audit.segments import Archived, Segments
 from strongbox.errors import InvalidInput
 
 MOST = 100_000  # lines looked at for one page: 45 MB, a tenth of a second
@@ -37,16 +36,17 @@ class Fields(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Every needle stands in the line, and its time is in [since, until)."""
+    """One form of every needle stands in the line, and its time is in [since, until)."""
 
-    needles: tuple[bytes, ...] = ()
+    needles: tuple[tuple[bytes, ...], ...] = ()
     since: bytes = b""
     until: bytes = _END
 
     def wants(self, line: bytes) -> bool:
         """Whether the line is one of those asked for."""
-        if not all(needle in line for needle in self.needles):
-            return False
+        for first, *others in self.needles:
+            if first not in line and not any(other in line for other in others):
+                return False
         return (not self.since and self.until == _END) or self.since <= time_of(line) < self.until
 
     def may_be_in(self, stride: Stride) -> bool:
@@ -62,10 +62,16 @@ def filter_of(asked: Fields, since: str = "", until: str = "") -> Filter:
         ("op", asked.op),
         ("outcome", asked.outcome),
     )
-    needles = [f'"{name}":{quoted(value)},'.encode() for name, value in wanted if value]
+    needles = [_forms(name, value, ",") for name, value in wanted if value]
     if asked.path_prefix:
-        needles.append(f'"path":{quoted(asked.path_prefix)[:-1]}'.encode())
+        needles.append(_forms("path", asked.path_prefix))
     return Filter(tuple(needles), _time(since, "since", b""), _time(until, "until", _END))
+
+
+def _forms(name: str, value: str, after: str | None = None) -> tuple[bytes, ...]:
+    """A field as lines have it, as earlier versions wrote it too; without `after` only its beginning."""
+    both = (f'"{name}":{quote(value)}' for quote in (quoted, minimal))
+    return tuple(dict.fromkeys((one[:-1] if after is None else one + after).encode() for one in both))
 
 
 def _time(text: str, name: str, absent: bytes) -> bytes:
@@ -89,18 +95,18 @@ class Page(NamedTuple):
 
 
 def ascending(log: Segments, wanted: Filter, start: int, end: int, limit: int, deadline: float) -> Page:
-    """From entry `start` up to `end` (exclusive, no more than the log has). Blocking."""
+    """From entry `start` up to `end` (exclusive, no more than the log has). Blocking. Raises Archived."""
     lines: list[bytes] = []
     looked, index = 0, start
     while index < end:
         if looked >= MOST or time.monotonic() > deadline:
             return Page(lines, index)
         stop = min(end, index - index % STRIDE + STRIDE)
-        if not wanted.may_be_in(log.places.of(index)):
+        if not wanted.may_be_in(log.stride_of(index)):
             looked, index = looked + _SKIPPED, stop
             continue
         looked += STRIDE
-        for line in log.stride(index // STRIDE)[index % STRIDE : stop - index + index % STRIDE]:
+        for line in log.lines(index, stop):
             index += 1
             if wanted.wants(line):
                 lines.append(line)
@@ -110,21 +116,26 @@ def ascending(log: Segments, wanted: Filter, start: int, end: int, limit: int, d
 
 
 def descending(log: Segments, wanted: Filter, end: int, limit: int, deadline: float) -> Page:
-    """From the entry before `end` down to the first; `next_index` is the next call's `end`. Blocking."""
+    """From the entry before `end` down to the first; `next_index` is the next call's `end`. Blocking.
+
+    Where the log begins with what is not archived, the next call says so: raises Archived.
+    """
     lines: list[bytes] = []
     looked, index = 0, end
-    while index > 0:
+    if 0 < end <= log.first:
+        raise Archived(log.first)
+    while index > log.first:
         if looked >= MOST or time.monotonic() > deadline:
             return Page(lines, index)
-        start = (index - 1) - (index - 1) % STRIDE
-        if not wanted.may_be_in(log.places.of(start)):
+        start = max(log.first, (index - 1) - (index - 1) % STRIDE)
+        if not wanted.may_be_in(log.stride_of(start)):
             looked, index = looked + _SKIPPED, start
             continue
         looked += STRIDE
-        for line in reversed(log.stride(start // STRIDE)[: index - start]):
+        for line in reversed(log.lines(start, index)):
             index -= 1
             if wanted.wants(line):
                 lines.append(line)
                 if len(lines) == limit:
                     return Page(lines, index or None)
-    return Page(lines, None)
+    return Page(lines, log.first or None)

@@ -17,6 +17,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -25,7 +26,7 @@ from services.audit.chain import Entry, Keys, MissingKey, link
 from services.audit.gathering import Hurry, gathered
 from services.audit.keys import AuditKeys
 from services.audit.outbox_entries import Change, Cursors, announcements_in, entries_of
-from services.audit.positions import BEGINNING, Position
+from services.audit.positions import BEGINNING, Position, first_of
 from services.audit.segments import Broken, Segments
 from services.audit.starting import find_start
 from strongbox.crypto.errors import IntegrityError
@@ -105,6 +106,16 @@ class Replica:
             return False
         return True
 
+    async def reports(self, deadline: float) -> dict[str, int]:
+        """The first entry that each replica, by node, has not archived. Raises EtcdError."""
+        prefix = keyspace.AUDIT_REPLICAS
+        request = txn.txn([], [txn.range_(prefix, keyspace.prefix_end(prefix))])
+        seen = await self._etcd.transact(request, deadline=deadline, idempotent=True)
+        return {
+            row.key.removeprefix(prefix).decode(): first_of(row.value)
+            for row in rows_of(seen.responses[0].response_range)
+        }
+
     def doubt(self, why: str) -> None:
         """Somebody found that the log is not what was signed: say so, until a start has looked at it."""
         self.trouble = self._doubt = why
@@ -155,6 +166,8 @@ class Replica:
         start = await find_start(self._etcd, self.log, await keys.open(), self._report_key, self._mending)
         self._cursors.begin(())  # what is replayed counts from its own first batch
         await self._move(start)
+        if start.size and not start.revision:
+            await self._list(keys)
 
     def _mending(self, what: str) -> None:
         self.trouble = what
@@ -245,16 +258,16 @@ class Replica:
 
     async def _keep_reporting(self) -> None:
         """Put what is durable; an older report that arrives late only delays trimming."""
-        reported: Position | None = None
+        reported: tuple[Position, int] | None = None
         while True:
             await asyncio.sleep(REPORT_EVERY)
-            position = self.position
-            if position in (reported, BEGINNING):
+            position, first = self.position, self.log.first
+            if (position, first) == reported or not position.revision:
                 continue
             try:
-                report = txn.txn([], [txn.put(self._report_key, position.pack())])
+                report = txn.txn([], [txn.put(self._report_key, position.pack(first))])
                 await self._etcd.transact(report, idempotent=True)
-                reported = position
+                reported = position, first
             except EtcdError as error:
                 _log.warning("the audit position is not reported", why=str(error))
 
@@ -277,5 +290,5 @@ def _after(rows: Iterable[KV], revision: int) -> list[Change]:
 def _require_equal(log: Segments, entries: list[Entry]) -> None:
     """The log already holds these entries; raises Broken where it says something else."""
     for entry, line in zip(entries, log.read(entries[0].index), strict=False):
-        if line != entry.line():
+        if line not in (entry.line(), replace(entry, earlier=True).line()):
             raise Broken(f"entry {entry.index} on disk is not what the outbox says")

@@ -4,6 +4,8 @@
   folder.
 * A line that would make a segment larger than 64 MiB begins the next one: this depends on the lines alone, so
   all replicas cut at the same places, and there is never an empty next file.
+* Where segments were archived, the log begins at its marker (`marker`, `archiving`): what is asked for below
+  it is `Archived`.
 * What opening finds is in `contents`; while there is damage nothing is appended.
 * A file that is replaced, removed, cut, grown or rewritten while we run is noticed by `check`, whichever
   segment it is, and nothing is appended any more.
@@ -14,17 +16,19 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import BinaryIO
 
-from services.audit.chain import FIRST_TERM, GENESIS, Entry, parse_line
-from services.audit.contents import Broken, Damage, Look, read_contents
+from services.audit.chain import Entry, parse_line
+from services.audit.contents import Broken, Damage, Look, read_contents, read_marker
 from services.audit.hashes import Hashes
-from services.audit.places import STRIDE, Places
+from services.audit.marker import Archived, Marker
+from services.audit.places import Places, Stride
 from strongbox.trail.merkle import leaf_hash
 
-__all__ = ["Broken", "Damage", "Segments"]
+__all__ = ["Archived", "Broken", "Damage", "Segments"]
 SEGMENT_BYTES = 64 << 20
 
 
@@ -39,7 +43,7 @@ class Segments:
         self._lock = threading.Lock()
         self.being_mended = threading.Lock()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.hashes = Hashes(folder)
+        self.hashes = Hashes(folder, read_marker(folder)[0])
         self.load()
 
     @property
@@ -55,7 +59,22 @@ class Segments:
     @property
     def head(self) -> str:
         """The newest entry's HMAC, or 64 zeros."""
-        return self._known.last.hmac if self._known.last else GENESIS
+        return self._known.last.hmac if self._known.last else self.marker.prev_hmac
+
+    @property
+    def marker(self) -> Marker:
+        """Where the log begins, and what is archived below."""
+        return self._known.marker
+
+    @property
+    def first(self) -> int:
+        """The index of the first entry that is not archived."""
+        return self._known.marker.first
+
+    @property
+    def kept_bytes(self) -> int:
+        """How large the segments are together."""
+        return sum(look.size for look in list(self._known.looks.values()))
 
     @property
     def damage(self) -> Damage | None:
@@ -68,13 +87,17 @@ class Segments:
         return self._known.places
 
     @property
-    def firsts(self) -> Sequence[int]:
+    def firsts(self) -> Mapping[int, int]:
         """The index of each segment's first entry."""
         return self._known.firsts
 
     def term_at(self, size: int) -> int:
         """The key term of what follows the first `size` entries."""
-        return max((term for index, term in self._known.announced if index < size), default=FIRST_TERM)
+        return max((term for index, term in self._known.announced if index < size), default=self.marker.term)
+
+    def announced(self) -> set[int]:
+        """The key terms that entries of this log say hold from there on, and all that came before them."""
+        return {*range(self.marker.term + 1), *(term for _, term in self._known.announced)}
 
     def path(self, segment: int) -> Path:
         """A segment's file."""
@@ -83,9 +106,18 @@ class Segments:
     def load(self) -> None:
         """Read everything anew. Raises OSError."""
         self.close_file()
-        self._known = read_contents(self.folder, self.hashes)
-        if self._known.segment >= 0 and self._known.damage is None:
+        marker, fault = read_marker(self.folder)
+        self.hashes.begin_at(marker)
+        self._known = read_contents(self.folder, self.hashes, marker)
+        if fault:
+            self._known.damage = Damage(0, fault)
+        if self._has_segment and self._known.damage is None:
             self._open(self._known.segment)
+
+    @property
+    def _has_segment(self) -> bool:
+        """Whether there is a file that lines are appended to."""
+        return self._known.segment >= self.marker.segment
 
     def close(self) -> None:
         """Give the files back."""
@@ -98,7 +130,7 @@ class Segments:
         """Write entries, which continue the log, durably. Raises OSError (then `reopen`) or Broken."""
         with self._lock:
             self._check()
-            if self._file is None and self._known.segment >= 0:
+            if self._file is None and self._has_segment:
                 self._reopen()  # it failed after the write that did
             if entries and entries[0].index != self._known.size:
                 # An append that a sealing did not wait for came first; who begins anew finds its entries.
@@ -132,7 +164,7 @@ class Segments:
     def _reopen(self) -> None:
         self.close_file()
         known = self._known
-        if known.segment >= 0:
+        if self._has_segment:
             path = self.path(known.segment)
             if not path.exists() or path.stat().st_size < known.offset:
                 raise Broken(f"{path.name} lost what was written")
@@ -177,6 +209,21 @@ class Segments:
             os.close(self._file)
             self._file = None
 
+    def begin_at(self, marker: Marker, commit: Callable[[], None]) -> None:
+        """Leave what is below `marker` to the archive; `commit` makes that durable, with nothing appended.
+
+        Raises what `commit` does; then the log is as it was.
+        """
+        with self._lock:
+            commit()
+            self.hashes.go_on_from(marker)
+            known = self._known
+            known.marker = marker
+            known.places = known.places.beginning_at(marker.first, marker.segment)
+            for gone in [segment for segment in known.looks if segment < marker.segment]:
+                del known.looks[gone], known.firsts[gone]
+            known.announced = [one for one in known.announced if one[0] >= marker.first]
+
     def sync_folder(self) -> None:
         """Make names durable."""
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -188,15 +235,20 @@ class Segments:
     # reading --------------------------------------------------------------------------------------
 
     def read(self, from_index: int) -> Iterator[bytes]:
-        """The lines from an index on, as they stood when the reading began. Raises OSError, Broken."""
+        """The lines from an index on, as they stood when the reading began.
+
+        Raises OSError, Broken, Archived.
+        """
         end = self.size
         if from_index >= end:
             return
-        place = self.places.of(from_index)
+        places = self.places  # which archiving replaces
+        if from_index < places.first:
+            raise Archived(places.first)
+        place, index = places.of(from_index), places.start_of(from_index)
         segment, offset = place.segment, place.offset
-        index = from_index - from_index % STRIDE
         while index < end:
-            with self.path(segment).open("rb") as stream:
+            with self._reading(segment) as stream:
                 stream.seek(offset)
                 for line in stream:
                     if index >= end:
@@ -208,17 +260,33 @@ class Segments:
             if index < end and segment > self._known.segment:
                 raise Broken(f"the log ends at entry {index}, not at {end}")
 
-    def stride(self, number: int) -> list[bytes]:
-        """The lines of entries 256 × number and following, 256 at most. Raises OSError, Broken."""
-        return list(islice(self.read(number * STRIDE), STRIDE))
+    def _reading(self, segment: int) -> BinaryIO:
+        try:
+            return self.path(segment).open("rb")
+        except FileNotFoundError:
+            if segment < self.marker.segment:  # since the reading began
+                raise Archived(self.first) from None
+            raise
+
+    def stride_of(self, index: int) -> Stride:
+        """What is known of the stride that an entry is in. Raises IndexError, Archived."""
+        places = self.places
+        if index < places.first:
+            raise Archived(places.first)
+        return places.of(index)
+
+    def lines(self, start: int, stop: int) -> list[bytes]:
+        """The lines of entries `start` up to `stop` (exclusive). Raises OSError, Broken, Archived."""
+        return list(islice(self.read(start), stop - start))
 
     def hmac_at(self, size: int) -> str:
         """The chain's HMAC when it had `size` entries.
 
-        Raises IndexError when it never had as many, Broken when the entry cannot be read.
+        Raises IndexError when it never had as many, Archived when that is not kept, Broken when the entry
+        cannot be read.
         """
-        if size == 0:
-            return GENESIS
+        if size == self.first:
+            return self.marker.prev_hmac
         if self.last and size == self.size:
             return self.last.hmac
         for line in self.read(size - 1):
@@ -240,7 +308,7 @@ class Segments:
         try:
             with self._lock:
                 self._check()
-                for segment in range(self._known.segment):
+                for segment in range(self.marker.segment, self._known.segment):
                     self._require_untouched(segment)
         finally:
             self.being_mended.release()
@@ -269,6 +337,8 @@ class Segments:
             self._known.looks[segment] = found
 
     def _require_lines(self, segment: int) -> None:
+        if not self.hashes.is_as_written():  # else a line and its hash could be changed together
+            raise Broken("the hashes beside the log were changed")
         index = self.firsts[segment]
         with self.path(segment).open("rb") as stream:
             for line in stream:

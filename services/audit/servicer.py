@@ -4,6 +4,7 @@
   etcd's order after everything acknowledged before the call, so the answer waits until this replica's log has
   come that far; then it holds all of it. A replica that cannot trust its log answers nothing.
 * A proof is verified, and so is the checkpoint it leads to, before it is told.
+* Nothing is read, wrapped or opened for a caller before the guard has let him in.
 * A follower is let in again before each lot: nothing is told to a token that has been revoked.
 """
 
@@ -13,16 +14,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from services.audit import proving, query
 from services.audit.answers import to_entries, to_entry, to_proof
+from services.audit.asked import require_possible
 from services.audit.chain import ROTATE
 from services.audit.key_file import format_keys
 from services.audit.keys import AuditKeys, OpenKeys
 from services.audit.proving import Unproved
 from services.audit.publishing import Forked, Publisher
 from services.audit.replica import Replica
+from services.audit.retention import Retention, parse_index
+from services.audit.segments import Archived
 from strongbox.access.guard import Guard
 from strongbox.audit.v1 import audit_service_pb2 as pb
 from strongbox.audit.v1 import audit_service_pb2_grpc as pb_grpc
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
 
     Context = ServicerContext[object, object]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 POLICY_PATH = "audit"
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
@@ -63,6 +69,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         keys: AuditKeys,
         publisher: Publisher,
         new_key: NewKey,
+        retention: Retention | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._guard = guard
@@ -70,10 +77,12 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         self._keys = keys
         self._publisher = publisher
         self._new_key = new_key
+        self._retention = retention
         self._followers = 0
 
     async def ListEntries(self, request: pb.ListEntriesRequest, context: Context) -> pb.ListEntriesResponse:
         """A page of entries; everything acknowledged before the call is in the log that is read."""
+        require_possible(request)
         limit, wanted = limit_of(request), query.filter_of(request, request.since, request.until)
         inbound = inbound_of(context)
         await self._caught_up(inbound, "ListEntries")
@@ -84,16 +93,17 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
                 if request.HasField("before_index")
                 else position.size
             )
-            page = await asyncio.to_thread(query.descending, log, wanted, end, limit, until)
+            page = await _read(query.descending, log, wanted, end, limit, until)
         else:
-            start = request.from_index
-            page = await asyncio.to_thread(query.ascending, log, wanted, start, position.size, limit, until)
-        return to_entries(page, position)
+            start = request.from_index or log.first
+            page = await _read(query.ascending, log, wanted, start, position.size, limit, until)
+        return to_entries(page, position, log.first)
 
     async def FollowEntries(
         self, request: pb.FollowEntriesRequest, context: Context
     ) -> AsyncIterator[pb.FollowEntriesResponse]:
         """Entries as they come, until the client leaves or may no longer."""
+        require_possible(request)
         inbound, wanted = inbound_of(context), query.filter_of(request)
         if request.from_index < 0:
             raise InvalidInput("from_index is not negative")
@@ -115,7 +125,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         while True:
             size = self._replica.position.size
             until = time.monotonic() + _AGAIN
-            page = await asyncio.to_thread(query.ascending, log, wanted, index, size, MAX_LIMIT, until)
+            page = await _read(query.ascending, log, wanted, index, size, MAX_LIMIT, until)
             index = max(index, size) if page.next_index is None else page.next_index
             if page.lines or time.monotonic() - let_in > _QUIET:
                 await self._let_in_again(inbound)
@@ -152,7 +162,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         if told.size > self._replica.log.size:
             raise DependencyDown("this replica has not got as far as the newest checkpoint")
         try:
-            return await asyncio.to_thread(self._prove, request, size, note, told)
+            return await _read(self._prove, request, size, note, told)
         except Unproved as fault:
             self._replica.doubt(f"the hashes do not prove the log: {fault}")
             raise DependencyDown("this replica's audit log is in trouble") from None
@@ -173,11 +183,46 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         await self._authorize(inbound_of(context), "ExportKey", "sudo")
         return pb.ExportKeyResponse(key=format_keys((await self._fresh_keys()).chain))
 
+    async def ArchiveEntries(
+        self, request: pb.ArchiveEntriesRequest, context: Context
+    ) -> pb.ArchiveEntriesResponse:
+        """Say up to where every replica shall archive, and how far each is."""
+        size, inbound = self._replica.position.size, inbound_of(context)
+        asked = request.before_index if request.HasField("before_index") else size
+        has_archive = self._retention is not None and self._retention.has_archive
+
+        def decide(view: View) -> int:
+            self._guard.require(view, inbound, "sudo", POLICY_PATH)
+            if not has_archive:
+                raise InvalidInput("this replica has no archive: set STRONGBOX_AUDIT_ARCHIVE")
+            if not 0 <= asked <= size:
+                raise InvalidInput("before_index is at most the log's size", size=str(size))
+            known = view.get(keyspace.AUDIT_ARCHIVE).value
+            below = max(asked, parse_index(known) if known and known.isdigit() else 0)
+            view.put(keyspace.AUDIT_ARCHIVE, b"%d" % below)
+            if view.draft is not None:
+                view.draft.version = below
+            return below
+
+        draft = draft_of(inbound, "ArchiveEntries", POLICY_PATH)
+        below = (await self._pipeline.submit(Work(decide, draft, inbound.deadline))).value
+        try:
+            reports = await self._replica.reports(inbound.deadline)
+        except EtcdError:
+            reports = {}  # it is asked for all the same
+        return pb.ArchiveEntriesResponse(
+            before_index=below,
+            replicas=[
+                pb.ArchivedReplica(node_id=node, first_index=reports[node]) for node in sorted(reports)
+            ],
+        )
+
     async def RotateAuditKey(
         self, request: pb.RotateAuditKeyRequest, context: Context
     ) -> pb.RotateAuditKeyResponse:
         """Put a new HMAC key in the transaction of the record that announces it."""
         inbound = inbound_of(context)
+        await self._require_sudo(inbound, ROTATE)
         term = max((await self._fresh_keys()).chain) + 1
         made = await self._new_key(term)
 
@@ -205,6 +250,15 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
 
         work = Work(decide, draft_of(inbound, op, POLICY_PATH), inbound.deadline)
         return (await self._pipeline.submit(work)).revision
+
+    async def _require_sudo(self, inbound: Inbound, op: str) -> None:
+        """Before work is done for a caller: a refusal is recorded; what is then done records itself."""
+
+        def decide(view: View) -> None:
+            self._guard.require(view, inbound, "sudo", POLICY_PATH)
+            view.draft = None
+
+        await self._pipeline.submit(Work(decide, draft_of(inbound, op, POLICY_PATH), inbound.deadline))
 
     async def _let_in_again(self, inbound: Inbound) -> None:
         """Check, without a record, that the token may still read."""
@@ -252,6 +306,17 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         entry = proving.prove_entry(log, request.index, size) if request.HasField("index") else None
         older = proving.prove_growth(log, request.from_size, size) if request.HasField("from_size") else None
         return to_proof(note, signed, entry, older)
+
+
+async def _read(read: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Run it in a thread. Raises what it does, and InvalidInput where it asks for what is archived."""
+    try:
+        return await asyncio.to_thread(read, *arguments, **named)
+    except Archived as fault:
+        raise InvalidInput(
+            f"entries below index {fault.first} are archived: their segments are in the audit archive",
+            first_index=str(fault.first),
+        ) from None
 
 
 def limit_of(request: pb.ListEntriesRequest) -> int:

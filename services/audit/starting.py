@@ -1,11 +1,14 @@
 """Where a replica goes on from after a start, and whether its log on disk is to be trusted.
 
+* What is archived is not looked at: the log begins at its marker, which the chain's key must have made.
 * The newest known position that the log confirms is taken: this replica's last report in etcd, the mark, or
   the empty chain.
 * The log is in doubt when opening found damage, when it has another entry than a known position, another
   root than the newest signed checkpoint, or fewer entries than this replica has reported. Then every HMAC is
   checked and the log cut back to what is proved (`mending`); what is missing is had again like any other
   history.
+* A log that took a true change of keys for a false one has gone its own way from there. It is cut back to
+  before that, and has the rest again.
 * A log whose every HMAC is right and which still contradicts is a second chain under our own keys: `Broken`.
 """
 
@@ -16,14 +19,18 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from services.audit.chain import ROTATE
 from services.audit.keys import OpenKeys
-from services.audit.mending import mend
+from services.audit.mending import cut_back, mend
+from services.audit.outbox_entries import UNREADABLE
 from services.audit.positions import BEGINNING, Position
 from services.audit.segments import Broken, Segments
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd, rows_of
 from strongbox.trail.checkpoint import BadCheckpoint, Checkpoint, verify
 
+_REFUSED = f'"op":"{UNREADABLE}"'.encode()
+_CHANGES = f'"op":"{ROTATE}"'.encode()
 _log = structlog.get_logger(__name__)
 
 
@@ -39,7 +46,12 @@ async def find_start(
     report, mark, signed = (rows_of(part.response_range) for part in seen.responses)
     known = [Position.parse(row.value) for row in (*report, *mark)]
     checkpoint = read_checkpoint(signed[0].value, keys) if signed else None
-    doubt = await asyncio.to_thread(doubt_of, log, known, checkpoint) or _shorter(log, known[: len(report)])
+    doubt = "" if not log.first or log.marker.is_ours(keys.chain) else "its marker is not this chain's"
+    doubt = (
+        doubt
+        or await asyncio.to_thread(doubt_of, log, known, checkpoint)
+        or _shorter(log, known[: len(report)])
+    )
     if doubt:
         mending(f"the audit log is damaged and being mended: {doubt}")
         # To its end, even when a sealing cancels us: a second one must not begin beside it.
@@ -50,8 +62,43 @@ async def find_start(
     longest = max((position.size for position in known), default=0)
     if longest > log.size:
         _log.error("the audit log is shorter than it was", entries=log.size, known=longest)
-    usable = [position for position in known if position.size <= log.size]
+    astray = await asyncio.to_thread(gone_astray, log, keys, max((p.revision for p in known), default=0))
+    if astray is not None:
+        mending(
+            f"the audit log took a true change of keys for a false one, and is cut back to entry {astray}"
+        )
+        await asyncio.shield(asyncio.to_thread(cut_back, log, astray))
+    usable = [position for position in known if log.first <= position.size <= log.size]
+    if not usable and log.first:
+        if longest <= log.size:
+            raise Broken("etcd knows of no entry from the first one on that is not archived here")
+        # What is missing is had from a peer: nothing is replayed on top of a log without its beginning.
+        return Position(log.first, log.marker.prev_hmac, 0)
     return max(usable, default=BEGINNING, key=lambda position: (position.size, position.revision))
+
+
+def gone_astray(log: Segments, keys: OpenKeys, revision: int) -> int | None:
+    """The first entry that may be another than it should, if this log misses a change of keys. Blocking.
+
+    A key's record and its announcement are one transaction, so a log that has come as far as a key's revision
+    has its announcement, or refused it (an earlier version did when a seal replica could not open the key).
+    Where is not known, so it is cut back to the first entry that can be the refusal. `revision`: how far it
+    has come. Raises OSError.
+    """
+    announced = log.announced()
+    missed = sorted(term for term, made in keys.created.items() if term not in announced and made <= revision)
+    if not missed:
+        return None
+    index, start = log.first, None
+    for line in log.read(log.first):
+        if _REFUSED in line and start is None:
+            start = index
+        elif _CHANGES in line:
+            start = None  # what was refused before is settled: terms follow one another
+        index += 1
+    if start is None:
+        _log.error("the audit log misses the announcement of a key", terms=missed)
+    return start
 
 
 def read_checkpoint(note: bytes, keys: OpenKeys) -> Checkpoint | None:
@@ -68,9 +115,10 @@ def doubt_of(log: Segments, known: Sequence[Position], checkpoint: Checkpoint | 
     if log.damage:
         return log.damage.reason
     for position in known:
-        if position.size <= log.size and not _has(log, position):
+        if log.first <= position.size <= log.size and not _has(log, position):
             return f"entry {position.size - 1} is not the one this chain had there"
-    if checkpoint and checkpoint.size <= log.size and log.hashes.root(checkpoint.size) != checkpoint.root:
+    is_here = checkpoint is not None and log.first <= checkpoint.size <= log.size
+    if checkpoint and is_here and log.hashes.root(checkpoint.size) != checkpoint.root:
         return f"the first {checkpoint.size} entries are not those of the signed checkpoint"
     return ""
 

@@ -31,7 +31,7 @@ from services.audit.closing import Closing, incarnations_of
 from services.audit.positions import BEGINNING, Position
 from services.audit.publishing import Forked, Publisher
 from services.audit.replica import Replica
-from services.audit.segments import Broken
+from services.audit.segments import Archived, Broken
 from strongbox.clock import Clock
 from strongbox.errors import Sealed
 from strongbox.storage.v1 import audit_records_pb2 as storage
@@ -124,7 +124,7 @@ class Trimming:
             except (Diverged, Forked) as fault:
                 self.alarm = f"audit replicas differ: {fault}"
                 _log.critical("audit replicas differ: trimming has stopped", why=str(fault))
-            except (Broken, OSError, Sealed) as error:
+            except (Archived, Broken, OSError, Sealed) as error:
                 _log.warning("the audit duty waits for its log", why=type(error).__name__)
             await asyncio.sleep(max(0.0, started + PERIOD - time.monotonic()))
 
@@ -209,7 +209,7 @@ class Trimming:
         """Every report that the holder's log reaches is what that log says. Blocking. Raises Diverged."""
         log = self._replica.log
         for key, report in reports.items():
-            if report.size <= log.size and log.hmac_at(report.size) != report.hmac:
+            if log.first <= report.size <= log.size and log.hmac_at(report.size) != report.hmac:
                 raise Diverged(f"{key.decode()} has another entry {report.size - 1}")
 
     async def _commit(

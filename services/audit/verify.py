@@ -1,4 +1,6 @@
-"""`strongbox-verify FILE… [--key-file F] [--public-key F --checkpoint F]`: is an audit log intact? Offline.
+"""`strongbox-verify FILE… [--key-file F] [--public-key F --checkpoint F] [--allow-empty]`: is a log intact?
+
+Offline, with no other part of the cluster.
 
 FILEs are the segments of one log in order; a file that begins with index 0 begins another log (so the logs
 of several replicas can be named together). They are read once, in constant memory. Two proofs, alone or
@@ -11,7 +13,14 @@ together:
   was changed is told exactly if the row of hashes (`audit.hashes`) still stands beside the first file; else
   only between which it is. Several checkpoints narrow it.
 
+Of a log whose oldest segments are archived, name the archive's files first: both are verified together. What
+is left alone is verified from the marker beside it (`audit.archived`), and the answer says so.
+
 With neither, only form, numbering and links are checked, and the answer says so.
+
+A log without any entry is not intact: no log of a cluster that was initialised is empty, so somebody emptied
+it, or these are the wrong files. It is an alarm (1), unless `--allow-empty` says that it may be so, or a
+checkpoint of size 0 was given.
 
 Exit 0: intact; 1: tampered, stdout names the first bad index and the reason; 2: usage, or a file cannot be
 read. A note, a public key or a key file may also be given as the JSON answer that held it.
@@ -27,7 +36,7 @@ from pathlib import Path
 
 from services.audit.chain import MissingKey, Tampered
 from services.audit.key_file import parse_keys
-from services.audit.verifying import Log, Progress, Proofs, verify_files
+from services.audit.verifying import Log, OfTheArchive, Progress, Proofs, verify_files
 from strongbox.crypto.signing import from_pem
 from strongbox.trail.checkpoint import BadCheckpoint, Checkpoint, verify
 
@@ -56,8 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return told.unusable(f"the key file lacks key term {error.term}, needed from entry {error.index} on")
     except OSError as error:
         return told.unusable(f"cannot read {error.filename}: {error.strerror}")
-    except WrongInput as error:
+    except (WrongInput, OfTheArchive) as error:
         return told.unusable(str(error))
+    may_be_empty = arguments.allow_empty or any(one.size == 0 for one in proofs.checkpoints)
+    if not may_be_empty and not any(log.entries for log in logs):
+        return told.tampered(0, "the log is empty, and no cluster's log is (--allow-empty if it may be)")
     return told.intact(logs, proofs)
 
 
@@ -70,6 +82,7 @@ def _proofs(arguments: argparse.Namespace) -> Proofs:
         except ValueError:
             raise WrongInput("the key file does not hold an exported key") from None
     checkpoints: list[Checkpoint] = []
+    public = b""
     if arguments.public_key:
         try:
             public = from_pem(_text(arguments.public_key, "public_key"))
@@ -77,7 +90,7 @@ def _proofs(arguments: argparse.Namespace) -> Proofs:
             raise WrongInput("the public key is not an Ed25519 key in PEM") from None
         notes = (_text(file, "checkpoint") for file in arguments.checkpoint)
         checkpoints = sorted((verify(note, public) for note in notes), key=lambda one: one.size)
-    return Proofs(keys, tuple(checkpoints))
+    return Proofs(keys, tuple(checkpoints), public)
 
 
 def _text(file: Path, name: str) -> str:
@@ -100,7 +113,7 @@ class _Teller:
     def intact(self, logs: Sequence[Log], proofs: Proofs) -> int:
         checked = [*(["hmac"] if proofs.keys else []), *(["checkpoint"] if proofs.checkpoints else [])]
         if self._as_json:
-            found = [{"entries": log.entries, "head": log.head} for log in logs]
+            found = [{"entries": log.entries, "head": log.head, "first_index": log.first} for log in logs]
             print(json.dumps({"intact": True, "checked": ["form", "links", *checked], "logs": found}))
             return INTACT
         how = [*(["every HMAC matches"] if proofs.keys else [])]
@@ -109,7 +122,8 @@ class _Teller:
             "links only: give --key-file, or --public-key and --checkpoint, to check what the entries say"
         )
         for log in logs:
-            print(f"intact: {log.entries} entries, head {log.head} ({words})")
+            archived = f", of which the first {log.first} are archived and not checked" if log.first else ""
+            print(f"intact: {log.entries} entries{archived}, head {log.head} ({words})")
         if not logs:
             print(f"intact: 0 entries ({words})")
         return INTACT
@@ -137,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         "--checkpoint", type=Path, metavar="F", action="append", default=[],
         help="a signed checkpoint that was kept elsewhere; may be given several times",
     )  # fmt: skip
+    parser.add_argument("--allow-empty", action="store_true", help="a log without any entry is no alarm")
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text")
     return parser
 

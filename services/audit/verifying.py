@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,9 @@ from typing import TextIO
 
 from services.audit.chain import GENESIS, Keys, Tampered, Verifier
 from services.audit.hashes import NAME
-from strongbox.trail.checkpoint import Checkpoint
+from services.audit.marker import BEGINNING, Marker, parse
+from services.audit.marker import NAME as NAME_OF_MARKER
+from strongbox.trail.checkpoint import BadCheckpoint, Checkpoint, verify
 from strongbox.trail.merkle import HASH_BYTES, Frontier, leaf_hash, stored_place
 
 _LONGEST_LINE = 1 << 20  # bytes; ours are under 4 KiB, so a longer one is nobody's entry
@@ -23,13 +26,24 @@ class Proofs:
 
     keys: Keys | None = field(default=None, repr=False)
     checkpoints: tuple[Checkpoint, ...] = ()
+    public: bytes = b""
+
+
+class OfTheArchive(Exception):
+    """A checkpoint is of entries that are archived, and the archive's files were not given."""
+
+    def __init__(self, size: int, first: int) -> None:
+        super().__init__(
+            f"the checkpoint of {size} entries needs the archive's files: these begin at {first}"
+        )
 
 
 @dataclass(slots=True)
 class Log:
-    """One log, as far as it has been read."""
+    """One log, as far as it has been read. `first`: where it begins, by the marker beside it."""
 
     entries: int = 0
+    first: int = 0
     head: str = GENESIS
     files: list[Path] = field(default_factory=list)
 
@@ -68,13 +82,29 @@ class Progress:
 class _Pass:
     """One log on its way through."""
 
-    def __init__(self, proofs: Proofs) -> None:
-        self.log = Log()
-        self._verifier = Verifier(proofs.keys)
-        self._frontier = Frontier()
+    def __init__(self, proofs: Proofs, marker: Marker = BEGINNING) -> None:
+        """Begin where `marker` says. Raises Tampered, OfTheArchive."""
+        self.log = Log(marker.first, marker.first, marker.prev_hmac)
+        self._verifier = Verifier(proofs.keys, marker.first, marker.prev_hmac, marker.term)
+        self._frontier = marker.frontier()
         self._ahead = list(proofs.checkpoints)
-        self._signed = 0  # so many entries are those of a checkpoint
+        self._signed = marker.first  # so many entries are those of a checkpoint
+        if marker.first:
+            self._require_ours(marker, proofs)
         self._meet()
+
+    def _require_ours(self, marker: Marker, proofs: Proofs) -> None:
+        """What the marker says is proved by its mac, and by the checkpoint that it was made with."""
+        if proofs.keys is not None and not marker.is_ours(proofs.keys):
+            raise Tampered(marker.first, "the marker beside the log was not made with the chain's key")
+        if self._ahead and self._ahead[0].size < marker.first:
+            raise OfTheArchive(self._ahead[0].size, marker.first)
+        if proofs.public:
+            try:
+                told = verify(marker.checkpoint, proofs.public)
+            except BadCheckpoint as fault:
+                raise Tampered(marker.first, f"the marker beside the log: {fault}") from None
+            self._ahead = sorted([*self._ahead, told], key=lambda one: one.size)
 
     def take(self, line: bytes) -> None:
         """The next line. Raises Tampered, MissingKey."""
@@ -111,13 +141,15 @@ def verify_files(files: Sequence[Path], proofs: Proofs, progress: Progress | Non
     current: _Pass | None = None
     logs: list[Log] = []
     for file in files:
+        if current is not None and any(_is_same(file, known) for known in current.log.files):
+            continue  # archived, and not yet removed from the log
         with file.open("rb") as stream:
             first = True
             while line := stream.readline(_LONGEST_LINE):
                 if first and (current is None or line.startswith(_FIRST_LINE)):
                     if current is not None:
                         current.end()
-                    current = _Pass(proofs)
+                    current = _Pass(proofs, _marker_of(file, line))
                     logs.append(current.log)
                 assert current is not None
                 if first:
@@ -130,6 +162,22 @@ def verify_files(files: Sequence[Path], proofs: Proofs, progress: Progress | Non
     if progress is not None:
         progress.end()
     return logs
+
+
+def _is_same(file: Path, known: Path) -> bool:
+    return file.name == known.name and file != known and filecmp.cmp(file, known, shallow=False)
+
+
+def _marker_of(file: Path, line: bytes) -> Marker:
+    """The marker beside a log whose first line this is; that of a whole log if it fits no other."""
+    beside = file.with_name(NAME_OF_MARKER)
+    if line.startswith(_FIRST_LINE) or not beside.is_file():
+        return BEGINNING
+    try:
+        found = parse(beside.read_bytes())
+    except ValueError:
+        return BEGINNING
+    return found if line.startswith(b'{"index":%d,' % found.first) else BEGINNING
 
 
 def find_changed(files: Sequence[Path], checkpoint: Checkpoint) -> int | None:

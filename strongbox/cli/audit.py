@@ -123,6 +123,22 @@ def prove(
         typer.echo(box.audit.prove(index, _read(public_key)).note, nl=False)
 
 
+@app.command("archive")
+def archive(
+    before: Annotated[
+        int | None, typer.Option(help="Entries below this index may go; all there are when absent.")
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Have every replica move signed segments to its archive; run it again to see how far each is."""
+    with connected() as box:
+        answer = box.audit.archive(before)
+    told = [{"node": one.node_id, "first_index": one.first_index} for one in answer.replicas]
+    if output is Format.TABLE:
+        typer.echo(f"entries below {answer.before_index} may be archived", err=True)
+    show_rows(told, ("node", "first_index"), output)
+
+
 @app.command("rotate-key")
 def rotate_key(output: Output = Format.TABLE) -> None:
     """A new HMAC key for what is recorded from now on."""
@@ -145,6 +161,9 @@ def verify(
     checkpoint: Annotated[
         list[Path] | None, typer.Option("--checkpoint", help="A checkpoint that was kept elsewhere.")
     ] = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="A log without any entry is no alarm.")
+    ] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Check log files offline, as strongbox-verify does. Exit 0 intact, 1 tampered, 2 cannot be read."""
@@ -153,6 +172,7 @@ def verify(
     given = [("--key-file", key_file), ("--public-key", public_key)]
     given += [("--checkpoint", file) for file in checkpoint or ()]
     flags = [text for flag, file in given if file for text in (flag, str(file))]
+    flags += ["--allow-empty"] if allow_empty else []
     as_json = ["-o", "json"] if output is Format.JSON else []
     raise typer.Exit(main([*flags, *as_json, "--", *map(str, files)]))
 

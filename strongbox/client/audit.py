@@ -96,6 +96,10 @@ class Audit:
                     raise
             time.sleep(_REOPEN)
 
+    def archive(self, before_index: int | None = None) -> pb.ArchiveEntriesResponse:
+        """Have whole segments below an index (None: all there are) archived; how far each replica is."""
+        return self._wire.call(self._stub.ArchiveEntries, pb.ArchiveEntriesRequest(before_index=before_index))
+
     def public_key(self) -> str:
         """What checkpoints are verified with, as PEM."""
         return self._wire.call(self._stub.GetPublicKey, pb.GetPublicKeyRequest()).public_key

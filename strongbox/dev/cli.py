@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -42,9 +44,13 @@ def up(
     """Start a cluster, new or from DIR, and run it until Ctrl-C."""
     if nodes not in (None, 1, 3):
         raise typer.BadParameter("a cluster has 1 or 3 nodes", param_hint="--nodes")
-    where = json.loads(hosts.read_text(encoding="utf-8")) if hosts else None
-    asked = Up(data.resolve(), Wishes(nodes, base_port, tls, postgres, where), unseal=unseal, node=node)
-    try:
+    with _telling():
+        asked = Up(
+            data.resolve(),
+            Wishes(nodes, base_port, tls, postgres, _read_hosts(hosts) if hosts else None),
+            unseal=unseal,
+            node=node,
+        )
         if node and commands.start_node(asked.folder, node):
             _tell(f"{node} is up")
         elif detach:
@@ -52,14 +58,21 @@ def up(
             _tell(f"up: {asked.folder / 'cluster.json'}")
         else:
             commands.up(asked, _tell)
-    except DevError as error:
-        _fail(error)
+
+
+def _read_hosts(file: Path) -> Any:
+    with commands.in_words():
+        try:
+            return json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise DevError(f"{file} is not JSON") from None
 
 
 @app.command()
 def down(data: Data = commands.DEFAULT_FOLDER) -> None:
     """Stop every process of the cluster in DIR; its data stay."""
-    _tell(f"stopped {commands.down(data.resolve())} processes")
+    with _telling():
+        _tell(f"stopped {commands.down(data.resolve())} processes")
 
 
 @app.command()
@@ -68,10 +81,8 @@ def status(
     output: Annotated[str, typer.Option("--output", "-o", help="table or json")] = "table",
 ) -> None:
     """Which processes of the cluster in DIR run. Exit 1 when one does not."""
-    try:
+    with _telling():
         found = commands.status(data.resolve())
-    except DevError as error:
-        _fail(error)
     if output == "json":
         typer.echo(json.dumps(found, indent=1))
     else:
@@ -88,10 +99,8 @@ app.add_typer(certs, name="certs")
 @certs.command()
 def rotate(data: Data = commands.DEFAULT_FOLDER) -> None:
     """New keys and certificates for every process, while they run; the authority stays."""
-    try:
+    with _telling():
         nodes = commands.rotate_certificates(data.resolve())
-    except DevError as error:
-        _fail(error)
     _tell(f"renewed the certificates of {nodes} nodes; running processes take them up within seconds")
 
 
@@ -99,6 +108,11 @@ def _tell(text: str) -> None:
     typer.echo(text)
 
 
-def _fail(error: DevError) -> NoReturn:
-    typer.echo(f"strongbox dev: {error}", err=True)
-    raise typer.Exit(1)
+@contextmanager
+def _telling() -> Iterator[None]:
+    """What cannot be done is told in a sentence, and is exit 1."""
+    try:
+        yield
+    except DevError as error:
+        typer.echo(f"strongbox dev: {error}", err=True)
+        raise typer.Exit(1) from None

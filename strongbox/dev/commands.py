@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from strongbox.config import ConfigError
 from strongbox.dev import control, etcd, layout, unseal
 from strongbox.dev.gateway import ROOT
 from strongbox.dev.layout import POSTGRES, Layout, LayoutError, Wishes
@@ -29,6 +31,18 @@ class DevError(Exception):
     """It could not be done; the text says why."""
 
 
+@contextmanager
+def in_words() -> Iterator[None]:
+    """What cannot be done becomes a DevError: a sentence that names what is in the way."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise DevError(what) from error
+    except (control.Busy, LayoutError, StartError, ConfigError, LookupError, UnicodeError) as error:
+        raise DevError(str(error)) from error
+
+
 @dataclass(frozen=True, slots=True)
 class Up:
     """What `strongbox dev up` is asked for. `node`: this one alone. `owned`: ends when its starter ends."""
@@ -42,18 +56,19 @@ class Up:
 
 def up(asked: Up, say: Say, on_ready: Callable[[], None] = lambda: None) -> None:
     """Run the cluster here, until a signal; leaves no process. Raises DevError."""
-    existed = asked.folder.exists()
-    if asked.node and layout.load(asked.folder) is None:
-        raise DevError(f"there is no cluster in {asked.folder}")
+    existed = os.path.lexists(asked.folder)
     try:
-        with control.sole_runner(asked.folder):
-            _run(layout.prepare(asked.folder, asked.wishes, asked.node), asked, say, on_ready)
+        with in_words():
+            if asked.node and layout.load(asked.folder) is None:
+                raise DevError(f"there is no cluster in {asked.folder}")
+            with control.sole_runner(asked.folder):
+                _run(layout.prepare(asked.folder, asked.wishes, asked.node), asked, say, on_ready)
     except Interrupted:
         return
-    except (control.Busy, LayoutError, StartError, LookupError, OSError) as error:
+    except DevError:
         if not existed:
             _forget_unused(asked.folder)
-        raise DevError(str(error)) from error
+        raise
 
 
 def _run(chosen: Layout, asked: Up, say: Say, on_ready: Callable[[], None]) -> None:
@@ -83,9 +98,11 @@ def _forget_unused(folder: Path) -> None:
 
 def up_detached(asked: Up) -> None:
     """Start a runner that stays, and return when every node answers. Raises DevError."""
-    existed = asked.folder.exists()
-    asked.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    existed = os.path.lexists(asked.folder)
     log = asked.folder / "runner.log"
+    with in_words():
+        asked.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        log.touch(mode=0o600)
     reading, writing = os.pipe()
     request = json.dumps(asdict(asked), default=str)
     command = [sys.executable, "-m", "strongbox.dev.detached", str(writing), request]
@@ -175,12 +192,8 @@ def rotate_certificates(folder: Path) -> int:
 
 
 def read_cluster(folder: Path) -> dict[str, Any]:
-    """DIR/cluster.json, or {}."""
-    try:
-        found: dict[str, Any] = json.loads((folder / "cluster.json").read_text(encoding="utf-8"))
-        return found
-    except FileNotFoundError:
-        return {}
+    """DIR/cluster.json, or {}. Raises DevError when it cannot be read."""
+    return _read_json(folder / "cluster.json")
 
 
 def processes(known: dict[str, Any]) -> list[tuple[str, dict[str, Any], Identity]]:
@@ -201,14 +214,24 @@ def _note_runner(folder: Path) -> None:
 
 
 def _runner_of(folder: Path) -> Identity | None:
-    try:
-        return Identity(**json.loads((folder / "runner.json").read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
+    found = _read_json(folder / "runner.json")
+    return Identity(**found) if found else None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    with in_words():
+        try:
+            found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            return found
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except ValueError:
+            raise DevError(f"{file} is not what was written there") from None
 
 
 def _known(folder: Path) -> Layout:
-    known = layout.load(folder)
+    with in_words():
+        known = layout.load(folder)
     if known is None:
         raise DevError(f"there is no cluster in {folder}")
     return known

@@ -7,18 +7,20 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from strongbox.config import SERVICES
 from strongbox.dev import routes
+from strongbox.dev.limits import Limits, refused_code
 from strongbox.dev.processes import wheel_folder
 from strongbox.dev.replies import REPLIES
 from strongbox.dev.template import render
 
 ROOT = Path(__file__).resolve().parents[2]
 _TEMPLATE = ROOT / "gateway" / "envoy.yaml"
+_HEAD = ROOT / "gateway" / "head.lua"
 _TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3"
 _DESCRIPTORS = ROOT / "gateway" / "strongbox.binpb"
 
@@ -54,6 +56,7 @@ class GatewaySettings:
     host: str = "127.0.0.1"
     tls_host: str = ""
     discovery: str = "STATIC"
+    limits: Limits = field(default_factory=Limits)
 
 
 def envoy_configuration(settings: GatewaySettings) -> str:
@@ -65,22 +68,26 @@ def envoy_configuration(settings: GatewaySettings) -> str:
         {
             "NODE": settings.node,
             "LISTEN_HOST": settings.host,
-            "LISTEN_PORT": str(settings.port),
+            "LISTEN_PORT": settings.port,
             "TLS_HOST": settings.tls_host or settings.host,
-            "TLS_PORT": str(settings.tls_port or 0),
+            "TLS_PORT": settings.tls_port or 0,
+            "TRUSTED_PROXIES": settings.limits.gateway_trusted_proxies,
+            "REFUSED_CODE": refused_code(settings.limits),
+            "HEAD_CODE": _HEAD.read_text(encoding="utf-8"),
             "DISCOVERY": settings.discovery,
             "SDS": str(_beside(settings, "identity")),
             "SDS_CA": str(_beside(settings, "authority")),
             "DESCRIPTOR": base64.b64encode(known.SerializeToString()).decode("ascii"),
-            "PUBLIC_SERVICES": json.dumps(routes.public_services(methods)),
+            "PUBLIC_SERVICES": routes.public_services(methods),
         },
         {
             "REPLIES": [reply.values() for reply in REPLIES],
             "REFUSED_QUERIES": routes.refused_queries(known),
-            "ROUTES": [method.values() for method in methods],
+            "HEAD_PATHS": routes.head_paths(known),
+            "ROUTES": [method.values(settings.limits) for method in methods],
             "CLUSTERS": _clusters(settings),
         },
-        {"TLS": settings.tls_port is not None},
+        {"TLS": settings.tls_port is not None, "NO_PROXY": not settings.limits.gateway_trusted_proxies},
     )
 
 
@@ -118,39 +125,40 @@ def _secrets(settings: GatewaySettings) -> dict[str, dict[str, Any]]:
     }
 
 
-def _clusters(settings: GatewaySettings) -> list[dict[str, str]]:
+def _clusters(settings: GatewaySettings) -> list[dict[str, Any]]:
     every = [_cluster(service, service, settings.endpoints[service]) for service in SERVICES]
     if settings.ordinal is None:
         return [*every, _cluster("seal_local", "seal", settings.endpoints["seal"])]
     own_seal = [endpoint for endpoint in settings.endpoints["seal"] if endpoint.own]
     # Its own node's answer or none: no health check, no ejection, so that every call really asks.
     local = _cluster("seal_local", "seal", own_seal, checked=False)
-    return [*every, {**local, "SAN_MATCH": "exact", "SAN": f"spiffe://strongbox/seal/{settings.ordinal}"}]
+    return [*every, {**local, "SAN_MATCHER": {"exact": f"spiffe://strongbox/seal/{settings.ordinal}"}}]
 
 
 def _cluster(
     name: str, service: str, endpoints: Sequence[Endpoint], *, checked: bool = True
-) -> dict[str, str]:
-    by_ordinal = service == "seal"
+) -> dict[str, Any]:
+    identity = f"spiffe://strongbox/{service}"
     return {
         "NAME": name,
-        "SERVICE": service,
-        "ENDPOINTS": json.dumps(_by_priority(endpoints)),
-        "HEALTH_CHECKS": json.dumps([_HEALTH_CHECK] if checked else []),
-        "ENFORCED": "100" if checked else "0",
-        "SAN_MATCH": "prefix" if by_ordinal else "exact",
-        "SAN": f"spiffe://strongbox/{service}" + ("/" if by_ordinal else ""),
+        "SNI": f"{service}.strongbox.internal",
+        "ENDPOINTS": _by_priority(endpoints),
+        "HEALTH_CHECKS": [_HEALTH_CHECK] if checked else [],
+        "ENFORCED": 100 if checked else 0,
+        # A seal replica's name ends with its ordinal.
+        "SAN_MATCHER": {"prefix": f"{identity}/"} if service == "seal" else {"exact": identity},
     }
 
 
-# One a second to each replica: 45 a second in all for three gateways, about 2 % of a core.
+# One a second to each replica: 45 a second in all for three gateways, about 2 % of a core. Late twice is
+# unhealthy: late once is a replica that is only busy, and one that is gone shows by its connections before.
 _HEALTH_CHECK: dict[str, Any] = {
     "timeout": "1s",
     "interval": "1s",
     "no_traffic_interval": "1s",
     "unhealthy_interval": "0.5s",
     "interval_jitter_percent": 10,
-    "unhealthy_threshold": 1,
+    "unhealthy_threshold": 2,
     "healthy_threshold": 1,
     "grpc_health_check": {},
 }

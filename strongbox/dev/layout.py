@@ -126,6 +126,8 @@ def prepare(folder: Path, wishes: Wishes, node: str | None = None) -> Layout:
     layout = _changed(known, wishes) if known else _fresh(folder, wishes)
     if layout.nodes not in (1, 3):
         raise LayoutError("a cluster has 1 or 3 nodes")
+    if not 0 <= layout.base_port <= ports.LAST - layout.nodes:
+        raise LayoutError(f"ports end at {ports.LAST}: a --base-port is 0 to {ports.LAST - layout.nodes}")
     for each in layout.node_ids if node is None else [node] if node in layout.node_ids else []:
         if not ports.is_free(layout.gateway_port(each)):
             raise LayoutError(
@@ -141,7 +143,7 @@ def load(folder: Path) -> Layout | None:
     try:
         found = json.loads((folder / "layout.json").read_text(encoding="utf-8"))
         return Layout(**{**found, "folder": folder, "hosts": parse_hosts(found.get("hosts", {}))})
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError) as error:
         raise LayoutError(f"{folder / 'layout.json'} cannot be read: {error}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import socket
 
+LAST = 65_535
 _LOWEST, _HIGHEST = 20_000, 32_000
 
 

@@ -5,8 +5,8 @@ Envoy's words are never passed on: they can quote the body. 404 natively is UNIM
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from typing import Any
 
 INVALID_ARGUMENT, DEADLINE_EXCEEDED, NOT_FOUND, RESOURCE_EXHAUSTED = 3, 4, 5, 8
 UNIMPLEMENTED, INTERNAL, UNAVAILABLE, UNAUTHENTICATED, PERMISSION_DENIED = 12, 13, 14, 16, 7
@@ -23,17 +23,18 @@ class Reply:
     native_code: int = 0
     at_least: bool = False
 
-    def values(self) -> dict[str, str]:
+    def values(self) -> dict[str, Any]:
         """For the template."""
         retry_after = [{"header": {"key": "retry-after", "value": "1"}}] if self.status == 429 else []
         return {
-            "STATUS": str(self.status),
+            "STATUS": self.status,
+            "RUNTIME_KEY": f"reply_{self.status}",
             "OP": "GE" if self.at_least else "EQ",
-            "CODE": str(self.code),
+            "CODE": self.code,
             "GRPC_CODE": str(self.native_code or self.code),
             "REASON": self.reason,
             "MESSAGE": self.message,
-            "HEADERS": json.dumps(retry_after),
+            "HEADERS": retry_after,
         }
 
 

@@ -6,7 +6,6 @@ without a rule raises: unlisted means refused.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +16,10 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf import descriptor_pb2 as descriptors
 from google.rpc import error_details_pb2
 
+from strongbox.dev.limits import Limits, by_source, without_refused
 from strongbox.options.v1 import rule_pb2
 
 _TYPE = "type.googleapis.com/envoy.extensions"
-# Calls anybody may make (init, unseal, logins), per gateway: a burst, then so many a second.
-_UNAUTHENTICATED_BURST, _UNAUTHENTICATED_RATE = 100, 50
 
 
 class RuleError(Exception):
@@ -41,16 +39,16 @@ class Method:
         """The room that answers: `kv` of `strongbox.kv.v1.KVService/ReadSecret`."""
         return self.full_name.split(".")[1]
 
-    def values(self) -> dict[str, str]:
+    def values(self, limits: Limits) -> dict[str, Any]:
         """For the template."""
         return {
-            "METHOD": self.full_name,
+            "PATH": f"/{self.full_name}",
             "CLUSTER": f"{self.service}_local" if self.rule.local_node else self.service,
             # A watch may have nothing to tell for hours; a peer that is gone is found by HTTP/2's pings.
             "IDLE_TIMEOUT": "0s" if self.streaming else "60s",
             "TIMEOUT": "0s" if self.streaming else "5s" if self.rule.slow else "2s",
-            "RETRY_POLICY": json.dumps(_retry_policy(self.rule)),
-            "FILTER_SETTINGS": json.dumps(_filter_settings(self.rule)),
+            "RETRY_POLICY": _retry_policy(self.rule),
+            "FILTER_SETTINGS": _filter_settings(self.rule, limits),
         }
 
 
@@ -94,13 +92,23 @@ def refused_queries(known: descriptors.FileDescriptorSet) -> list[dict[str, str]
     return [{"QUERY": query} for query in (r"/v1/[^?]*\?(.*&)?[^=&]*%[^=&]*([=&].*)?", *named)]
 
 
-def _rest_paths(known: descriptors.FileDescriptorSet) -> Iterator[str]:
+def head_paths(known: descriptors.FileDescriptorSet) -> list[dict[str, str]]:
+    """What monitors ask: these REST paths answer HEAD as well as GET."""
+    found = [rpc.options for rpc in _rpcs(known) if rpc.options.Extensions[rule_pb2.rule].local_node]
+    return [{"PATH": options.Extensions[annotations_pb2.http].get} for options in found]
+
+
+def _rpcs(known: descriptors.FileDescriptorSet) -> Iterator[descriptors.MethodDescriptorProto]:
     for file in known.file:
         for service in file.service:
-            for rpc in service.method:
-                rule = rpc.options.Extensions[annotations_pb2.http]
-                for binding in (rule, *rule.additional_bindings):
-                    yield str(getattr(binding, binding.WhichOneof("pattern") or "get"))
+            yield from service.method
+
+
+def _rest_paths(known: descriptors.FileDescriptorSet) -> Iterator[str]:
+    for rpc in _rpcs(known):
+        rule = rpc.options.Extensions[annotations_pb2.http]
+        for binding in (rule, *rule.additional_bindings):
+            yield str(getattr(binding, binding.WhichOneof("pattern") or "get"))
 
 
 def _fields(rest: str) -> Iterator[tuple[int, str]]:
@@ -157,24 +165,15 @@ def _extension(name: str, message: str, **settings: object) -> dict[str, Any]:
     return {"name": f"envoy.{name}", "typed_config": {"@type": f"{_TYPE}.{folder}.v3.{message}", **settings}}
 
 
-def _filter_settings(rule: rule_pb2.Rule) -> dict[str, Any]:
-    if rule.token_required or rule.local_node:
+def _filter_settings(rule: rule_pb2.Rule, limits: Limits) -> dict[str, Any]:
+    if rule.token_required:
         return {}
-    everything = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-    return {
-        "envoy.filters.http.local_ratelimit": {
-            "@type": f"{_TYPE}.filters.http.local_ratelimit.v3.LocalRateLimit",
-            "stat_prefix": "unauthenticated",
-            "token_bucket": {
-                "max_tokens": _UNAUTHENTICATED_BURST,
-                "tokens_per_fill": _UNAUTHENTICATED_RATE,
-                "fill_interval": "1s",
-            },
-            "filter_enabled": everything,
-            "filter_enforced": everything,
-            "rate_limited_as_resource_exhausted": True,
-        }
-    }
+    limit = (
+        by_source("status", limits.gateway_status_rate)
+        if rule.local_node
+        else by_source("open", limits.gateway_open_rate)
+    )
+    return limit | without_refused()
 
 
 def _builtin(name: str) -> descriptors.FileDescriptorProto:

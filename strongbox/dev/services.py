@@ -12,6 +12,7 @@ from strongbox.config import SERVICES
 from strongbox.dev.etcd import quota_mib
 from strongbox.dev.gateway import ROOT, Endpoint, GatewaySettings, envoy_command, write_configuration
 from strongbox.dev.layout import Layout
+from strongbox.dev.limits import Limits
 from strongbox.dev.processes import Spec, dying_with_parent
 
 UPKEEPER = "kv"  # whose duty compacts and defragments etcd
@@ -96,6 +97,7 @@ def gateway(layout: Layout, node: str) -> Spec:
         watched=layout.certificates.folder,
         tls_port=layout.port(node, "gateway-tls") if layout.tls else None,
         host=layout.host(node).door,
+        limits=Limits.load(),
     )
     write_configuration(settings)
     return Spec(

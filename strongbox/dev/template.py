@@ -1,14 +1,18 @@
 """The three marks of gateway/envoy.yaml: `@NAME@`, `#each LIST … #end LIST`, `#if WORD … #end WORD`.
 
+A mark stands for a whole value and is replaced by its JSON, which is YAML whatever the text in it: a quote or
+a backslash in a file's name ends nothing. So no mark stands within quotes, or beside other text of a value.
 Strict: a value that is not given and a block that is not closed raise TemplateError. Blocks do not nest.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-Values = Mapping[str, str]
+Values = Mapping[str, Any]
 _MARK = re.compile(r"@([A-Z][A-Z_]*)@")
 _OPEN = re.compile(r"\s*#(each|if) ([A-Z_]+)\Z")
 
@@ -57,7 +61,8 @@ def _fill(line: str, values: Values) -> str:
 
     def value(mark: re.Match[str]) -> str:
         try:
-            return values[mark[1]]
+            # As it is, not as \u…: YAML reads a character beyond 16 bits otherwise than JSON does.
+            return json.dumps(values[mark[1]], ensure_ascii=False)
         except KeyError:
             raise TemplateError(f"no value for @{mark[1]}@") from None
 

@@ -33,6 +33,7 @@ def write_gateway(settings: GatewayRenderSettings) -> None:
             authority=settings.tls_ca,
             configuration=settings.gateway_config,
             watched=settings.tls_cert.parent,
+            limits=settings,
         )
     )
 

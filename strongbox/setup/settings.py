@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from strongbox.config import PREFIX, ConfigError
-
-T = TypeVar("T", bound="FromEnvironment")
-
-
-class FromEnvironment(BaseModel):
-    """Settings that are read from variables named `STRONGBOX_` and their own name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
-
-    @classmethod
-    def load(cls: type[T], environ: Mapping[str, str] = os.environ) -> T:
-        """Raises ConfigError, which quotes no value."""
-        pairs = ((name, environ.get(PREFIX + name.upper(), "").strip()) for name in cls.model_fields)
-        try:
-            return cls.model_validate({name: value for name, value in pairs if value})
-        except ValidationError as error:
-            problems = (f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-            raise ConfigError("; ".join(problems)) from None
+from strongbox.config import FromEnvironment
+from strongbox.dev.limits import Limits
 
 
 class EtcdUsersSettings(FromEnvironment):
@@ -46,7 +26,7 @@ class EtcdUsersSettings(FromEnvironment):
         return value
 
 
-class GatewayRenderSettings(FromEnvironment):
+class GatewayRenderSettings(Limits):
     """What Envoy's configuration is rendered with. An address is host:port; the host, a name of many."""
 
     node_id: str = Field(min_length=1, max_length=63)

@@ -71,6 +71,7 @@ AUDIT_MARK = ROOT + b"audit/mark"
 AUDIT_REPLICAS = ROOT + b"audit/replicas/"
 AUDIT_SLOTS = ROOT + b"audit/slots/"
 AUDIT_BACKLOG = ROOT + b"audit/backlog"
+AUDIT_ARCHIVE = ROOT + b"audit/archive"
 AUDIT_TRIMMED = ROOT + b"audit/trimmed/"
 
 # Prefixes whose values are authenticated records, by owner: what a new record key has to re-MAC.

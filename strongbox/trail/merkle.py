@@ -55,12 +55,12 @@ class Frontier:
     @classmethod
     def of(cls, size: int, read: Read) -> Frontier:
         """That of the first `size` leaves of a row."""
-        peaks, start = [], 0
-        for level in reversed(range(size.bit_length())):
-            if size >> level & 1:
-                peaks.append(read(stored_place(level, start >> level)))
-                start += 1 << level
-        return cls(size, peaks)
+        return cls(size, list(map(read, peak_places(size))))
+
+    @property
+    def peaks(self) -> tuple[bytes, ...]:
+        """The subtrees' hashes, the largest first."""
+        return tuple(self._peaks)
 
     def add(self, leaf: bytes) -> list[bytes]:
         """One leaf more; what it adds to the row."""
@@ -82,6 +82,16 @@ class Frontier:
         for peak in reversed(self._peaks[:-1]):
             root = node_hash(peak, root)
         return root
+
+
+def peak_places(size: int) -> list[int]:
+    """Where the frontier of the first `size` leaves stands in the row, the largest subtree first."""
+    places, start = [], 0
+    for level in reversed(range(size.bit_length())):
+        if size >> level & 1:
+            places.append(stored_place(level, start >> level))
+            start += 1 << level
+    return places
 
 
 def root_of(size: int, read: Read) -> bytes:

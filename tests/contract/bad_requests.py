@@ -240,6 +240,7 @@ BAD: dict[str, list[Bad]] = {
     "UpdateRekey": _each("share", ["", "nonsense", "A" * 46, "A" * 5000], INVALID, nonce="n"),
     "VerifyRekey": _each("share", ["", "nonsense", "A" * 46, "A" * 5000], INVALID, nonce="n"),
     "CancelRekey": _each("nonce", ["", "\0", "n" * 100_000], INVALID),
+    "ArchiveEntries": _each("before_index", [-1, 2**31 - 1], INVALID),
     "StartGenerateRoot": _each("share", ["", "nonsense", "A" * 46, "A" * 5000], INVALID),
     "UpdateGenerateRoot": _each("share", ["", "nonsense", "A" * 46, "A" * 5000], INVALID, nonce="n"),
     "CancelGenerateRoot": _each("nonce", ["", "\0", "n" * 100_000], INVALID),

@@ -30,6 +30,12 @@ def test_what_was_acknowledged_is_in_the_audit_chain(native: GrpcClient, fresh: 
     assert native.call("ExportKey").key
 
 
+@covers("ArchiveEntries")
+def test_nothing_is_archived_where_there_is_no_archive(native: GrpcClient) -> None:
+    refused("INVALID_ARGUMENT", native.call, "ArchiveEntries", before_index=0)
+    assert native.call("ListEntries", limit=1).first_index == 0
+
+
 @covers("FollowEntries")
 def test_the_audit_chain_is_followed_until_the_token_may_no_longer(
     native: GrpcClient, cluster: Cluster, fresh: Fresh

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 from strongbox.config import SERVICES
 from strongbox.dev import routes
 from strongbox.dev.gateway import ROOT, Endpoint, GatewaySettings, envoy_configuration
+from strongbox.dev.limits import Limits
 from strongbox.dev.routes import Method
 from strongbox.dev.template import TemplateError, render
 
@@ -45,19 +45,19 @@ def test_no_service_for_peers_is_listed_or_routed(methods: dict[str, Method], co
 def test_the_rule_beside_the_rest_path_decides_timeout_cluster_and_retries(
     methods: dict[str, Method],
 ) -> None:
-    read = methods["strongbox.kv.v1.KVService/ReadSecret"].values()
+    read = methods["strongbox.kv.v1.KVService/ReadSecret"].values(Limits())
     assert (read["CLUSTER"], read["TIMEOUT"]) == ("kv", "2s")
-    policy = json.loads(read["RETRY_POLICY"])
+    policy = read["RETRY_POLICY"]
     assert policy["retry_on"] == "connect-failure,refused-stream,reset,cancelled,retriable-headers"
-    health = methods["strongbox.seal.v1.SealService/GetHealth"].values()
+    health = methods["strongbox.seal.v1.SealService/GetHealth"].values(Limits())
     assert health["CLUSTER"] == "seal_local"
-    policy = json.loads(health["RETRY_POLICY"])
+    policy = health["RETRY_POLICY"]
     assert policy["retry_on"] == "connect-failure,refused-stream,reset,cancelled"
     assert _longest_pauses(policy) < float(health["TIMEOUT"].rstrip("s")), "a dead replica is a 503"
-    init = methods["strongbox.seal.v1.SealService/Initialize"].values()
+    init = methods["strongbox.seal.v1.SealService/Initialize"].values(Limits())
     assert (init["CLUSTER"], init["TIMEOUT"]) == ("seal", "5s")
     for name in ("strongbox.seal.v1.SealService/Initialize", "strongbox.auth.v1.AuthService/CreateToken"):
-        policy = json.loads(methods[name].values()["RETRY_POLICY"])
+        policy = methods[name].values(Limits())["RETRY_POLICY"]
         assert policy["retry_on"] == "connect-failure,refused-stream", f"{name} must not run twice"
         assert "retriable_headers" not in policy
 
@@ -72,7 +72,8 @@ def _longest_pauses(policy: dict[str, Any]) -> float:
 def test_a_template_is_strict() -> None:
     assert render(
         "a @X@\n#each L\n- @Y@\n#end L\n#if W\nw\n#end W", {"X": "1"}, {"L": [{"Y": "2"}]}, {"W": False}
-    ) == ("a 1\n- 2\n")
+    ) == ('a "1"\n- "2"\n')
+    assert render("a @X@", {"X": 'C:\\temp "a" é𝄞'}, {}, {}) == 'a "C:\\\\temp \\"a\\" é𝄞"\n'
     for broken in ("@X@", "#each L\n#end L", "#if W\n"):
         with pytest.raises(TemplateError):
             render(broken, {}, {}, {})

@@ -299,6 +299,23 @@ def test_the_tls_listener_serves_the_same(gateway: Gateway) -> None:
         assert json.load(response)["value"] == "node-1"
 
 
+@pytest.mark.parametrize("path", ["/v1/sys/health", "/v1/sys/health?"])
+def test_monitors_may_ask_for_health_by_head_and_by_http_1_0(gateway: Gateway, path: str) -> None:
+    with_get, with_head = gateway.rest("GET", path), gateway.rest("HEAD", path)
+    assert (with_get.status, with_head.status, with_head.body) == (200, 200, b"")
+    assert with_head.headers["content-type"] == "application/json"
+    assert gateway.rest("HEAD", "/v1/secrets/a").status == 404
+    said = gateway.raw(f"GET {path} HTTP/1.0\r\n\r\n".encode())
+    assert said.startswith((b"HTTP/1.0 200", b"HTTP/1.1 200"))
+    assert b'"node_id":"node-1"' in said
+    # No body follows HEAD: the next answer on the connection begins right after its headers.
+    first = f"HEAD {path} HTTP/1.1\r\nhost: a\r\n\r\n"
+    twice = f"{first}GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+    headers, second, _ = gateway.raw(twice.encode()).split(b"\r\n\r\n", 2)
+    assert headers.startswith(b"HTTP/1.1 200")
+    assert second.startswith(b"HTTP/1.1 200")
+
+
 def test_every_answer_forbids_caching(gateway: Gateway) -> None:
     for path in ("/v1/secrets/a", "/v1/secrets/fail/sealed"):
         assert gateway.rest("GET", path).headers["cache-control"] == "no-store"

@@ -56,6 +56,7 @@ def main() -> int:
     except Exception as error:
         traceback.print_exc()
         violations.append(f"the run itself failed: {type(error).__name__}: {error}")
+        violations += run.seen  # what clients had met by then is no less wrong
     for line in report.lines(run.history, run.struck, run.seconds, run.slack.worst, violations):
         _say(line)
     return 1 if violations else 0

@@ -163,7 +163,7 @@ def main(kind: str, seconds: float, source: str, gateways: list[str]) -> None:
     """One attack."""
     attack = Attack(source, gateways, sys.stdin.readline().strip(), time.monotonic() + seconds)
     attack.run(*KINDS[kind])
-    print(json.dumps(attack.counts), flush=True)
+    print(json.dumps(dict(attack.counts)), flush=True)
 
 
 if __name__ == "__main__":

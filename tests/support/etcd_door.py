@@ -12,11 +12,13 @@ from typing import Any
 
 import grpc
 from etcd3.etcdrpc import rpc_pb2 as pb
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from strongbox.store.client import Tls
 from tests.support.cluster import Cluster
 
 _SECONDS = 2.0
+_IN_USE = 9  # a field of StatusResponse that the stubs do not know
 _CLUSTER, _KV, _MAINTENANCE = "etcdserverpb.Cluster", "etcdserverpb.KV", "etcdserverpb.Maintenance"
 
 
@@ -38,6 +40,12 @@ class EtcdDoor:
     def status(self, node: str) -> Any:
         """etcd's StatusResponse."""
         return self._ask(node, _MAINTENANCE, "Status", pb.StatusRequest(), pb.StatusResponse)
+
+    def sizes(self, node: str) -> tuple[int, int]:
+        """Bytes of a member's file, and those of them that are in use."""
+        told = self.status(node)
+        in_use = [int(field.data) for field in UnknownFieldSet(told) if field.field_number == _IN_USE]
+        return int(told.dbSize), in_use[0] if in_use else int(told.dbSize)
 
     def serves(self, node: str) -> bool:
         """Whether that member answers a linearizable read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from strongbox.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from strongbox.config import SERVICES
 from strongbox.dev.certs import Certificates
 from strongbox.dev.gateway import Endpoint, GatewaySettings, envoy_command, write_configuration
+from strongbox.dev.limits import Limits
 from strongbox.dev.ports import free_ports
 from strongbox.dev.processes import dying_with_parent
 from strongbox.kv.v1 import kv_service_pb2 as kv_pb
@@ -57,7 +59,9 @@ class World:
         self.calls.append(Seen(node, method, request, metadata))
 
     def fail_on(self, path: str, context: grpc.ServicerContext) -> None:
-        """Paths: `fail/retry` (once, says it is safe), `fail/sealed`, `fail/slow`."""
+        """Paths: `fail/retry` (once, says it is safe), `fail/sealed`, `fail/slow`; a token `junk` is none."""
+        if ("authorization", "Bearer junk") in context.invocation_metadata():
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "a valid token is needed")
         if path == "fail/retry" and self.failures.setdefault(path, 1):
             self.failures[path] = 0
             context.set_trailing_metadata((("x-strongbox-retry", "1"),))
@@ -109,6 +113,10 @@ class FakeAuth(auth_grpc.AuthServiceServicer):
         self.world.fail_on(request.display_name, context)
         return auth_pb.CreateTokenResponse()
 
+    def LoginUser(self, request: auth_pb.LoginUserRequest, context: Any) -> auth_pb.LoginUserResponse:
+        self.world.note(self.node, "LoginUser", request, context)
+        return auth_pb.LoginUserResponse()
+
 
 class FakeSeal(seal_grpc.SealServiceServicer):
     """Health names the node; unseal answers."""
@@ -126,8 +134,9 @@ class FakeSeal(seal_grpc.SealServiceServicer):
 class Gateway:
     """node-1's Envoy, and the fakes of three nodes behind it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limits: Limits | None = None) -> None:
         self.folder = folder
+        self.limits = limits or Limits()
         self.world = World()
         self.certificates = Certificates(folder / "certs")
         self.certificates.ensure(NODES)
@@ -183,6 +192,7 @@ class Gateway:
             authority=self.certificates.authority,
             configuration=self.folder / "envoy.yaml",
             watched=self.certificates.folder,
+            limits=self.limits,
         )
         write_configuration(settings)
         with (self.folder / "envoy.log").open("wb") as log:
@@ -212,9 +222,13 @@ class Gateway:
         for node, service in list(self._servers):
             self.stop_service(node, service)
 
-    def rest(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        """One call, the path sent exactly as it is."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+    def rest(
+        self, method: str, path: str, body: bytes | None = None, source: str = "127.0.0.1", **headers: str
+    ) -> Answer:
+        """One call, the path sent exactly as it is; `source`: the address it comes from."""
+        connection = http.client.HTTPConnection(
+            "127.0.0.1", self.port, timeout=10, source_address=(source, 0)
+        )
         try:
             connection.putrequest(method, path, skip_accept_encoding=True)
             for name, value in headers.items():
@@ -227,6 +241,12 @@ class Gateway:
             return Answer(response.status, dict(response.getheaders()), response.read())
         finally:
             connection.close()
+
+    def raw(self, request: bytes) -> bytes:
+        """What comes back for these bytes until the connection ends."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            connection.sendall(request)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
 
     @contextmanager
     def channel(self) -> Iterator[grpc.Channel]:
@@ -254,9 +274,9 @@ class Answer:
 
 
 @contextmanager
-def running_gateway(folder: Path) -> Iterator[Gateway]:
+def running_gateway(folder: Path, limits: Limits | None = None) -> Iterator[Gateway]:
     """A gateway with all fakes up."""
-    gateway = Gateway(folder)
+    gateway = Gateway(folder, limits)
     try:
         for node in NODES:
             for service in ("kv", "auth", "seal"):

@@ -117,6 +117,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "GetProof": {"index": 0},
     "GetPublicKey": {},
     "RotateAuditKey": {},
+    "ArchiveEntries": {"before_index": 0},
 }
 
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from strongbox.options.v1 import rule_pb2 as strongbox_dot_options_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+strongbox/audit/v1/audit_peer_service.proto\x12\x12strongbox.audit.v1\x1a\x1fstrongbox/options/v1/rule.proto\"(\n\x12StreamLinesRequest\x12\x12\n\nfrom_index\x18\x01 \x01(\x03\"$\n\x13StreamLinesResponse\x12\r\n\x05lines\x18\x01 \x03(\x0c\x32\x81\x01\n\x10\x41uditPeerService\x12m\n\x0bStreamLines\x12&.strongbox.audit.v1.StreamLinesRequest\x1a\'.strongbox.audit.v1.StreamLinesResponse\"\x0b\x8a\xb5\x18\x07:\x05\x61udit0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+strongbox/audit/v1/audit_peer_service.proto\x12\x12strongbox.audit.v1\x1a\x1fstrongbox/options/v1/rule.proto\"(\n\x12StreamLinesRequest\x12\x12\n\nfrom_index\x18\x01 \x01(\x03\"4\n\x13StreamLinesResponse\x12\r\n\x05lines\x18\x01 \x03(\x0c\x12\x0e\n\x06marker\x18\x02 \x01(\x0c\x32\x81\x01\n\x10\x41uditPeerService\x12m\n\x0bStreamLines\x12&.strongbox.audit.v1.StreamLinesRequest\x1a\'.strongbox.audit.v1.StreamLinesResponse\"\x0b\x8a\xb5\x18\x07:\x05\x61udit0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMLINESREQUEST']._serialized_start=100
   _globals['_STREAMLINESREQUEST']._serialized_end=140
   _globals['_STREAMLINESRESPONSE']._serialized_start=142
-  _globals['_STREAMLINESRESPONSE']._serialized_end=178
-  _globals['_AUDITPEERSERVICE']._serialized_start=181
-  _globals['_AUDITPEERSERVICE']._serialized_end=310
+  _globals['_STREAMLINESRESPONSE']._serialized_end=194
+  _globals['_AUDITPEERSERVICE']._serialized_start=197
+  _globals['_AUDITPEERSERVICE']._serialized_end=326
 # @@protoc_insertion_point(module_scope)

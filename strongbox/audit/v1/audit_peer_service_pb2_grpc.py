@@ -47,7 +47,8 @@ class AuditPeerServiceServicer:
     """
 
     def StreamLines(self, request, context):
-        """The chain's lines from an index on, as they are on disk, up to the newest. The caller verifies them.
+        """The chain's lines from an index on, as they are on disk, up to the newest. The caller verifies them. When
+        the index is archived here, the marker comes first and the lines begin where it says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

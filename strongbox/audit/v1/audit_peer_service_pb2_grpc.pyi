@@ -34,7 +34,9 @@ class AuditPeerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditPeerServiceAsyncStub: ...
     StreamLines: _grpc.UnaryStreamMultiCallable[_audit_peer_service_pb2.StreamLinesRequest, _audit_peer_service_pb2.StreamLinesResponse]
-    """The chain's lines from an index on, as they are on disk, up to the newest. The caller verifies them."""
+    """The chain's lines from an index on, as they are on disk, up to the newest. The caller verifies them. When
+    the index is archived here, the marker comes first and the lines begin where it says.
+    """
 
 @_typing.type_check_only
 class AuditPeerServiceAsyncStub(AuditPeerServiceStub):
@@ -42,7 +44,9 @@ class AuditPeerServiceAsyncStub(AuditPeerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamLines: _aio.UnaryStreamMultiCallable[_audit_peer_service_pb2.StreamLinesRequest, _audit_peer_service_pb2.StreamLinesResponse]  # type: ignore[assignment]
-    """The chain's lines from an index on, as they are on disk, up to the newest. The caller verifies them."""
+    """The chain's lines from an index on, as they are on disk, up to the newest. The caller verifies them. When
+    the index is archived here, the marker comes first and the lines begin where it says.
+    """
 
 class AuditPeerServiceServicer(metaclass=_abc_1.ABCMeta):
     """How a new or lagging replica gets the history that the outbox no longer holds."""
@@ -53,6 +57,8 @@ class AuditPeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_peer_service_pb2.StreamLinesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_audit_peer_service_pb2.StreamLinesResponse], _abc.AsyncIterator[_audit_peer_service_pb2.StreamLinesResponse]]:
-        """The chain's lines from an index on, as they are on disk, up to the newest. The caller verifies them."""
+        """The chain's lines from an index on, as they are on disk, up to the newest. The caller verifies them. When
+        the index is archived here, the marker comes first and the lines begin where it says.
+        """
 
 def add_AuditPeerServiceServicer_to_server(servicer: AuditPeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

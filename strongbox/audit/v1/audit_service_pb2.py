@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from strongbox.options.v1 import rule_pb2 as strongbox_dot_options_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&strongbox/audit/v1/audit_service.proto\x12\x12strongbox.audit.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fstrongbox/options/v1/rule.proto\"\xe9\x01\n\x12ListEntriesRequest\x12\x12\n\nfrom_index\x18\x01 \x01(\x05\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x04 \x01(\t\x12\n\n\x02op\x18\x05 \x01(\t\x12\x13\n\x0bpath_prefix\x18\x06 \x01(\t\x12\x0f\n\x07outcome\x18\x07 \x01(\t\x12\r\n\x05since\x18\x08 \x01(\t\x12\r\n\x05until\x18\t \x01(\t\x12\x14\n\x0cnewest_first\x18\n \x01(\x08\x12\x19\n\x0c\x62\x65\x66ore_index\x18\x0b \x01(\x05H\x00\x88\x01\x01\x42\x0f\n\r_before_index\"\x89\x02\n\x05\x45ntry\x12\r\n\x05index\x18\x01 \x01(\x05\x12&\n\x02ts\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x04 \x01(\t\x12\n\n\x02op\x18\x05 \x01(\t\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\x05\x12\x0f\n\x07outcome\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x0e\n\x06\x63lient\x18\n \x01(\t\x12\x10\n\x08producer\x18\x0b \x01(\t\x12\x14\n\x0cproducer_seq\x18\x0c \x01(\t\x12\x11\n\tprev_hmac\x18\r \x01(\t\x12\x0c\n\x04hmac\x18\x0e \x01(\t\"#\n\x04Head\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04hmac\x18\x02 \x01(\t\"\x91\x01\n\x13ListEntriesResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.strongbox.audit.v1.Entry\x12&\n\x04head\x18\x02 \x01(\x0b\x32\x18.strongbox.audit.v1.Head\x12\x17\n\nnext_index\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\r\n\x0b_next_index\"\x90\x01\n\x14\x46ollowEntriesRequest\x12\x17\n\nfrom_index\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x03 \x01(\t\x12\n\n\x02op\x18\x04 \x01(\t\x12\x13\n\x0bpath_prefix\x18\x05 \x01(\t\x12\x0f\n\x07outcome\x18\x06 \x01(\tB\r\n\x0b_from_index\"A\n\x15\x46ollowEntriesResponse\x12(\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x19.strongbox.audit.v1.Entry\"\x16\n\x14GetCheckpointRequest\"L\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x05\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\"q\n\x0fGetProofRequest\x12\x12\n\x05index\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\x04size\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x16\n\tfrom_size\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x08\n\x06_indexB\x07\n\x05_sizeB\x0c\n\n_from_size\"\xdf\x01\n\x10GetProofResponse\x12\x0c\n\x04size\x18\x01 \x01(\x05\x12\x11\n\troot_hash\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x05\x12\x11\n\tleaf_hash\x18\x04 \x01(\x0c\x12\x16\n\x0einclusion_path\x18\x05 \x03(\x0c\x12\x11\n\tfrom_size\x18\x06 \x01(\x05\x12\x16\n\x0e\x66rom_root_hash\x18\x07 \x01(\x0c\x12\x18\n\x10\x63onsistency_path\x18\x08 \x03(\x0c\x12\x12\n\ncheckpoint\x18\t \x01(\t\x12\x17\n\x0f\x63heckpoint_path\x18\n \x03(\x0c\"\x15\n\x13GetPublicKeyRequest\"@\n\x14GetPublicKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\t\x12\x14\n\x0cverifier_key\x18\x02 \x01(\t\"\x17\n\x15RotateAuditKeyRequest\"&\n\x16RotateAuditKeyResponse\x12\x0c\n\x04term\x18\x01 \x01(\x05\"\x12\n\x10\x45xportKeyRequest\" \n\x11\x45xportKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\t2\x91\x08\n\x0c\x41uditService\x12\x86\x01\n\x0bListEntries\x12&.strongbox.audit.v1.ListEntriesRequest\x1a\'.strongbox.audit.v1.ListEntriesResponse\"&\x8a\xb5\x18\x11\x08\x01\x12\x05\x61udit\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/audit\x12\x93\x01\n\rFollowEntries\x12(.strongbox.audit.v1.FollowEntriesRequest\x1a).strongbox.audit.v1.FollowEntriesResponse\"+\x8a\xb5\x18\x0f\x08\x01\x12\x05\x61udit\x1a\x04read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit-follow0\x01\x12\x97\x01\n\rGetCheckpoint\x12(.strongbox.audit.v1.GetCheckpointRequest\x1a).strongbox.audit.v1.GetCheckpointResponse\"1\x8a\xb5\x18\x11\x08\x01\x12\x05\x61udit\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/audit/checkpoint\x12\x83\x01\n\x08GetProof\x12#.strongbox.audit.v1.GetProofRequest\x1a$.strongbox.audit.v1.GetProofResponse\",\x8a\xb5\x18\x11\x08\x01\x12\x05\x61udit\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/audit/proof\x12\x94\x01\n\x0cGetPublicKey\x12\'.strongbox.audit.v1.GetPublicKeyRequest\x1a(.strongbox.audit.v1.GetPublicKeyResponse\"1\x8a\xb5\x18\x11\x08\x01\x12\x05\x61udit\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/audit/public-key\x12\x9b\x01\n\x0eRotateAuditKey\x12).strongbox.audit.v1.RotateAuditKeyRequest\x1a*.strongbox.audit.v1.RotateAuditKeyResponse\"2\x8a\xb5\x18\x0f\x08\x01\x12\x05\x61udit\x1a\x04sudo\x82\xd3\xe4\x93\x02\x19\"\x14/v1/audit/rotate-key:\x01*\x12\x8c\x01\n\tExportKey\x12$.strongbox.audit.v1.ExportKeyRequest\x1a%.strongbox.audit.v1.ExportKeyResponse\"2\x8a\xb5\x18\x0f\x08\x01\x12\x05\x61udit\x1a\x04sudo\x82\xd3\xe4\x93\x02\x19\"\x14/v1/audit/export-key:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&strongbox/audit/v1/audit_service.proto\x12\x12strongbox.audit.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fstrongbox/options/v1/rule.proto\"\xe9\x01\n\x12ListEntriesRequest\x12\x12\n\nfrom_index\x18\x01 \x01(\x05\x12\r\n\x05limit\x18\x02 \x01(\x05\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x04 \x01(\t\x12\n\n\x02op\x18\x05 \x01(\t\x12\x13\n\x0bpath_prefix\x18\x06 \x01(\t\x12\x0f\n\x07outcome\x18\x07 \x01(\t\x12\r\n\x05since\x18\x08 \x01(\t\x12\r\n\x05until\x18\t \x01(\t\x12\x14\n\x0cnewest_first\x18\n \x01(\x08\x12\x19\n\x0c\x62\x65\x66ore_index\x18\x0b \x01(\x05H\x00\x88\x01\x01\x42\x0f\n\r_before_index\"\x89\x02\n\x05\x45ntry\x12\r\n\x05index\x18\x01 \x01(\x05\x12&\n\x02ts\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x04 \x01(\t\x12\n\n\x02op\x18\x05 \x01(\t\x12\x0c\n\x04path\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\x05\x12\x0f\n\x07outcome\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x0e\n\x06\x63lient\x18\n \x01(\t\x12\x10\n\x08producer\x18\x0b \x01(\t\x12\x14\n\x0cproducer_seq\x18\x0c \x01(\t\x12\x11\n\tprev_hmac\x18\r \x01(\t\x12\x0c\n\x04hmac\x18\x0e \x01(\t\"#\n\x04Head\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04hmac\x18\x02 \x01(\t\"\xa6\x01\n\x13ListEntriesResponse\x12*\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x19.strongbox.audit.v1.Entry\x12&\n\x04head\x18\x02 \x01(\x0b\x32\x18.strongbox.audit.v1.Head\x12\x17\n\nnext_index\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x13\n\x0b\x66irst_index\x18\x04 \x01(\x05\x42\r\n\x0b_next_index\"\x90\x01\n\x14\x46ollowEntriesRequest\x12\x17\n\nfrom_index\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x03 \x01(\t\x12\n\n\x02op\x18\x04 \x01(\t\x12\x13\n\x0bpath_prefix\x18\x05 \x01(\t\x12\x0f\n\x07outcome\x18\x06 \x01(\tB\r\n\x0b_from_index\"A\n\x15\x46ollowEntriesResponse\x12(\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\x19.strongbox.audit.v1.Entry\"\x16\n\x14GetCheckpointRequest\"L\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\t\x12\x0c\n\x04size\x18\x02 \x01(\x05\x12\x11\n\troot_hash\x18\x03 \x01(\x0c\"q\n\x0fGetProofRequest\x12\x12\n\x05index\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x11\n\x04size\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x16\n\tfrom_size\x18\x03 \x01(\x05H\x02\x88\x01\x01\x42\x08\n\x06_indexB\x07\n\x05_sizeB\x0c\n\n_from_size\"\xdf\x01\n\x10GetProofResponse\x12\x0c\n\x04size\x18\x01 \x01(\x05\x12\x11\n\troot_hash\x18\x02 \x01(\x0c\x12\r\n\x05index\x18\x03 \x01(\x05\x12\x11\n\tleaf_hash\x18\x04 \x01(\x0c\x12\x16\n\x0einclusion_path\x18\x05 \x03(\x0c\x12\x11\n\tfrom_size\x18\x06 \x01(\x05\x12\x16\n\x0e\x66rom_root_hash\x18\x07 \x01(\x0c\x12\x18\n\x10\x63onsistency_path\x18\x08 \x03(\x0c\x12\x12\n\ncheckpoint\x18\t \x01(\t\x12\x17\n\x0f\x63heckpoint_path\x18\n \x03(\x0c\"\x15\n\x13GetPublicKeyRequest\"@\n\x14GetPublicKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\t\x12\x14\n\x0cverifier_key\x18\x02 \x01(\t\"\x17\n\x15RotateAuditKeyRequest\"&\n\x16RotateAuditKeyResponse\x12\x0c\n\x04term\x18\x01 \x01(\x05\"C\n\x15\x41rchiveEntriesRequest\x12\x19\n\x0c\x62\x65\x66ore_index\x18\x01 \x01(\x05H\x00\x88\x01\x01\x42\x0f\n\r_before_index\"e\n\x16\x41rchiveEntriesResponse\x12\x14\n\x0c\x62\x65\x66ore_index\x18\x01 \x01(\x05\x12\x35\n\x08replicas\x18\x02 \x03(\x0b\x32#.strongbox.audit.v1.ArchivedReplica\"7\n\x0f\x41rchivedReplica\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x13\n\x0b\x66irst_index\x18\x02 \x01(\x05\"\x12\n\x10\x45xportKeyRequest\" \n\x11\x45xportKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\t2\xae\t\n\x0c\x41uditService\x12\x86\x01\n\x0bListEntries\x12&.strongbox.audit.v1.ListEntriesRequest\x1a\'.strongbox.audit.v1.ListEntriesResponse\"&\x8a\xb5\x18\x11\x08\x01\x12\x05\x61udit\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/audit\x12\x93\x01\n\rFollowEntries\x12(.strongbox.audit.v1.FollowEntriesRequest\x1a).strongbox.audit.v1.FollowEntriesResponse\"+\x8a\xb5\x18\x0f\x08\x01\x12\x05\x61udit\x1a\x04read\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/audit-follow0\x01\x12\x97\x01\n\rGetCheckpoint\x12(.strongbox.audit.v1.GetCheckpointRequest\x1a).strongbox.audit.v1.GetCheckpointResponse\"1\x8a\xb5\x18\x11\x08\x01\x12\x05\x61udit\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/audit/checkpoint\x12\x83\x01\n\x08GetProof\x12#.strongbox.audit.v1.GetProofRequest\x1a$.strongbox.audit.v1.GetProofResponse\",\x8a\xb5\x18\x11\x08\x01\x12\x05\x61udit\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/v1/audit/proof\x12\x94\x01\n\x0cGetPublicKey\x12\'.strongbox.audit.v1.GetPublicKeyRequest\x1a(.strongbox.audit.v1.GetPublicKeyResponse\"1\x8a\xb5\x18\x11\x08\x01\x12\x05\x61udit\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x16\x12\x14/v1/audit/public-key\x12\x9a\x01\n\x0e\x41rchiveEntries\x12).strongbox.audit.v1.ArchiveEntriesRequest\x1a*.strongbox.audit.v1.ArchiveEntriesResponse\"1\x8a\xb5\x18\x11\x08\x01\x12\x05\x61udit\x1a\x04sudo \x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/audit/archive:\x01*\x12\x9b\x01\n\x0eRotateAuditKey\x12).strongbox.audit.v1.RotateAuditKeyRequest\x1a*.strongbox.audit.v1.RotateAuditKeyResponse\"2\x8a\xb5\x18\x0f\x08\x01\x12\x05\x61udit\x1a\x04sudo\x82\xd3\xe4\x93\x02\x19\"\x14/v1/audit/rotate-key:\x01*\x12\x8c\x01\n\tExportKey\x12$.strongbox.audit.v1.ExportKeyRequest\x1a%.strongbox.audit.v1.ExportKeyResponse\"2\x8a\xb5\x18\x0f\x08\x01\x12\x05\x61udit\x1a\x04sudo\x82\xd3\xe4\x93\x02\x19\"\x14/v1/audit/export-key:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITSERVICE'].methods_by_name['GetProof']._serialized_options = b'\212\265\030\021\010\001\022\005audit\032\004read \001\202\323\344\223\002\021\022\017/v1/audit/proof'
   _globals['_AUDITSERVICE'].methods_by_name['GetPublicKey']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['GetPublicKey']._serialized_options = b'\212\265\030\021\010\001\022\005audit\032\004read \001\202\323\344\223\002\026\022\024/v1/audit/public-key'
+  _globals['_AUDITSERVICE'].methods_by_name['ArchiveEntries']._loaded_options = None
+  _globals['_AUDITSERVICE'].methods_by_name['ArchiveEntries']._serialized_options = b'\212\265\030\021\010\001\022\005audit\032\004sudo \001\202\323\344\223\002\026\"\021/v1/audit/archive:\001*'
   _globals['_AUDITSERVICE'].methods_by_name['RotateAuditKey']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['RotateAuditKey']._serialized_options = b'\212\265\030\017\010\001\022\005audit\032\004sudo\202\323\344\223\002\031\"\024/v1/audit/rotate-key:\001*'
   _globals['_AUDITSERVICE'].methods_by_name['ExportKey']._loaded_options = None
@@ -55,31 +57,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEAD']._serialized_start=662
   _globals['_HEAD']._serialized_end=697
   _globals['_LISTENTRIESRESPONSE']._serialized_start=700
-  _globals['_LISTENTRIESRESPONSE']._serialized_end=845
-  _globals['_FOLLOWENTRIESREQUEST']._serialized_start=848
-  _globals['_FOLLOWENTRIESREQUEST']._serialized_end=992
-  _globals['_FOLLOWENTRIESRESPONSE']._serialized_start=994
-  _globals['_FOLLOWENTRIESRESPONSE']._serialized_end=1059
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1061
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1083
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1085
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1161
-  _globals['_GETPROOFREQUEST']._serialized_start=1163
-  _globals['_GETPROOFREQUEST']._serialized_end=1276
-  _globals['_GETPROOFRESPONSE']._serialized_start=1279
-  _globals['_GETPROOFRESPONSE']._serialized_end=1502
-  _globals['_GETPUBLICKEYREQUEST']._serialized_start=1504
-  _globals['_GETPUBLICKEYREQUEST']._serialized_end=1525
-  _globals['_GETPUBLICKEYRESPONSE']._serialized_start=1527
-  _globals['_GETPUBLICKEYRESPONSE']._serialized_end=1591
-  _globals['_ROTATEAUDITKEYREQUEST']._serialized_start=1593
-  _globals['_ROTATEAUDITKEYREQUEST']._serialized_end=1616
-  _globals['_ROTATEAUDITKEYRESPONSE']._serialized_start=1618
-  _globals['_ROTATEAUDITKEYRESPONSE']._serialized_end=1656
-  _globals['_EXPORTKEYREQUEST']._serialized_start=1658
-  _globals['_EXPORTKEYREQUEST']._serialized_end=1676
-  _globals['_EXPORTKEYRESPONSE']._serialized_start=1678
-  _globals['_EXPORTKEYRESPONSE']._serialized_end=1710
-  _globals['_AUDITSERVICE']._serialized_start=1713
-  _globals['_AUDITSERVICE']._serialized_end=2754
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=866
+  _globals['_FOLLOWENTRIESREQUEST']._serialized_start=869
+  _globals['_FOLLOWENTRIESREQUEST']._serialized_end=1013
+  _globals['_FOLLOWENTRIESRESPONSE']._serialized_start=1015
+  _globals['_FOLLOWENTRIESRESPONSE']._serialized_end=1080
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1082
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1104
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1106
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1182
+  _globals['_GETPROOFREQUEST']._serialized_start=1184
+  _globals['_GETPROOFREQUEST']._serialized_end=1297
+  _globals['_GETPROOFRESPONSE']._serialized_start=1300
+  _globals['_GETPROOFRESPONSE']._serialized_end=1523
+  _globals['_GETPUBLICKEYREQUEST']._serialized_start=1525
+  _globals['_GETPUBLICKEYREQUEST']._serialized_end=1546
+  _globals['_GETPUBLICKEYRESPONSE']._serialized_start=1548
+  _globals['_GETPUBLICKEYRESPONSE']._serialized_end=1612
+  _globals['_ROTATEAUDITKEYREQUEST']._serialized_start=1614
+  _globals['_ROTATEAUDITKEYREQUEST']._serialized_end=1637
+  _globals['_ROTATEAUDITKEYRESPONSE']._serialized_start=1639
+  _globals['_ROTATEAUDITKEYRESPONSE']._serialized_end=1677
+  _globals['_ARCHIVEENTRIESREQUEST']._serialized_start=1679
+  _globals['_ARCHIVEENTRIESREQUEST']._serialized_end=1746
+  _globals['_ARCHIVEENTRIESRESPONSE']._serialized_start=1748
+  _globals['_ARCHIVEENTRIESRESPONSE']._serialized_end=1849
+  _globals['_ARCHIVEDREPLICA']._serialized_start=1851
+  _globals['_ARCHIVEDREPLICA']._serialized_end=1906
+  _globals['_EXPORTKEYREQUEST']._serialized_start=1908
+  _globals['_EXPORTKEYREQUEST']._serialized_end=1926
+  _globals['_EXPORTKEYRESPONSE']._serialized_start=1928
+  _globals['_EXPORTKEYRESPONSE']._serialized_end=1960
+  _globals['_AUDITSERVICE']._serialized_start=1963
+  _globals['_AUDITSERVICE']._serialized_end=3161
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,7 @@ class ListEntriesRequest(_message.Message):
     NEWEST_FIRST_FIELD_NUMBER: _builtins.int
     BEFORE_INDEX_FIELD_NUMBER: _builtins.int
     from_index: _builtins.int
+    """0: the oldest entry that is not archived; any other must not be archived."""
     limit: _builtins.int
     """100 when absent, at most 1000."""
     path: _builtins.str
@@ -169,10 +170,13 @@ class ListEntriesResponse(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
     NEXT_INDEX_FIELD_NUMBER: _builtins.int
+    FIRST_INDEX_FIELD_NUMBER: _builtins.int
     next_index: _builtins.int
     """The next page's `from_index`, or `before_index`; absent when nothing is left. A page can be short, even
     empty, and not the last: a call looks at a bounded number of entries.
     """
+    first_index: _builtins.int
+    """The first entry that this replica has not archived."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Entry]: ...
     @_builtins.property
@@ -183,10 +187,11 @@ class ListEntriesResponse(_message.Message):
         entries: _abc.Iterable[Global___Entry] | None = ...,
         head: Global___Head | None = ...,
         next_index: _builtins.int | None = ...,
+        first_index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_next_index", b"_next_index", "head", b"head", "next_index", b"next_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_index", b"_next_index", "entries", b"entries", "head", b"head", "next_index", b"next_index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_index", b"_next_index", "entries", b"entries", "first_index", b"first_index", "head", b"head", "next_index", b"next_index"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__next_index: _TypeAlias = _typing.Literal["next_index"]  # noqa: Y015
     _WhichOneofArgType__next_index: _TypeAlias = _typing.Literal["_next_index", b"_next_index"]  # noqa: Y015
@@ -456,6 +461,77 @@ class RotateAuditKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RotateAuditKeyResponse: _TypeAlias = RotateAuditKeyResponse  # noqa: Y015
+
+@_typing.final
+class ArchiveEntriesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_INDEX_FIELD_NUMBER: _builtins.int
+    before_index: _builtins.int
+    """Entries below it may go; absent: all there are."""
+    def __init__(
+        self,
+        *,
+        before_index: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_before_index", b"_before_index", "before_index", b"before_index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_before_index", b"_before_index", "before_index", b"before_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__before_index: _TypeAlias = _typing.Literal["before_index"]  # noqa: Y015
+    _WhichOneofArgType__before_index: _TypeAlias = _typing.Literal["_before_index", b"_before_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__before_index) -> _WhichOneofReturnType__before_index | None: ...
+
+Global___ArchiveEntriesRequest: _TypeAlias = ArchiveEntriesRequest  # noqa: Y015
+
+@_typing.final
+class ArchiveEntriesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_INDEX_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    before_index: _builtins.int
+    """Entries below it may go: what was asked for, or an earlier call that asked for more."""
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArchivedReplica]: ...
+    def __init__(
+        self,
+        *,
+        before_index: _builtins.int = ...,
+        replicas: _abc.Iterable[Global___ArchivedReplica] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["before_index", b"before_index", "replicas", b"replicas"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveEntriesResponse: _TypeAlias = ArchiveEntriesResponse  # noqa: Y015
+
+@_typing.final
+class ArchivedReplica(_message.Message):
+    """How far one replica has archived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    FIRST_INDEX_FIELD_NUMBER: _builtins.int
+    node_id: _builtins.str
+    first_index: _builtins.int
+    """The first entry in its log; all below are in its archive."""
+    def __init__(
+        self,
+        *,
+        node_id: _builtins.str = ...,
+        first_index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_index", b"first_index", "node_id", b"node_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchivedReplica: _TypeAlias = ArchivedReplica  # noqa: Y015
 
 @_typing.final
 class ExportKeyRequest(_message.Message):

@@ -60,6 +60,11 @@ class AuditServiceStub:
                 request_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetPublicKeyRequest.SerializeToString,
                 response_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetPublicKeyResponse.FromString,
                 _registered_method=True)
+        self.ArchiveEntries = channel.unary_unary(
+                '/strongbox.audit.v1.AuditService/ArchiveEntries',
+                request_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ArchiveEntriesRequest.SerializeToString,
+                response_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ArchiveEntriesResponse.FromString,
+                _registered_method=True)
         self.RotateAuditKey = channel.unary_unary(
                 '/strongbox.audit.v1.AuditService/RotateAuditKey',
                 request_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.RotateAuditKeyRequest.SerializeToString,
@@ -111,6 +116,14 @@ class AuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ArchiveEntries(self, request, context):
+        """Have every replica move whole segments below an index to its archive, once they are signed and stored
+        there; at once, without waiting for it: the answer says how far each replica is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RotateAuditKey(self, request, context):
         """A new HMAC key for all entries after the one that announces it.
         """
@@ -152,6 +165,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.GetPublicKey,
                     request_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetPublicKeyRequest.FromString,
                     response_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetPublicKeyResponse.SerializeToString,
+            ),
+            'ArchiveEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ArchiveEntries,
+                    request_deserializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ArchiveEntriesRequest.FromString,
+                    response_serializer=strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ArchiveEntriesResponse.SerializeToString,
             ),
             'RotateAuditKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RotateAuditKey,
@@ -300,6 +318,33 @@ class AuditService:
             '/strongbox.audit.v1.AuditService/GetPublicKey',
             strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetPublicKeyRequest.SerializeToString,
             strongbox_dot_audit_dot_v1_dot_audit__service__pb2.GetPublicKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.audit.v1.AuditService/ArchiveEntries',
+            strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ArchiveEntriesRequest.SerializeToString,
+            strongbox_dot_audit_dot_v1_dot_audit__service__pb2.ArchiveEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class AuditServiceStub:
     """That an entry is in the log, and that the log only grew: checked with hashes and the public key alone."""
     GetPublicKey: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.GetPublicKeyRequest, _audit_service_pb2.GetPublicKeyResponse]
     """What checkpoints are verified with: keep it, and take no other for it."""
+    ArchiveEntries: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ArchiveEntriesRequest, _audit_service_pb2.ArchiveEntriesResponse]
+    """Have every replica move whole segments below an index to its archive, once they are signed and stored
+    there; at once, without waiting for it: the answer says how far each replica is.
+    """
     RotateAuditKey: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.RotateAuditKeyRequest, _audit_service_pb2.RotateAuditKeyResponse]
     """A new HMAC key for all entries after the one that announces it."""
     ExportKey: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ExportKeyRequest, _audit_service_pb2.ExportKeyResponse]
@@ -63,6 +67,10 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """That an entry is in the log, and that the log only grew: checked with hashes and the public key alone."""
     GetPublicKey: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.GetPublicKeyRequest, _audit_service_pb2.GetPublicKeyResponse]  # type: ignore[assignment]
     """What checkpoints are verified with: keep it, and take no other for it."""
+    ArchiveEntries: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ArchiveEntriesRequest, _audit_service_pb2.ArchiveEntriesResponse]  # type: ignore[assignment]
+    """Have every replica move whole segments below an index to its archive, once they are signed and stored
+    there; at once, without waiting for it: the answer says how far each replica is.
+    """
     RotateAuditKey: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.RotateAuditKeyRequest, _audit_service_pb2.RotateAuditKeyResponse]  # type: ignore[assignment]
     """A new HMAC key for all entries after the one that announces it."""
     ExportKey: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ExportKeyRequest, _audit_service_pb2.ExportKeyResponse]  # type: ignore[assignment]
@@ -110,6 +118,16 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.GetPublicKeyResponse, _abc.Awaitable[_audit_service_pb2.GetPublicKeyResponse]]:
         """What checkpoints are verified with: keep it, and take no other for it."""
+
+    @_abc_1.abstractmethod
+    def ArchiveEntries(
+        self,
+        request: _audit_service_pb2.ArchiveEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_audit_service_pb2.ArchiveEntriesResponse, _abc.Awaitable[_audit_service_pb2.ArchiveEntriesResponse]]:
+        """Have every replica move whole segments below an index to its archive, once they are signed and stored
+        there; at once, without waiting for it: the answer says how far each replica is.
+        """
 
     @_abc_1.abstractmethod
     def RotateAuditKey(

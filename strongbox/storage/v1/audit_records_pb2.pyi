@@ -95,22 +95,26 @@ class ChainPosition(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     HMAC_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    FIRST_FIELD_NUMBER: _builtins.int
     size: _builtins.int
     """Entries; the newest has index size - 1."""
     hmac: _builtins.str
     """The newest entry's HMAC, 64 hex digits."""
     revision: _builtins.int
     """Everything put into the outbox up to this etcd revision is in."""
+    first: _builtins.int
+    """In a replica's report: the first entry that it has not archived."""
     def __init__(
         self,
         *,
         size: _builtins.int = ...,
         hmac: _builtins.str = ...,
         revision: _builtins.int = ...,
+        first: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hmac", b"hmac", "revision", b"revision", "size", b"size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first", b"first", "hmac", b"hmac", "revision", b"revision", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,6 +22,7 @@ from tests.robustness.faults.fault import Fault
 from tests.robustness.stage import NODES, QUOTA, Stage
 
 _GROWS_NO_MORE, _ONLY_WHAT_FREES = 0.76, 0.88  # of the quota: the brakes are at 0.7 and 0.85
+_LARGEST_FILE = 0.95  # of the quota
 _BLOCK = 1 << 20
 _LOOK_EVERY = 4  # blocks
 _FILLED_WITHIN = 60.0  # seconds
@@ -92,21 +93,23 @@ def _until_done(rest: Rest, token: str, method: str, path: str, body: Any) -> An
 
 
 def _fill(stage: Stage, part: float) -> None:
-    """Put blocks until the largest member's file has that part of the quota. Raises TimeoutError."""
+    """Put blocks until the fullest member has that part of the quota in use. Raises TimeoutError."""
     block, deadline = bytes(_BLOCK), time.monotonic() + _FILLED_WITHIN
     for number in itertools.count():
         if time.monotonic() > deadline:
             raise TimeoutError(f"etcd is not at {part:.0%} of its quota")
         try:
-            if number % _LOOK_EVERY == 0 and _size(stage) >= part * QUOTA:
+            if number % _LOOK_EVERY == 0 and _is_filled(stage, part):
                 return
             stage.etcd.put(storage.FILLER + b"%.3f/%06d" % (part, number), block)
         except grpc.RpcError:
             time.sleep(0.1)  # it is busy with the last ones
 
 
-def _size(stage: Stage) -> int:
-    return max(int(stage.etcd.status(stage.node(number)).dbSize) for number in NODES)
+def _is_filled(stage: Stage, part: float) -> bool:
+    """Also when a file is so large that a little more would raise the alarm."""
+    files, in_use = zip(*(stage.etcd.sizes(stage.node(number)) for number in NODES), strict=True)
+    return bool(max(in_use) >= part * QUOTA or max(files) >= _LARGEST_FILE * QUOTA)
 
 
 def _end(stage: Stage) -> None:

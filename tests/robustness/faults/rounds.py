@@ -5,6 +5,7 @@ back to one that held it before: so each holder of each duty loses it at least o
 memory of its own earlier terms. What is promised meanwhile:
 * Whoever asks through any gateway is served: one replica of three stands still, and etcd keeps its quorum.
 * A seal replica that stands still for less than 10 s stays unsealed: nobody has to give it the root key.
+  (On a machine that does other work as well it may be without a proof for longer than it stood still.)
   It unwraps nothing by its old proof, and so answers with an error or late, never wrongly.
 """
 
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from tests.robustness.faults.fault import Fault, but
+from tests.robustness.slack import Slack
 from tests.robustness.stage import NODES, Stage
 
 _SERVICES = ("kv", "auth", "lease", "audit")
@@ -23,6 +25,7 @@ _SURE = 2.5  # seconds: longer than a session, a proof of the seal, and a reques
 _SHORTEST, _LONGEST = 0.5, 4.0
 _SOAK_LONGEST = 10.0
 _BETWEEN = 0.8  # seconds between two pauses
+_ETCD_SERVES_WITHIN = 30.0  # seconds
 _NOTICED = 0.5  # seconds: a replica that wiped itself is given the key again after three and more
 _STAYS_UNSEALED = 7.0  # seconds of a pause: with a look before and after it still less than 10
 
@@ -62,6 +65,7 @@ def _round(
         for number, seconds in plan:
             pause(stage, number, names, seconds)
             time.sleep(_BETWEEN)
+            _wait_for_etcd(stage)
 
     told = ", ".join(f"{number + 1}: {seconds:.1f} s" for number, seconds in plan)
     return Fault(kind, told, begin, _resume, 0.0, spared, silent=silent)
@@ -77,10 +81,19 @@ def pause(stage: Stage, number: int, names: Sequence[str], seconds: float) -> No
         for name in names:
             stage.signal(number, name, signal.SIGCONT)
     stage.paused += [(number, name, seconds) for name in names]
-    if "etcd" not in names and seconds <= _STAYS_UNSEALED:
+    if "etcd" not in names and seconds <= _STAYS_UNSEALED and Slack().now() == 1.0:
         time.sleep(_NOTICED)
         if stage.is_sealed(number):
             stage.violations.append(f"seal: {stage.node(number)} is sealed after a pause of {seconds:.1f} s")
+
+
+def _wait_for_etcd(stage: Stage) -> None:
+    """Until every member serves again: without a quorum for ten seconds all seal themselves, as promised."""
+    deadline = time.monotonic() + _ETCD_SERVES_WITHIN
+    while not all(stage.etcd.serves(stage.node(number)) for number in NODES):
+        if time.monotonic() > deadline:
+            return  # what does not recover at all is judged after the fault
+        time.sleep(0.2)
 
 
 def _resume(stage: Stage) -> None:

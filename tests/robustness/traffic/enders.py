@@ -25,7 +25,7 @@ from tests.support.etcd_door import EtcdDoor
 
 LEASES = 120  # of one prefix; a transaction ends 30
 ENDER = "robust-ender"  # the policy
-PREFIX = "secret/robust/ended"
+PREFIX = "secret/robust/ended/"
 _PAUSE = 3.0  # seconds
 _names = itertools.count(1)
 

@@ -18,7 +18,7 @@ from services.audit.chain import GENESIS, Entry, Tampered, Verifier, canonical, 
 from tests.services.audit.logs import KEY, KEYS, chain, entry
 
 VECTORS = json.loads((Path(__file__).parent / "chain_vectors.json").read_text("utf-8"))
-TEXT = [field.name for field in fields(Entry) if field.name not in ("index", "version", "hmac")]
+TEXT = [field.name for field in fields(Entry) if field.name not in ("index", "version", "hmac", "earlier")]
 
 
 def first_fault(lines: list[bytes], keys: dict[int, bytes] | None = KEYS) -> Tampered | None:
@@ -40,12 +40,14 @@ def test_entries_hash_and_read_as_the_vectors_say(vector: dict[str, object]) -> 
     assert canonical(chained).hex() == vector["canonical"]
     assert chained.hmac == fields_["hmac"]
     assert chained.line() == str(vector["line"]).encode()
+    earlier = str(vector.get("earlier_line", vector["line"])).encode()
+    assert parse_line(earlier) == chained and parse_line(earlier).line() == earlier
 
 
 def test_the_encoding_is_the_one_documented() -> None:
     chained = chain(1)[0]
     data = b"strongbox audit entry v1\0"
-    for field in fields(Entry)[:-1]:
+    for field in fields(Entry)[:-2]:  # hmac, and how the line is written
         text = str(getattr(chained, field.name)).encode()
         data += struct.pack(">I", len(text)) + text
     assert chained.hmac == hmac.new(KEY, data, hashlib.sha256).hexdigest()

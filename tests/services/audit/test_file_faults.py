@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ CALLS = ("open", "write", "pwrite", "fsync", "ftruncate", "truncate", "fstat", "
 class Failing:
     """Counts the calls that change something, and has the one of this number fail (0: none)."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int, calls: Sequence[str] = CALLS) -> None:
         self.count, self._number = 0, number
-        for name in CALLS:
+        for name in calls:
             monkeypatch.setattr(os, name, self._wrapped(name, getattr(os, name)))
 
     def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:

@@ -84,7 +84,7 @@ def test_an_entry_changed_on_disk_is_found_at_opening_whichever_it_is(tmp_path: 
     log.append(entries)
     log.close()
     for index in range(40):
-        file = log.path(max(n for n, first in enumerate(log.firsts) if first <= index))
+        file = log.path(max(n for n, first in log.firsts.items() if first <= index))
         text = file.read_bytes()
         line = entries[index].line()
         file.write_bytes(text.replace(line, line.replace(b"alice", b"mally")))

@@ -31,6 +31,7 @@ def parts(**replica: Any) -> tuple[Any, Any, Any]:
         session=SimpleNamespace(write_now=lambda: written.append(1)), written=written,
     )  # fmt: skip
     found = SimpleNamespace(trouble="", gaps=2, position=SimpleNamespace(size=7), **replica)
+    found.log = SimpleNamespace(first=0, kept_bytes=10)
     return runtime, found, SimpleNamespace(alarm="", backlog=5)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,3 +118,25 @@ def test_a_write_that_fails_half_way_is_made_good_once_there_is_space(
     log.reopen()
     log.append(ENTRIES[3:6])
     assert list(Segments(tmp_path).read(0)) == [one.line() for one in ENTRIES[:6]]
+
+
+def test_a_line_and_its_hash_changed_together_are_noticed_at_the_next_look(tmp_path: Path) -> None:
+    log = Segments(tmp_path / "log", segment_bytes=10_000)
+    log.append(ENTRIES)
+    forged = Segments(tmp_path / "forged", segment_bytes=10_000)
+    changed = replace(ENTRIES[30], accessor="accessor-of-mally")
+    forged.append([*ENTRIES[:30], changed, *ENTRIES[31:]])
+    for name in (log.path(log.places.of(30).segment).name, "audit.hashes"):
+        with (tmp_path / "log" / name).open("r+b") as file:
+            file.write((tmp_path / "forged" / name).read_bytes())
+    with pytest.raises(Broken, match="hashes"):
+        log.check()
+
+
+def test_a_file_that_was_only_touched_is_no_damage(tmp_path: Path) -> None:
+    log = Segments(tmp_path, segment_bytes=10_000)
+    log.append(ENTRIES)
+    for file in (log.path(0), log.path(log.places.of(650).segment)):
+        os.utime(file)
+    log.check()
+    log.append(chain(701)[700:])

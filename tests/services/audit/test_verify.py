@@ -90,3 +90,15 @@ def test_it_runs_without_grpc_and_usage_errors_exit_2() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     run = subprocess.run([sys.executable, "-m", "services.audit.verify"], capture_output=True, check=False)
     assert run.returncode == 2
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_an_emptied_log_is_an_alarm(
+    tmp_path: Path, as_json: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty, flags = write(tmp_path / "log", []), ["-o", "json"] if as_json else []
+    assert main([empty, *flags]) == 1
+    assert "empty" in capsys.readouterr().out
+    assert main([empty, write(tmp_path / "log2", []), *flags]) == 1
+    assert main([empty, "--allow-empty", *flags]) == 0
+    assert main([empty, write(tmp_path / "log3", LINES), *flags]) == 0  # a file after it has the entries

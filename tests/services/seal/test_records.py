@@ -7,7 +7,6 @@ import pytest
 from services.seal import handing
 from services.seal.registry import say
 from services.seal.repository import SealState
-from services.seal.sealing import confirmations
 from services.seal.snapshot import Replica, Snapshot
 from strongbox.errors import PermissionDenied, RateLimited, Sealed, StrongBoxError
 from strongbox.storage.v1 import seal_records_pb2 as storage
@@ -67,11 +66,6 @@ def test_a_key_of_another_generation_is_never_announced() -> None:
     assert told(world, record(holds=True)) == storage.SealReplica()
     world.store.seed(keyspace.SEAL_STATE, b"unsealed:4")
     assert told(world, record(holds=True)) == storage.SealReplica()
-
-
-def test_confirmed_is_who_says_that_he_holds_nothing() -> None:
-    records = [storage.SealReplica(node=n, holds=n == "b").SerializeToString() for n in "cba"]
-    assert confirmations(records) == (("a", "c"), ("b",))
 
 
 def session_of(world: World) -> KV:
@@ -160,5 +154,5 @@ def test_a_cluster_is_sealed_when_it_says_so_or_nobody_holds_a_key(
     state: SealState | None, holds: bool, sealed: bool
 ) -> None:
     replicas = (Replica("a", True, holds, True),)
-    seen = Snapshot(None, state, storage.UnsealAttempt(), replicas, {}, {})
+    seen = Snapshot(1, None, state, storage.UnsealAttempt(), replicas, {}, {})
     assert seen.is_sealed is sealed

@@ -67,6 +67,11 @@ class FakeAudit(audit_grpc.AuditServiceServicer):
         self.world.admit("GetPublicKey", request, context)
         return audit_pb.GetPublicKeyResponse(public_key=to_pem(self.world.log.key.public))
 
+    def ArchiveEntries(self, request: Any, context: Any) -> audit_pb.ArchiveEntriesResponse:
+        self.world.admit("ArchiveEntries", request, context)
+        replica = audit_pb.ArchivedReplica(node_id="node-1", first_index=0)
+        return audit_pb.ArchiveEntriesResponse(before_index=request.before_index, replicas=[replica])
+
     def RotateAuditKey(self, request: Any, context: Any) -> audit_pb.RotateAuditKeyResponse:
         self.world.admit("RotateAuditKey", request, context)
         return audit_pb.RotateAuditKeyResponse(term=2)

@@ -1,0 +1,189 @@
+"""Archiving: whole segments are moved to another folder, and a marker stays in their place. Blocking.
+
+In this order, so that a crash or a failed call at any point leaves all of it in the log, or all of it
+archived and perhaps in the log as well; doing it again finishes what was begun:
+
+1. Each segment is copied under another name, fsynced, and renamed. A file that is there already (of another
+   replica, or of an attempt that failed) must hold the same.
+2. Each copy is read again, from the disk where the system allows: every HMAC and link, and the Merkle
+   frontier, which must be that of the log, of which a signed checkpoint exists. The folder is fsynced.
+3. The row of hashes from the first kept entry on is copied and fsynced, then the marker, whose renaming is
+   the moment at which the log begins there. A copy of the marker goes to the archive.
+4. Only then, and after each copy's SHA-256 has been compared with the marker once more, segments are removed.
+
+An archive is shared by the replicas of one log or each has its own: the files are the same byte for byte.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from services.audit import marker as markers
+from services.audit.chain import Keys, MissingKey, Tampered, Verifier
+from services.audit.hashes import row_path
+from services.audit.marker import Marker, Moved
+from services.audit.segments import Segments
+from strongbox.trail.merkle import Frontier, leaf_hash
+
+_CHUNK = 1 << 20  # bytes
+_log = structlog.get_logger(__name__)
+
+
+class NotArchived(Exception):
+    """What stands in the archive is not what the log holds; nothing was removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A folder for segments. `owner` keeps the unfinished files of replicas that share it apart."""
+
+    folder: Path
+    owner: str
+
+    def move(self, log: Segments, below: int, keys: Keys, checkpoint: str) -> int:
+        """Move every whole segment below entry `below`; how many there were.
+
+        `checkpoint`: a signed note of `below` entries or more, with which the log agrees. Raises OSError,
+        NotArchived, MissingKey, Broken.
+        """
+        starts = {segment: first for segment, first in log.firsts.items() if log.first < first <= below}
+        kept = max(starts, default=log.marker.segment)
+        going = range(log.marker.segment, kept)
+        if going:
+            made = self._store(log, going, keys, checkpoint)
+            _leave_marker(log, made, self)
+            _log.info("audit segments are archived", segments=len(going), first_index=made.first)
+        self.clear(log, keys)
+        return len(going)
+
+    def clear(self, log: Segments, keys: Keys) -> None:
+        """Remove the segments that the log's marker says are archived, if they are. Raises as `move`."""
+        marker = log.marker
+        left = [one for one in marker.moved if (log.folder / one.name).exists()]
+        if left and not marker.is_ours(keys):
+            raise NotArchived("the marker was not made with the chain's key")
+        for one in left:
+            if _sha256_of(self.folder / one.name) != one.sha256:
+                raise NotArchived(f"{one.name} in the archive is not the one that was moved there")
+        for one in left:
+            os.unlink(log.folder / one.name)
+        own = row_path(log.folder, log.first)
+        rows = [path for path in log.folder.glob("audit*.hashes") if path != own and log.first]
+        for path in rows:
+            os.unlink(path)
+        if left or rows:
+            log.sync_folder()
+
+    def _store(self, log: Segments, going: range, keys: Keys, checkpoint: str) -> Marker:
+        """Copy these segments and read the copies; the marker that can take their place."""
+        verifier = Verifier(keys, log.first, log.marker.prev_hmac, log.marker.term)
+        frontier, moved = log.marker.frontier(), []
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for segment in going:
+            source = log.path(segment)
+            target = self.folder / source.name
+            if not target.exists():
+                with self._unfinished(target) as file:
+                    _copy(source, file)
+            moved.append(_read_again(target, verifier, frontier))
+        _sync(self.folder)
+        if verifier.size != log.firsts[going.stop]:
+            raise NotArchived(f"the archive has {verifier.size} entries, not {log.firsts[going.stop]}")
+        if frontier.peaks != Frontier.of(verifier.size, log.hashes.read).peaks:
+            raise NotArchived("the entries in the archive are not those of this log")
+        made = Marker(
+            verifier.size, going.stop, verifier.head, verifier.term, frontier.peaks, tuple(moved), checkpoint
+        )
+        return made.signed(keys)
+
+    @contextlib.contextmanager
+    def _unfinished(self, target: Path) -> Iterator[int]:
+        """A file that has the target's name once it is whole and durable."""
+        with durable_file(target, target.with_name(f".{target.name}.{self.owner}.part")) as file:
+            yield file
+
+
+@contextlib.contextmanager
+def durable_file(target: Path, part: Path) -> Iterator[int]:
+    """An open file named `part`, that is fsynced and takes the name `target` in the end. Raises OSError."""
+    file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        yield file
+        os.fsync(file)
+        os.rename(part, target)
+        if hasattr(os, "posix_fadvise"):  # so that reading it again asks the disk
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(file)
+
+
+def write_marker(folder: Path, marker: Marker, owner: str = "") -> None:
+    """Put the marker into a folder, durably. Raises OSError."""
+    target = folder / markers.NAME
+    with durable_file(target, folder / f".{markers.NAME}.{owner}.part") as file:
+        _write(file, marker.pack())
+    _sync(folder)
+
+
+def _leave_marker(log: Segments, made: Marker, archive: Archive) -> None:
+    """Have the log begin at the marker. Raises OSError; then it begins where it did."""
+    write_marker(archive.folder, made, archive.owner)
+    row = row_path(log.folder, made.first)
+    file = os.open(row, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        done = log.hashes.copy_from(made.first, file, 0)
+
+        def commit() -> None:
+            log.hashes.copy_from(made.first, file, done)  # what was appended meanwhile
+            os.fsync(file)
+            write_marker(log.folder, made)
+
+        log.begin_at(made, commit)
+    finally:
+        os.close(file)
+
+
+def _copy(source: Path, target: int) -> None:
+    with source.open("rb") as stream:
+        while data := stream.read(_CHUNK):
+            _write(target, data)
+
+
+def _write(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
+
+
+def _read_again(path: Path, verifier: Verifier, frontier: Frontier) -> Moved:
+    """Check a stored segment line by line; what the marker says of it. Raises NotArchived, OSError."""
+    first, digest = verifier.size, hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            for line in stream:
+                verifier.check(line)
+                frontier.add(leaf_hash(line))
+                digest.update(line)
+    except (Tampered, MissingKey) as fault:
+        raise NotArchived(f"{path.name} in the archive: {fault}") from None
+    return Moved(path.name, first, digest.hexdigest())
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
