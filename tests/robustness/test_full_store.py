@@ -122,7 +122,7 @@ def test_one_caller_who_fills_the_store_keeps_nobody_from_reading_or_making_room
             root.write(f"greedy/{number}", "small")
             root.write(f"others/{number}", f"value {number}")
         for number in range(45):  # not his: what he can fill is the rest
-            root.write(f"large/{number}", _LARGE)
+            eventually(120, root.write, f"large/{number}", _LARGE)
         greedy = root.call("POST", "/v1/tokens", {"policies": ["greedy"], "ttl": "1h"})
         honest = root.call("POST", "/v1/tokens", {"policies": ["others"], "ttl": "1h"})
         spare = root.call("POST", "/v1/tokens", {"policies": ["others"], "ttl": "1h"})
