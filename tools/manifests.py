@@ -213,7 +213,7 @@ _MEANING = {
     "reconcile_every_s": "lease: seconds between two comparisons of roles in PostgreSQL with leases",
     "tokens_per_tree": "auth: live tokens below one token, or by one user's or role's logins, at most",
     "secret_ids_per_approle": "auth: live secret ids of one AppRole, at most",
-    "etcd_quota_mib": "etcd's `--quota-backend-bytes` in MiB; secrets are not written beyond 70 % of it",
+    "etcd_quota_mib": "etcd's `--quota-backend-bytes` in MiB; 70 % of it is for what grows (ADR 6)",
     "log_level": "`debug`, `info`, `warning` or `error`",
     "gateway_listen": "host:port of the plain listener",
     "gateway_tls_listen": "host:port of the TLS listener",

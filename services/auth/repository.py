@@ -95,6 +95,7 @@ class Repository:
 
     def rewrite_token(self, view: View, digest: str, record: storage.TokenRecord) -> None:
         """Write the record of a token that stands already and whose expiry does not change."""
+        view.means(Effect.NEUTRAL)
         key = keyspace.token(digest)
         body = record.SerializeToString(deterministic=True)
         view.put(key, seal_record(self.lookup.require_keys(), key, body))

@@ -11,7 +11,7 @@ from strongbox.cli.intake import read_secret, to_text
 from strongbox.cli.output import Format, Output, show, to_dict
 from strongbox.cli.session import FAILED, SEALED, complain, connected
 from strongbox.cli.shares import Share, read_shares
-from strongbox.errors import InvalidInput, RepeatedShare, StrongBoxError
+from strongbox.errors import InvalidInput, StrongBoxError
 
 if TYPE_CHECKING:
     from strongbox.client import StrongBox

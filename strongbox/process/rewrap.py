@@ -14,6 +14,7 @@
 * `REST_MS` after the pass everything is looked through once more: whoever makes records without the guard (a
   duty) may have wrapped a key just before the term came into use, and stored it behind the pass. No call
   takes that long. Only then is the old term given up.
+* It waits while etcd's space is nearly used up: what it replaces is history until that is compacted.
 * The pass takes half of the time at most, so that requests have the other half.
 """
 
@@ -34,6 +35,7 @@ from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, Etcd, rows_of
 from strongbox.store.election import Deposed, Term
 from strongbox.store.errors import EtcdError
+from strongbox.store.space import Effect, Room, Space, bytes_of
 
 REST_MS = 10_000
 PAUSE = 1.0  # seconds between two looks at the term
@@ -52,6 +54,7 @@ class Rewrap:
         self._kinds = tuple(kinds)
         self._key = keyspace.REWRAPS[service]
         self._revision = 0
+        self._space = Space()
 
     async def work(self, term: Term) -> None:
         """Rewrap whenever a newer term is in use, until cancelled, when the term of office is over."""
@@ -143,6 +146,7 @@ class Rewrap:
 
     async def _chunk(self, term: Term, progress: storage.RewrapProgress, keys: Sequence[bytes]) -> None:
         """Do all records from the first to the last of these keys."""
+        await self._wait_for_space()
         kind = next(kind for kind in self._kinds if keys[0].startswith(kind.prefix))
         # A range of known ends: etcd's cost follows it, and not all that lies behind.
         reply = await self._etcd.range(keys[0], keys[-1] + b"\0", deadline=_soon())
@@ -154,6 +158,14 @@ class Rewrap:
             for some in _portions(renewed):
                 missed += await self._move(term, progress, {key: (revisions[key], some[key]) for key in some})
             rows = await self._again(missed)
+
+    async def _wait_for_space(self) -> None:
+        while (row := await self._etcd.get(keyspace.ROOM, deadline=_soon())) is not None:
+            room = Room.parse(row.key, row.value)
+            self._space.quota = room.quota
+            if not self._space.refuses(Effect.NEUTRAL, room):
+                return
+            await asyncio.sleep(PAUSE)
 
     async def _again(self, keys: Sequence[bytes]) -> tuple[KV, ...]:
         if not keys:
@@ -183,6 +195,7 @@ class Rewrap:
         reply = await self._etcd.transact(request, deadline=_soon(), idempotent=True)
         if reply.succeeded:
             self._revision = reply.header.revision
+            self._space.put(self._revision, bytes_of({key: new for key, (_, new) in changes.items()}))
             told = [part.response_txn.succeeded for part in reply.responses[1:]]
             return [key for key, done in zip(changes, told, strict=True) if not done]
         own, office = (rows_of(part.response_range) for part in reply.responses)

@@ -75,8 +75,9 @@ def rows_of(reply: Any) -> tuple[KV, ...]:
 
 def _varint(reply: Any, number: int) -> int:
     """A field that the stubs do not know; 0: it is not there."""
-    unknown: Any = UnknownFieldSet(reply)  # a sequence, which its stubs do not say
-    return next((int(field.data) for field in unknown if field.field_number == number), 0)
+    unknown = UnknownFieldSet(reply)
+    found = (unknown[index] for index in range(len(unknown)))
+    return next((int(field.data) for field in found if field.field_number == number), 0)
 
 
 class Etcd:

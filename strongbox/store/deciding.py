@@ -119,7 +119,7 @@ class Item:
     def again(self, *, fresh: bool) -> None:
         """Prepare to be decided once more: what was sent has surely not taken effect."""
         self.tries += 1
-        self.sent, self.decided = False, None
+        self.sent, self.decided, self.read = False, None, 0
         if fresh or self.tries > FROM_MEMORY:
             self.fresh_since = time.monotonic()
 

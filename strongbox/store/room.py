@@ -109,7 +109,7 @@ class Keeper:
         measured = await self._measure()
         if not measured.file:
             return None
-        said = Room(self._before, measured.file, measured.in_use, self._node).pack()
+        said = Room(self._before, measured.file, measured.in_use, self._quota, self._node).pack()
         self._before = measured.revision
         seen = row.mod_revision if row is not None else 0
         nested = txn.nested([], [txn.put(keyspace.ROOM, said)])

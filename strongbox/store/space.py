@@ -58,33 +58,34 @@ class Room(NamedTuple):
     revision: int
     file: int
     in_use: int
+    quota: int
     keeper: str
 
     def pack(self) -> bytes:
         """As it is stored."""
-        return f"{self.revision} {self.file} {self.in_use} {self.keeper}".encode()
+        return f"{self.revision} {self.file} {self.in_use} {self.quota} {self.keeper}".encode()
 
     @classmethod
     def parse(cls, _: bytes, value: bytes) -> Room:
         """Raises ValueError."""
-        revision, file, in_use, keeper = value.decode().split(" ", 3)
-        return cls(int(revision), int(file), int(in_use), keeper)
+        revision, file, in_use, quota, keeper = value.decode().split(" ", 4)
+        return cls(int(revision), int(file), int(in_use), int(quota), keeper)
 
 
-NOTHING_KNOWN = Room(0, 0, 0, "")
+NOTHING_KNOWN = Room(0, 0, 0, 0, "")
 
 
 class Space:
     """What one process knows of etcd's space. `quota` is etcd's, in bytes; 0: nothing is ever refused."""
 
     def __init__(self, quota: int = 0) -> None:
-        self._quota = quota
+        self.quota = quota
         self._puts: deque[tuple[int, int]] = deque()  # (etcd revision, bytes), oldest first
         self._own = 0
 
     def put(self, revision: int, size: int) -> None:
         """This process has put so many bytes, at this revision."""
-        if not size or not self._quota:
+        if not size or not self.quota:
             return
         self._own += size
         if self._puts and self._puts[-1][0] // _STEP == revision // _STEP:
@@ -97,10 +98,10 @@ class Space:
     def refuses(self, effect: Effect, room: Room) -> bool:
         """Whether what has this effect is refused, as far as is known."""
         limit = LIMITS.get(effect)
-        if limit is None or not self._quota:
+        if limit is None or not self.quota:
             return False
         in_use, file = self._estimate(room)
-        return in_use >= limit.in_use * self._quota or file >= limit.file * self._quota
+        return in_use >= limit.in_use * self.quota or file >= limit.file * self.quota
 
     def refusal(self, effect: Effect) -> Overloaded:
         """What it is refused with."""

@@ -1,4 +1,4 @@
-"""A store of 32 MiB filled by one caller: others read, root revokes, it seals and unseals, room is made.
+"""A store of 32 MiB that one caller filled: others read, root revokes, it seals and unseals, room is made.
 
 The brake is StrongBox's (70 % of etcd's quota), so what is behind it goes on with nobody's help.
 """
@@ -122,7 +122,7 @@ def test_one_caller_who_fills_the_store_keeps_nobody_from_reading_or_making_room
             root.write(f"greedy/{number}", "small")
             root.write(f"others/{number}", f"value {number}")
         for number in range(45):  # not his: what he can fill is the rest
-            root.write(f"large/{number}", _LARGE)
+            eventually(120, root.write, f"large/{number}", _LARGE)
         greedy = root.call("POST", "/v1/tokens", {"policies": ["greedy"], "ttl": "1h"})
         honest = root.call("POST", "/v1/tokens", {"policies": ["others"], "ttl": "1h"})
         spare = root.call("POST", "/v1/tokens", {"policies": ["others"], "ttl": "1h"})

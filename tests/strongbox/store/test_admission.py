@@ -66,7 +66,7 @@ async def store() -> AsyncIterator[Replica]:
 async def say(etcd: Etcd, share: float) -> None:
     """As the keeper: so much of the quota is in use."""
     revision = (await etcd.range(b"/none")).revision
-    told = Room(revision, int(share * QUOTA), int(share * QUOTA), "test").pack()
+    told = Room(revision, int(share * QUOTA), int(share * QUOTA), QUOTA, "test").pack()
     await etcd.transact(txn.txn([], [txn.put(keyspace.ROOM, told)]), idempotent=True)
 
 

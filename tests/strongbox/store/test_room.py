@@ -10,6 +10,7 @@ import pytest
 from strongbox.store import keyspace, room, txn
 from strongbox.store.client import Etcd
 from strongbox.store.defragment import Defragmenter
+from strongbox.store.endpoints import Options
 from strongbox.store.errors import OutOfSpace
 from strongbox.store.room import Keeper, Measured
 from strongbox.store.space import Effect, Room, Space
@@ -31,7 +32,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def small() -> AsyncIterator[Etcd]:
     with EtcdCluster(1, extra=[f"--quota-backend-bytes={_QUOTA}"]) as cluster:
-        etcd = Etcd(cluster.endpoints)
+        etcd = Etcd(cluster.endpoints, options=Options(attempt=10.0, total=20.0))
         yield etcd
         await etcd.close()
 
@@ -58,7 +59,7 @@ async def _looked(keeper: Keeper) -> Measured:
 
 
 def _refused(told: Measured, effect: Effect, quota: int = _QUOTA) -> bool:
-    return Space(quota).refuses(effect, Room(told.revision, told.file, told.in_use, ""))
+    return Space(quota).refuses(effect, Room(told.revision, told.file, told.in_use, quota, ""))
 
 
 async def _said(etcd: Etcd) -> Room:
