@@ -1,8 +1,11 @@
 """Paths and names: canonical or refused, decided once, on the raw text, for REST and gRPC alike.
 
-A path is 1..512 bytes of UTF-8 in NFC, segments split by `/`; no empty, `.` or `..` segment, no control
-character, no `%` (so nothing is ever decoded twice); case-sensitive. Names of policies, users, roles and
-connections are `[A-Za-z0-9._-]{1,128}` and are compared case-folded: `fold_name` is their key in etcd.
+A path is 1..512 bytes of UTF-8 in NFC, segments split by `/`; no empty, `.` or `..` segment; case-sensitive.
+It has no `%` (so nothing is ever decoded twice), no backslash (the gateway refuses one that is
+percent-encoded, as every HTTP library sends it), and no character that is not seen: no control character, no
+line or paragraph separator, nothing that turns the direction of text or has no width. So what a log or a
+screen shows is one path, and the whole of it. Names of policies, users, roles and connections are
+`[A-Za-z0-9._-]{1,128}` and are compared case-folded: `fold_name` is their key in etcd.
 """
 
 from __future__ import annotations
@@ -14,6 +17,11 @@ from dataclasses import dataclass
 from strongbox.errors import InvalidInput, InvalidPath
 
 MAX_PATH_BYTES = 512
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+# Of other categories, and invisible all the same (Unicode's Default_Ignorable_Code_Point): joiners, fillers,
+# variation selectors.
+_FILLERS = (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x3164, 0xFFA0)
+_WITHOUT_WIDTH = frozenset(map(chr, (*_FILLERS, *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 
 
@@ -68,12 +76,18 @@ def require_canonical(raw: str) -> None:
         raise InvalidPath("a path is needed")
     if len(raw.encode("utf-8", "surrogatepass")) > MAX_PATH_BYTES:
         raise InvalidPath(f"a path has at most {MAX_PATH_BYTES} bytes")
-    if "%" in raw or any(unicodedata.category(c) in ("Cc", "Cs") for c in raw):
-        raise InvalidPath("a path has no control character and no percent sign")
+    if "%" in raw or "\\" in raw:
+        raise InvalidPath("a path has no percent sign and no backslash")
+    if any(_is_unseen(c) for c in raw):
+        raise InvalidPath("a path has no control character and none that is invisible")
     if unicodedata.normalize("NFC", raw) != raw:
         raise InvalidPath("a path is in Unicode form NFC")
     if any(segment in ("", ".", "..") for segment in raw.split("/")):
         raise InvalidPath("a path has no empty, '.' or '..' segment")
+
+
+def _is_unseen(character: str) -> bool:
+    return unicodedata.category(character) in _UNSEEN or character in _WITHOUT_WIDTH
 
 
 def require_name(raw: str, what: str) -> str:

@@ -10,14 +10,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.auth import approle, granting, kubernetes, users
 from services.auth.door import Login
 from services.auth.networks import parse_cidrs
-from services.auth.policies import MAX_RULES, Found
+from services.auth.policies import Found
 from services.auth.secret_ids import DEFAULT_TTL_S as SECRET_ID_TTL_S
 from services.auth.secret_ids import MAX_TTL_S as MAX_SECRET_ID_TTL_S
 from services.auth.secret_ids import Made, Narrowed
 from services.auth.tokens import DEFAULT_TTL_S, MAX_TTL_S, Told, Wanted, require_sound, require_uses
 from strongbox import paths
 from strongbox.access.durations import parse_duration
-from strongbox.access.policy import Rule, parse_rules, require_may_match
+from strongbox.access.policy import Rule, parse_rules
+from strongbox.access.policy_checks import require_sensible
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.errors import InvalidInput
 
@@ -46,6 +47,7 @@ class Info(TypedDict):
     parent: str
     display_name: str
     num_uses: int
+    uses_left: int | None
 
 
 def wanted_of(request: pb.CreateTokenRequest) -> Wanted:
@@ -65,11 +67,9 @@ def wanted_of(request: pb.CreateTokenRequest) -> Wanted:
 
 
 def rules_of(request: pb.WritePolicyRequest) -> tuple[Rule, ...]:
-    """Raises `InvalidInput`, naming the rule's index and the reason."""
-    if len(request.rules) > MAX_RULES:  # before the cost of looking at them: the caller is not known yet
-        raise InvalidInput(f"a policy has at most {MAX_RULES} rules")
+    """Raises `InvalidInput`, naming the rule's index and the reason. Compares all rules."""
     rules = parse_rules((rule.path, tuple(rule.capabilities)) for rule in request.rules)
-    return require_may_match(rules)
+    return require_sensible(rules)
 
 
 def created_to_proto(told: Told, token: str) -> Created:
@@ -103,7 +103,8 @@ def info_to_proto(told: Told) -> Info:
         renewable=bool(record.expires_ms),
         parent=record.parent,
         display_name=record.display_name,
-        num_uses=max(0, record.num_uses - record.uses_spent),
+        num_uses=record.num_uses,
+        uses_left=max(0, record.num_uses - record.uses_spent) if record.num_uses else None,
     )
 
 

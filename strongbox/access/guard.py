@@ -12,18 +12,20 @@ Rules, in this order; the first that fails refuses:
 5. The winning pattern allows the capability (`PermissionDenied`), decided before anything's existence.
 
 Everything read is compared by the transaction: token, ancestors, policies, seal state; the earliest expiry of
-token and ancestors is compared with `cluster/time`. Policies are compiled once for each set of revisions.
+token and ancestors is compared with `cluster/time`. A policy is compiled once for
+each of its revisions.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from strongbox import paths
 from strongbox.access import tokens
 from strongbox.access.lookup import ROOT, KeySource, Lookup, StoredPolicy, policy_keys
-from strongbox.access.policy import Decision, Policies
+from strongbox.access.policy import CompiledPolicy, Decision, Policies
 from strongbox.errors import NotInitialized, PermissionDenied, Sealed, Unauthenticated
 from strongbox.rpc.inbound import UseNeeded
 from strongbox.storage.v1 import auth_records_pb2 as storage
@@ -33,8 +35,8 @@ from strongbox.store.view import View
 if TYPE_CHECKING:
     from strongbox.rpc.inbound import Inbound
 
-MAX_COMPILED = 1024  # sets of policies
-MAX_COMPILED_RULES = 16_384  # of all of them together: some 20 MiB
+MAX_NODES = 16_384  # of one token's policies: compiled in some 20 ms, once, and walked in a few at worst
+MAX_COMPILED_NODES = 4 * MAX_NODES  # of all that is kept: some 20 MiB
 MAX_ANCESTORS = 16  # each is one compare more
 
 
@@ -125,8 +127,8 @@ class Guard:
 
     def __init__(self, source: KeySource) -> None:
         self.lookup = Lookup(source)
-        self._compiled: OrderedDict[tuple[StoredPolicy, ...], Policies] = OrderedDict()
-        self._rules = 0
+        self._compiled: OrderedDict[StoredPolicy, CompiledPolicy] = OrderedDict()
+        self._nodes = 0
 
     def require(self, view: View, inbound: Inbound, capability: str, policy_path: str) -> Caller:
         """The caller, if he may use `capability` on `policy_path`; raises as the module says."""
@@ -170,7 +172,7 @@ class Guard:
             if policy is None or policy.name != name:
                 raise PermissionDenied("the token names a policy that does not exist", policy=name)
             found.append(policy)
-        return self._compile(tuple(found))
+        return self._together(found)
 
     def _token(self, view: View, inbound: Inbound) -> tuple[str, storage.TokenRecord]:
         if not tokens.is_token(inbound.token):
@@ -195,24 +197,24 @@ class Guard:
             view.before(expires_ms)
         return expires_ms
 
-    def _compile(self, found: tuple[StoredPolicy, ...]) -> Policies:
-        found = tuple(sorted(found, key=lambda policy: policy.name))  # one entry, in whatever order they are
-        compiled = self._compiled.get(found)
+    def _together(self, found: Sequence[StoredPolicy]) -> Policies:
+        # In one order, in whatever order the token names them; by what they are called is how they are told.
+        ordered = sorted(set(found), key=lambda policy: policy.name)
+        compiled = [self._compile(policy) for policy in ordered]
+        if sum(policy.nodes for policy in compiled) > MAX_NODES:
+            raise PermissionDenied("the token's policies are too large together")
+        return Policies(compiled, is_root=ROOT in found)
+
+    def _compile(self, policy: StoredPolicy) -> CompiledPolicy:
+        compiled = self._compiled.get(policy)
         if compiled is None:
-            rules = {paths.fold_name(policy.name): policy.rules for policy in found}
-            compiled = Policies(rules, is_root=ROOT in found)
-            self._compiled[found] = compiled
-            self._rules += _rules_of(found)
-            while len(self._compiled) > 1 and (
-                len(self._compiled) > MAX_COMPILED or self._rules > MAX_COMPILED_RULES
-            ):
-                self._rules -= _rules_of(self._compiled.popitem(last=False)[0])
-        self._compiled.move_to_end(found)
+            compiled = CompiledPolicy(paths.fold_name(policy.name), policy.rules)
+            self._compiled[policy] = compiled
+            self._nodes += compiled.nodes
+            while len(self._compiled) > 1 and self._nodes > MAX_COMPILED_NODES:
+                self._nodes -= self._compiled.popitem(last=False)[1].nodes
+        self._compiled.move_to_end(policy)
         return compiled
-
-
-def _rules_of(found: tuple[StoredPolicy, ...]) -> int:
-    return sum(len(policy.rules) for policy in found)
 
 
 def is_spent(record: storage.TokenRecord) -> bool:

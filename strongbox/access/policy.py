@@ -8,29 +8,26 @@ Rules:
   then fewer `+`; then longer; then lexically larger (Vault's order).
 * Rules of equal pattern are joined, across policies. `deny` in the winning pattern refuses everything. A
   pattern that does not win has no say. Nothing matching means no.
-* Refused, with the rule's index and the reason, is what is no pattern, what would never match any path (of
-  `app/*` `secret/` was forgotten), and what is ambiguous: one pattern twice in a policy.
+* Refused, with the rule's index and the reason, is what is no pattern, and what is ambiguous: one pattern
+  twice in a policy. What makes no sense is refused as well (strongbox.access.policy_checks).
 * The built-in `root` allows everything; no rule can express it.
 
-Patterns of all policies of a token are compiled into one trie by segment. A decision walks it along the
-path: what it costs follows the path's length and the patterns that match so far, not the number of rules.
-What a segment may begin with (`app*`) is found by the lengths that occur, each one lookup, however many
-such patterns there are.
+Each policy is compiled into a trie by segment, once for its revision, whoever has it; a token's policies are
+walked one after the other along the path, and the best of their winners wins. What a decision costs follows
+the path's length and the patterns that match so far, not the number of rules. What a segment may begin with
+(`app*`) is found by the lengths that occur, each one lookup, however many such patterns there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from strongbox import paths
 from strongbox.errors import InvalidInput, InvalidPath
 
 CAPABILITIES = frozenset({"read", "write", "delete", "list", "metadata", "sudo", "deny"})
-WHOLE = "audit"  # the one policy path of a single segment
-FAMILIES = frozenset({"secret", "dynamic-postgres", "sys", "auth", "leases", WHOLE})
-LISTED = frozenset({"secret", "leases", "dynamic-postgres"})  # with a slash behind, the root of a listing
 MAX_PATTERN_BYTES = paths.MAX_PATH_BYTES
 _NEVER = 1 << 30  # the place of the first wildcard of a pattern that has none
 
@@ -105,36 +102,6 @@ def why_bad_pattern(pattern: str) -> str:
     return _why_not_canonical(pattern, body.removesuffix("/"))
 
 
-def why_never(pattern: str) -> str:
-    """Why a sound pattern would never match any policy path of StrongBox; empty when it may."""
-    first, slash, rest = pattern.partition("/")
-    if first in ("+", "*"):
-        return ""
-    families = [name for name in FAMILIES if _fits(first, name)]
-    if not families:
-        return f"no path begins so; paths begin with {', '.join(sorted(FAMILIES))}"
-    if families == [WHOLE] and slash:
-        return f"'{WHOLE}' is a path by itself: nothing is below it"
-    if not slash and not first.endswith("*") and first != WHOLE:
-        return f"'{first}' by itself is no path: what is meant stands behind '{first}/'"
-    if not rest and slash and first not in LISTED:
-        return f"'{first}/' by itself is no path"
-    return ""
-
-
-def require_may_match(rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    """The rules. Raises `InvalidInput`, naming the index of one that would never match anything."""
-    for index, rule in enumerate(rules):
-        reason = why_never(rule.path)
-        if reason:
-            raise InvalidInput(f"rule {index}: {reason}", index=str(index))
-    return tuple(rules)
-
-
-def _fits(segment: str, name: str) -> bool:
-    return name.startswith(segment[:-1]) if segment.endswith("*") else segment == name
-
-
 def _why_not_canonical(pattern: str, body: str) -> str:
     if len(pattern.encode("utf-8", "surrogatepass")) > MAX_PATTERN_BYTES:
         return f"a pattern has at most {MAX_PATTERN_BYTES} bytes"
@@ -156,45 +123,93 @@ def _why_bad_capabilities(capabilities: Sequence[str]) -> str:
 
 
 @dataclass(slots=True)
-class _Joined:
-    """All rules of one pattern."""
+class _Ending:
+    """The rule whose pattern ends at a node."""
 
-    pattern: str
     rank: Precedence
-    granted: dict[str, list[str]] = field(default_factory=dict)  # capability → policies
-
-    def decide(self, capability: str) -> Decision:
-        if "deny" in self.granted:
-            return Decision(False, self.pattern, tuple(self.granted["deny"]))
-        if capability in self.granted:
-            return Decision(True, self.pattern, tuple(self.granted[capability]))
-        named = dict.fromkeys(policy for policies in self.granted.values() for policy in policies)
-        return Decision(False, self.pattern, tuple(named))
+    rule: Rule
 
 
-@dataclass(slots=True)
 class _Node:
-    """The patterns that share the segments on the way here."""
+    """The patterns that share the segments on the way here. There may be thousands: what is empty is None."""
 
-    literals: dict[str, _Node] = field(default_factory=dict)
-    plus: _Node | None = None
-    ends: _Joined | None = None
-    globs: dict[str, _Joined] = field(default_factory=dict)  # what the last segment begins with → rules
-    lengths: list[int] = field(default_factory=list)  # of those beginnings, each once
+    __slots__ = ("ends", "globs", "lengths", "literals", "plus")
+
+    def __init__(self) -> None:
+        self.literals: dict[str, _Node] | None = None
+        self.plus: _Node | None = None
+        self.ends: _Ending | None = None
+        self.globs: dict[str, _Ending] | None = None  # what the last segment begins with → rule
+        self.lengths: tuple[int, ...] = ()  # of those beginnings, each once
+
+
+class CompiledPolicy:
+    """One policy's rules. `nodes`: how large it is; each is some 300 bytes."""
+
+    def __init__(self, name: str, rules: Sequence[Rule]) -> None:
+        self.name, self.nodes = name, 1
+        self.is_denying = any("deny" in rule.capabilities for rule in rules)
+        self._top = _Node()
+        for rule in rules:
+            self._add(rule)
+
+    def winner(self, segments: list[str]) -> _Ending | None:
+        """The rule that wins in this policy on a path."""
+        return max(_matching(self._top, segments), key=lambda ending: ending.rank, default=None)
+
+    def _add(self, rule: Rule) -> None:
+        *way, last = rule.path.split("/")
+        node = self._top
+        for segment in way:
+            node = self._step(node, segment)
+        if not last.endswith("*"):
+            self._step(node, last).ends = _Ending(precedence(rule.path), rule)
+            return
+        start = last[:-1]
+        if node.globs is None:
+            node.globs = {}
+        node.globs[start] = _Ending(precedence(rule.path), rule)
+        self.nodes += 1
+        if len(start) not in node.lengths:
+            node.lengths = (*node.lengths, len(start))
+
+    def _step(self, node: _Node, segment: str) -> _Node:
+        if segment == "+":
+            if node.plus is None:
+                node.plus = _Node()
+                self.nodes += 1
+            return node.plus
+        if node.literals is None:
+            node.literals = {}
+        found = node.literals.get(segment)
+        if found is None:
+            found = node.literals[segment] = _Node()
+            self.nodes += 1
+        return found
+
+
+def node_count(rules: Sequence[Rule]) -> int:
+    """How many nodes these rules need, without making them."""
+    ways = (rule.path.split("/") for rule in rules)
+    return 1 + len({"/".join(way[:end]) for way in ways for end in range(1, len(way) + 1)})
 
 
 class Policies:
-    """The rules of several policies, compiled. `root` among the names allows everything."""
+    """The policies of a token. `root` among them allows everything."""
 
-    def __init__(self, policies: Mapping[str, Sequence[Rule]], *, is_root: bool = False) -> None:
+    def __init__(self, compiled: Sequence[CompiledPolicy], *, is_root: bool = False) -> None:
         self.is_root = is_root
-        self.denying = frozenset(
-            name for name, rules in policies.items() if any("deny" in rule.capabilities for rule in rules)
-        )
-        self._top = _Node()
-        for name, rules in policies.items():
-            for rule in rules:
-                self._add(name, rule)
+        self._compiled = tuple(compiled)
+
+    @classmethod
+    def of(cls, policies: Mapping[str, Sequence[Rule]], *, is_root: bool = False) -> Policies:
+        """From rules by policy."""
+        return cls([CompiledPolicy(name, rules) for name, rules in policies.items()], is_root=is_root)
+
+    @property
+    def denying(self) -> frozenset[str]:
+        """The names of the policies that deny something."""
+        return frozenset(policy.name for policy in self._compiled if policy.is_denying)
 
     def decide(self, capability: str, path: str) -> Decision:
         """Whether `capability` is allowed on `path`; `deny` itself is never allowed."""
@@ -202,51 +217,34 @@ class Policies:
             return NOTHING
         if self.is_root:
             return Decision(True, "*", ("root",))
-        winner = self._winner(path)
-        return NOTHING if winner is None else winner.decide(capability)
+        pattern, granted = self._winner(path)
+        for asked in ("deny", capability):
+            if asked in granted:
+                return Decision(asked != "deny", pattern, tuple(granted[asked]))
+        named = dict.fromkeys(name for names in granted.values() for name in names)
+        return Decision(False, pattern, tuple(named))
 
     def denies(self, path: str) -> bool:
         """Whether the pattern that wins on `path` refuses everything."""
-        winner = self._winner(path)
-        return winner is not None and "deny" in winner.granted
+        return "deny" in self._winner(path)[1]
 
-    def _winner(self, path: str) -> _Joined | None:
-        return max(_matching(self._top, path.split("/")), key=lambda joined: joined.rank, default=None)
-
-    def _add(self, policy: str, rule: Rule) -> None:
-        joined = self._place(rule.path)
-        for capability in rule.capabilities:
-            named = joined.granted.setdefault(capability, [])
-            if policy not in named:
-                named.append(policy)
-
-    def _place(self, pattern: str) -> _Joined:
-        *way, last = pattern.split("/")
-        node = self._top
-        for segment in way:
-            node = _step(node, segment)
-        if last.endswith("*"):
-            start = last[:-1]
-            if start not in node.globs:
-                node.globs[start] = _Joined(pattern, precedence(pattern))
-                if len(start) not in node.lengths:
-                    node.lengths.append(len(start))
-            return node.globs[start]
-        node = _step(node, last)
-        if node.ends is None:
-            node.ends = _Joined(pattern, precedence(pattern))
-        return node.ends
+    def _winner(self, path: str) -> tuple[str, dict[str, list[str]]]:
+        """The pattern that wins (empty: none matches), and which policies give what there."""
+        segments = path.split("/")
+        best: Precedence | None = None
+        joined: dict[str, list[str]] = {}
+        for policy in self._compiled:
+            found = policy.winner(segments)
+            if found is None or (best is not None and found.rank < best):
+                continue
+            if best is None or found.rank > best:
+                best, joined = found.rank, {}
+            for capability in found.rule.capabilities:
+                joined.setdefault(capability, []).append(policy.name)
+        return ("" if best is None else best.text), joined
 
 
-def _step(node: _Node, segment: str) -> _Node:
-    if segment != "+":
-        return node.literals.setdefault(segment, _Node())
-    if node.plus is None:
-        node.plus = _Node()
-    return node.plus
-
-
-def _matching(top: _Node, segments: list[str]) -> Iterator[_Joined]:
+def _matching(top: _Node, segments: list[str]) -> Iterator[_Ending]:
     """Every pattern that matches, by a walk that keeps its own stack (256 segments are legal)."""
     waiting = [(top, 0)]
     while waiting:
@@ -256,10 +254,11 @@ def _matching(top: _Node, segments: list[str]) -> Iterator[_Joined]:
                 yield node.ends
             continue
         segment = segments[depth]
-        for length in node.lengths:
-            if length <= len(segment) and segment[:length] in node.globs:
-                yield node.globs[segment[:length]]
-        if segment in node.literals:
+        if node.globs is not None:
+            for length in node.lengths:
+                if length <= len(segment) and segment[:length] in node.globs:
+                    yield node.globs[segment[:length]]
+        if node.literals is not None and segment in node.literals:
             waiting.append((node.literals[segment], depth + 1))
         if node.plus is not None and segment:
             waiting.append((node.plus, depth + 1))

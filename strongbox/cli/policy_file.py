@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from strongbox.access.policy import Rule, parse_rules, require_may_match
+from strongbox.access.policy import Rule, parse_rules
+from strongbox.access.policy_checks import require_sensible
 from strongbox.cli.intake import read_file, to_text
 from strongbox.cli.session import complain
 from strongbox.errors import InvalidInput
@@ -53,7 +54,7 @@ def require_sound(where: str, policy: PolicyFile) -> tuple[Rule, ...]:
         if not all(isinstance(word, str) for word in words):
             _complain(where, policy, index, "a rule's capabilities are words")
     try:
-        return require_may_match(parse_rules((rule["path"], rule["capabilities"]) for rule in policy.rules))
+        return require_sensible(parse_rules((rule["path"], rule["capabilities"]) for rule in policy.rules))
     except InvalidInput as error:
         _complain(where, policy, int(error.metadata["index"]), error.message.partition(": ")[2])
 

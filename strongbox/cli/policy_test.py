@@ -86,7 +86,7 @@ def _compiled(file: Path, token: str, named: Any, rules: Mapping[str, Sequence[R
         if name not in rules and name not in BUILT_IN:
             complain(f"{file}: the token {token} names the policy {name}, which is not there")
         own[name] = rules[name] if name in rules else BUILT_IN[name].rules
-    return Policies(own, is_root=ROOT.name in own)
+    return Policies.of(own, is_root=ROOT.name in own)
 
 
 def _decide(file: Path, number: int, case: Any, tokens: Mapping[str, Policies]) -> Result:

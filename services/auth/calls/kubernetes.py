@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -45,19 +46,20 @@ class KubernetesCalls(Acting):
         self, request: pb.WriteKubernetesConfigRequest, context: Any
     ) -> pb.WriteKubernetesConfigResponse:
         """Replace the configuration; the reviewer's token is sealed under a data key of its own."""
+
+        def may_write(view: View, caller: Caller) -> None:
+            del view
+            caller.require("sudo", CONFIG_PATH)
+
+        # Certificates are parsed, and keys wrapped, for who may write it.
+        await self.allow(context, "WriteKubernetesConfig", CONFIG_PATH, may_write)
         config = Config(
             host=kubernetes.require_host(request.host),
-            ca_cert=kubernetes.require_authority(request.ca_cert),
+            ca_cert=await asyncio.to_thread(kubernetes.require_authority, request.ca_cert),
         )
         if request.token_reviewer_jwt:
             if not review.is_jwt(request.token_reviewer_jwt):
                 raise InvalidInput("token_reviewer_jwt is not a signed token")
-
-            def may_write(view: View, caller: Caller) -> None:
-                del view
-                caller.require("sudo", CONFIG_PATH)
-
-            await self.allow(context, "WriteKubernetesConfig", CONFIG_PATH, may_write)
             dek = Dek.fresh()
             (wrapped,) = await self._keys.wrap([dek])
             secret = request.token_reviewer_jwt.encode()

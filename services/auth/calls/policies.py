@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from services.auth import messages, policies
@@ -9,10 +10,11 @@ from services.auth.calls.acting import Acting
 from services.auth.explain import Explain, Question
 from services.auth.listing import shown_policies
 from services.auth.policies import Policies
-from services.auth.repository import Repository
+from services.auth.repository import MAX_POLICY_BYTES, Repository
 from services.auth.tokens import Tokens
 from strongbox.access.guard import Caller, Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
+from strongbox.errors import TooLarge
 from strongbox.store import keyspace, paging
 from strongbox.store.pipeline import Pipeline
 from strongbox.store.view import View
@@ -30,9 +32,15 @@ class PolicyCalls(Acting):
 
     async def WritePolicy(self, request: pb.WritePolicyRequest, context: Any) -> pb.WritePolicyResponse:
         """Make or replace a policy; it decides from the very next request on."""
-        name, rules = policies.require_writable(request.name), messages.rules_of(request)
+        name = policies.require_writable(request.name)
+        path = policies.policy_path(name)
+        if len(request.rules) > policies.MAX_RULES or request.ByteSize() > MAX_POLICY_BYTES:
+            raise TooLarge(f"a policy has at most {policies.MAX_RULES} rules and {MAX_POLICY_BYTES} bytes")
+        # Comparing them takes up to a tenth of a second: for who may write it, and beside the event loop.
+        await self.allow(context, "WritePolicy", path, lambda view, caller: None)
+        rules = await asyncio.to_thread(messages.rules_of, request)
         done = await self.act(
-            context, "WritePolicy", "write", policies.policy_path(name),
+            context, "WritePolicy", "write", path,
             lambda view, _: self._policies.write(view, name, rules),
         )  # fmt: skip
         return pb.WritePolicyResponse(name=name, revision=str(done.revision))

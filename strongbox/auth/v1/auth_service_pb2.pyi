@@ -183,12 +183,16 @@ class LookupSelfResponse(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     NUM_USES_FIELD_NUMBER: _builtins.int
+    USES_LEFT_FIELD_NUMBER: _builtins.int
     accessor: _builtins.str
     ttl: _builtins.int
     renewable: _builtins.bool
     parent: _builtins.str
     display_name: _builtins.str
     num_uses: _builtins.int
+    """How many uses it has in all; 0: not limited."""
+    uses_left: _builtins.int
+    """Uses left, 0 when it is used up; absent: not limited."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -207,12 +211,15 @@ class LookupSelfResponse(_message.Message):
         parent: _builtins.str = ...,
         display_name: _builtins.str = ...,
         num_uses: _builtins.int = ...,
+        uses_left: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left", "created_at", b"created_at", "expires_at", b"expires_at", "uses_left", b"uses_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "created_at", b"created_at", "display_name", b"display_name", "expires_at", b"expires_at", "num_uses", b"num_uses", "parent", b"parent", "policies", b"policies", "renewable", b"renewable", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left", "accessor", b"accessor", "created_at", b"created_at", "display_name", b"display_name", "expires_at", b"expires_at", "num_uses", b"num_uses", "parent", b"parent", "policies", b"policies", "renewable", b"renewable", "ttl", b"ttl", "uses_left", b"uses_left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__uses_left: _TypeAlias = _typing.Literal["uses_left"]  # noqa: Y015
+    _WhichOneofArgType__uses_left: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uses_left) -> _WhichOneofReturnType__uses_left | None: ...
 
 Global___LookupSelfResponse: _TypeAlias = LookupSelfResponse  # noqa: Y015
 
@@ -328,12 +335,16 @@ class LookupTokenResponse(_message.Message):
     PARENT_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     NUM_USES_FIELD_NUMBER: _builtins.int
+    USES_LEFT_FIELD_NUMBER: _builtins.int
     accessor: _builtins.str
     ttl: _builtins.int
     renewable: _builtins.bool
     parent: _builtins.str
     display_name: _builtins.str
     num_uses: _builtins.int
+    """How many uses it has in all; 0: not limited."""
+    uses_left: _builtins.int
+    """Uses left, 0 when it is used up; absent: not limited."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -352,12 +363,15 @@ class LookupTokenResponse(_message.Message):
         parent: _builtins.str = ...,
         display_name: _builtins.str = ...,
         num_uses: _builtins.int = ...,
+        uses_left: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left", "created_at", b"created_at", "expires_at", b"expires_at", "uses_left", b"uses_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "created_at", b"created_at", "display_name", b"display_name", "expires_at", b"expires_at", "num_uses", b"num_uses", "parent", b"parent", "policies", b"policies", "renewable", b"renewable", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left", "accessor", b"accessor", "created_at", b"created_at", "display_name", b"display_name", "expires_at", b"expires_at", "num_uses", b"num_uses", "parent", b"parent", "policies", b"policies", "renewable", b"renewable", "ttl", b"ttl", "uses_left", b"uses_left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__uses_left: _TypeAlias = _typing.Literal["uses_left"]  # noqa: Y015
+    _WhichOneofArgType__uses_left: _TypeAlias = _typing.Literal["_uses_left", b"_uses_left"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__uses_left) -> _WhichOneofReturnType__uses_left | None: ...
 
 Global___LookupTokenResponse: _TypeAlias = LookupTokenResponse  # noqa: Y015
 

@@ -47,7 +47,8 @@ async def test_uses_are_numbered_and_run_out(auth: AuthService) -> None:
     for number in (1, 2):
         assert await take(auth, made.token) == number
         told = await auth.call("LookupSelf", token=made.token, use=number)
-        assert told.num_uses == 2 - number
+        assert (told.num_uses, told.uses_left) == (2, 2 - number)
+        assert told.HasField("uses_left")  # 0 left is not "not limited"
     with pytest.raises(Unauthenticated):
         await take(auth, made.token)
 
@@ -135,7 +136,7 @@ async def test_renewing_keeps_what_was_spent(auth: AuthService) -> None:
     made = await limited(auth, 3)
     await take(auth, made.token)
     await auth.call("RenewToken", accessor=made.accessor, increment={"string_value": "2h"})
-    assert (await auth.call("LookupToken", accessor=made.accessor)).num_uses == 2
+    assert (await auth.call("LookupToken", accessor=made.accessor)).uses_left == 2
     assert await take(auth, made.token) == 2
 
 

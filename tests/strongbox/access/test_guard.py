@@ -186,12 +186,12 @@ def test_no_token_shows_in_a_caller(cluster: FakeCluster) -> None:
     assert cluster.root not in repr(ask(cluster, cluster.root).value)
 
 
-def test_compiled_policies_are_kept_once_for_a_set_and_bounded_by_their_rules(
+def test_a_policy_is_compiled_once_whoever_has_it_and_what_is_kept_is_bounded_by_its_size(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("strongbox.access.guard.MAX_COMPILED_RULES", 9)
+    monkeypatch.setattr("strongbox.access.guard.MAX_COMPILED_NODES", 15)
     for name in "abcd":
-        cluster.put_policy(name, {f"secret/{name}{number}": "read" for number in range(4)})
+        cluster.put_policy(name, {f"secret/{name}{number}": "read" for number in range(4)})  # 6 nodes
     one = Guard(cluster.source)
 
     def look(*names: str) -> None:
@@ -199,11 +199,25 @@ def test_compiled_policies_are_kept_once_for_a_set_and_bounded_by_their_rules(
         cluster.store.run(lambda view: one.require(view, inbound, "read", f"secret/{names[0]}1"), draft())
 
     look("a", "b")
+    first = list(one._compiled.values())
     look("b", "a")
-    assert len(one._compiled) == 1
+    look("a")
+    assert {policy.name for policy in one._compiled.values()} == {"a", "b"}
+    assert set(first) == set(one._compiled.values())
     look("c", "d")
-    assert len(one._compiled) == 1
-    assert one._rules == sum(len(policy.rules) for found in one._compiled for policy in found)
+    assert [policy.name for policy in one._compiled.values()] == ["c", "d"]
+    assert one._nodes == sum(policy.nodes for policy in one._compiled.values()) == 12
+
+
+def test_policies_that_are_too_large_together_are_refused_and_hold_up_nobody(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strongbox.access.guard.MAX_NODES", 11)
+    for name in "ab":
+        cluster.put_policy(name, {f"secret/{name}{number}": "read" for number in range(4)})
+    ask(cluster, cluster.add_token(policies=["a"]), "read", "secret/a1")
+    with pytest.raises(PermissionDenied, match="too large"):
+        ask(cluster, cluster.add_token(policies=["a", "b"]), "read", "secret/a1")
 
 
 def test_a_caller_is_worth_nothing_beyond_the_decision_that_proves_him(cluster: FakeCluster) -> None:

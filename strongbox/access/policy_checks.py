@@ -1,0 +1,55 @@
+"""What the rules of a policy are refused for when it is written, though each of them is a rule. Pure.
+
+* A rule that can never match any path there is, and one that can never win: another rule of the same policy
+  matches every path that it matches, and stands before it. Above all a `deny` that denies nothing.
+* A pattern of more than 32 segments, and rules that need more than 2,048 nodes together: they are compiled in
+  every service (strongbox.access.policy), by the event loop.
+* No rule at all: a request whose field was misspelt reads like that. A policy that allows nothing says so by
+  a rule with `deny`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from strongbox.access.overlap import covers
+from strongbox.access.policy import Rule, node_count, precedence
+from strongbox.access.policy_paths import why_never
+from strongbox.errors import InvalidInput
+
+MAX_SEGMENTS = 32
+MAX_NODES = 2048
+
+
+def require_sensible(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """The rules. Raises `InvalidInput`, naming the index of the one that makes no sense, and why."""
+    if not rules:
+        raise InvalidInput(
+            "a policy needs at least one rule; one that is to allow nothing says so by a rule with deny",
+            index="0",
+        )
+    for index, rule in enumerate(rules):
+        reason = why_never(rule.path) or _why_too_deep(rule.path)
+        if reason:
+            raise InvalidInput(f"rule {index}: {reason}", index=str(index))
+    if node_count(rules) > MAX_NODES:
+        raise InvalidInput(f"the rules of a policy have at most {MAX_NODES} different segments", index="0")
+    _require_may_win(rules)
+    return tuple(rules)
+
+
+def _why_too_deep(pattern: str) -> str:
+    deep = pattern.count("/") >= MAX_SEGMENTS
+    return f"a pattern has at most {MAX_SEGMENTS} segments" if deep else ""
+
+
+def _require_may_win(rules: Sequence[Rule]) -> None:
+    ranks = [precedence(rule.path) for rule in rules]
+    for index, rule in enumerate(rules):
+        for place, other in enumerate(rules):
+            if ranks[place] > ranks[index] and covers(other.path, rule.path):
+                raise InvalidInput(
+                    f"rule {index}: it never counts: rule {place} ({other.path}) matches all that it "
+                    "matches, and stands before it",
+                    index=str(index),
+                )
