@@ -104,6 +104,7 @@ def intend(view: View, lookup: Lookup, caller: Caller, name: str, fresh: Fresh) 
         role=role.name,
         connection=connection.name,
         username=grants.username_of(fresh.id),
+        template_role=role.template_role,
         ttl_s=role.default_ttl_s,
         issued_ms=view.now_ms,
         expires_ms=earliest(view.now_ms + role.default_ttl_s * 1000, max_ms, caller.expires_at_ms),
