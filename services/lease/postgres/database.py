@@ -52,9 +52,18 @@ class Desk:
         self.session = session
         self._login, self._passwords = login, passwords
 
+    @property
+    def user(self) -> str:
+        """As whom we log in."""
+        return self._login.user
+
     def enter(self, database: str) -> Session:
         """A session in another database of the same server, to be closed. Raises PostgresFailure."""
         return _connect(self._login, self._passwords, database)
+
+    def require_taken(self, password: str) -> None:
+        """Raise LoginRefused when this password is not taken, Unreachable when nobody can tell."""
+        _connect(self._login, [password], self._login.server.database).close()
 
 
 Job = Callable[[Desk], T]

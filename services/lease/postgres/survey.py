@@ -55,17 +55,33 @@ def missing(session: Session, usernames: list[str]) -> set[str]:
     return set(usernames) - {str(name) for (name,) in rows}
 
 
-def change_password(session: Session, verifier: str) -> None:
-    """Give the user of this session another password, by its verifier."""
-    ((user, is_superuser),) = session.ask(
-        "SELECT rolname, rolsuper FROM pg_roles WHERE rolname = current_user"
-    )
+def change_password(session: Session, user: str, verifier: str) -> None:
+    """Give the user as whom we logged in another password, by its verifier.
+
+    By his name: who a session acts as is not always who logged in.
+    """
     statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(user), sql.Literal(verifier))
 
     def change() -> None:
         with session.transaction():
-            if is_superuser:
+            if session.is_superuser:
                 session.ask("SET LOCAL log_statement = 'none'; SET LOCAL log_min_error_statement = 'panic'")
             session.ask(statement)
 
     retrying.soon(change)
+
+
+def require_template(session: Session, name: str) -> None:
+    """Raise Rejected unless credentials can be made members of the role by the session's user."""
+    rows = session.ask(
+        "SELECT r.rolname, u.rolsuper OR pg_catalog.pg_has_role("
+        "u.oid, r.oid, 'MEMBER WITH ADMIN OPTION'::pg_catalog.text)"
+        " FROM pg_catalog.pg_roles u LEFT JOIN pg_catalog.pg_roles r ON r.rolname = %s::pg_catalog.name"
+        " WHERE u.rolname = CURRENT_USER",
+        (name,),
+    )
+    ((found, may),) = rows
+    if found is None:
+        raise Rejected("template_role does not exist in the database")
+    if not may:
+        raise Rejected("the connection's user may not give template_role away (GRANT … WITH ADMIN OPTION)")

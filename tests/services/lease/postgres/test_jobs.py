@@ -260,7 +260,7 @@ async def test_a_user_changes_its_own_password(postgres: PostgresServer) -> None
     postgres.ask("CREATE ROLE changing LOGIN CREATEROLE PASSWORD 'before-password'")
     database = database_of(postgres, "changing", "before-password")
     verifier = scram.verifier("after-password")
-    await database.run(lambda desk: survey.change_password(desk.session, verifier), 5)
+    await database.run(lambda desk: survey.change_password(desk.session, desk.user, verifier), 5)
     assert postgres.logs_in("changing", "after-password")
     assert not postgres.logs_in("changing", "before-password")
     database.close()
