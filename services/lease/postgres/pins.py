@@ -47,12 +47,20 @@ def options() -> str:
     return " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in said.items())
 
 
+def newer_options(version: int) -> str:
+    """What is sent besides to a server of this version: an older one would not know it, and refuse."""
+    return " ".join(f"-c {name}={value}" for name, value in _newer(version).items())
+
+
+def _newer(version: int) -> dict[str, str]:
+    return {
+        name: value for since, more in (_LATER, _LATEST) if version >= since for name, value in more.items()
+    }
+
+
 def wanted(version: int, *, superuser: bool) -> dict[str, str]:
     """What holds in a session with a server of this version (as in 150004)."""
-    said = dict(SETTINGS)
-    for since, more in (_LATER, _LATEST):
-        if version >= since:
-            said |= more
+    said = SETTINGS | _newer(version)
     if superuser:
         # An event trigger's function, whoever owns it, would run as the connection's user, or raise.
         said |= {"event_triggers": "off"} if version >= 170000 else {"session_replication_role": "replica"}

@@ -159,23 +159,39 @@ def connect(parameters: Mapping[str, str], user: str, password: str, ca: str = "
     """A session, pinned, within this thread's deadline. Raises Unreachable, LoginRefused."""
     with _authority(ca, parameters["sslmode"]) as trusted:
         everything: dict[str, Any] = {**parameters, **trusted, "user": user, "password": password}
+        session = _open(everything)
         try:
-            connection = _connect(everything)
-        except DeadlinePassed:
-            raise Unreachable("PostgreSQL does not answer in time") from None
-        except psycopg2.Error as error:
-            raise of_connecting(error) from None
-    connection.autocommit = True
-    session = Session(connection, time.monotonic())
+            return _pinned(session, user)
+        except Lost:
+            pass  # nothing was begun. A timeout that is set for the role may have ended it
+        newer = pins.newer_options(session.server_version)
+        try:
+            return _pinned(_open({**everything, "options": f"{parameters['options']} {newer}"}), user)
+        except Lost as error:
+            raise Unreachable(str(error), error.sqlstate) from None
+
+
+def _pinned(session: Session, user: str) -> Session:
     try:
         session.pin(user)
-    except (Lost, Rejected) as error:
+    except Rejected as error:
         session.close()
-        raise Unreachable(str(error), error.sqlstate) from None  # nothing was begun
+        raise Unreachable(str(error), error.sqlstate) from None
     except PostgresFailure:
         session.close()
         raise
     return session
+
+
+def _open(everything: dict[str, Any]) -> Session:
+    try:
+        connection = _connect(everything)
+    except DeadlinePassed:
+        raise Unreachable("PostgreSQL does not answer in time") from None
+    except psycopg2.Error as error:
+        raise of_connecting(error) from None
+    connection.autocommit = True
+    return Session(connection, time.monotonic())
 
 
 def _connect(everything: dict[str, Any]) -> Any:
