@@ -49,6 +49,10 @@ class Settings(BaseModel):
     revoke_backoff_s: float = Field(default=10.0, gt=0)
     revoke_backoff_cap_s: float = Field(default=40.0, gt=0)
     reconcile_every_s: float = Field(default=60.0, gt=0)
+    # auth: how many tokens may live below one token, or by one user's or role's logins, and secret ids
+    # of one AppRole; counted in sixteen parts, so small limits would be inexact
+    tokens_per_tree: int = Field(default=16_384, ge=1024)
+    secret_ids_per_approle: int = Field(default=16_384, ge=1024)
     etcd_quota_mib: int = Field(default=2048, ge=16)
     probe_listen: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

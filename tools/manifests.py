@@ -71,6 +71,8 @@ def network_policies() -> str:
             rules["ingress"].append({"from": [scraper], "ports": [{"port": metrics}]})
         if name in OUTSIDE:
             rules["egress"].append({"ports": [{"port": port} for port in OUTSIDE[name]]})
+        # The API server drops an empty list: with one, `kubectl diff` would never be quiet.
+        rules = {direction: allowed for direction, allowed in rules.items() if allowed}
         several.append(_policy(name, {"matchLabels": _labels(name)}, rules))
     return _GENERATED + _documents(several)
 
@@ -206,13 +208,16 @@ _MEANING = {
     "revoke_backoff_s": "lease: seconds before a failed revocation is tried again; doubled each time",
     "revoke_backoff_cap_s": "lease: the longest such pause, in seconds",
     "reconcile_every_s": "lease: seconds between two comparisons of roles in PostgreSQL with leases",
+    "tokens_per_tree": "auth: live tokens below one token, or by one user's or role's logins, at most",
+    "secret_ids_per_approle": "auth: live secret ids of one AppRole, at most",
     "etcd_quota_mib": "etcd's `--quota-backend-bytes` in MiB; secrets are not written beyond 70 % of it",
     "log_level": "`debug`, `info`, `warning` or `error`",
     "gateway_listen": "host:port of the plain listener",
     "gateway_tls_listen": "host:port of the TLS listener",
     "gateway_config": "file to write; the ones for certificates go beside it",
     "namespace": "namespace of the secrets",
-    "seal_replicas": "seal replicas to make certificates for",
+    "seal_replicas": "seal replicas to make certificates for, five at most",
+    "etcd_replicas": "etcd members whose names are in etcd's certificate",
     "certificate_days": "days a certificate is good",
     "renew_before_days": "days before its end at which it is made anew",
 }

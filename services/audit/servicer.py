@@ -32,7 +32,7 @@ from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.storage.v1.envelope_pb2 import Envelope
 from strongbox.store import keyspace
 from strongbox.store.errors import EtcdError
-from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.pipeline import Effect, Pipeline, Work
 from strongbox.store.view import View
 from strongbox.trail.checkpoint import Checkpoint, verifier_key
 from strongbox.trail.outbox import draft_of
@@ -192,7 +192,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
                 view.draft.version = term
 
         draft = draft_of(inbound, ROTATE, POLICY_PATH)
-        await self._pipeline.submit(Work(decide, draft, inbound.deadline))
+        await self._pipeline.submit(Work(decide, draft, inbound.deadline, effect=Effect.SAFETY))
         return pb.RotateAuditKeyResponse(term=term)
 
     # letting in -----------------------------------------------------------------------------------

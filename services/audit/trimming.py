@@ -113,10 +113,12 @@ class Trimming:
             try:
                 seen = await self._look()
                 begun = await self._put_time(term, seen, begun)
-                await self._trim(term, seen)
+                moves = await self._trim(term, seen)
                 await self._close(term, seen)
                 await self._sign(term)
                 self.alarm = ""
+                if moves:
+                    term.progress()
             except EtcdError as error:
                 _log.warning("the audit duty waits for etcd", why=str(error))
             except (Diverged, Forked) as fault:
@@ -177,18 +179,20 @@ class Trimming:
 
     # trimming -------------------------------------------------------------------------------------
 
-    async def _trim(self, term: Term, seen: Seen) -> None:
+    async def _trim(self, term: Term, seen: Seen) -> bool:
+        """Delete what enough replicas hold; False when there is something to delete and nothing could be."""
         reports = {row.key: Position.parse(row.value) for row in seen.reports}
         await asyncio.to_thread(self._require_agreement, reports)
         mark = seen.mark_position
         target = target_of(reports, self._own_report, mark)
         if target.size > self._replica.position.size or not self._replica.healthy:
-            return  # what this replica has not looked at since its start, it does not vouch for
+            return False  # what this replica has not looked at since its start, it does not vouch for
         if target.size > mark.size:
             compares = [txn.mod_is(keyspace.AUDIT_MARK, seen.mark.mod_revision if seen.mark else 0)]
             deletions = deletions_up_to(seen.records, target.revision)
             await self._commit(term, compares, [txn.put(keyspace.AUDIT_MARK, target.pack()), *deletions])
         await self._clear(term, seen, target if target.size > mark.size else mark)
+        return target.size > mark.size or not self.backlog
 
     async def _clear(self, term: Term, seen: Seen, mark: Position) -> None:
         """Free slots whose record is chained, and publish how much is left."""

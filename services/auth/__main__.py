@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.auth.peer_servicer import AuthPeerServicer
+from services.auth.quotas import Quotas
 from services.auth.repository import Repository
 from services.auth.secret_ids import SecretIds
 from services.auth.servicer import AuthServicer
@@ -24,7 +25,8 @@ async def assemble(runtime: Runtime) -> None:
     Tidy while this replica holds the duty.
     """
     guard = Guard(runtime.keys)
-    servicer = AuthServicer(runtime.pipeline, guard, runtime.keys, runtime.slots.count)
+    limits = Quotas(runtime.settings.tokens_per_tree, runtime.settings.secret_ids_per_approle)
+    servicer = AuthServicer(runtime.pipeline, guard, runtime.keys, runtime.slots.count, limits=limits)
     runtime.serve(add_AuthServiceServicer_to_server, servicer, "strongbox.auth.v1.AuthService")
     uses = AuthPeerServicer(runtime.pipeline, Tokens(guard, Repository(guard.lookup)))
     runtime.serve(add_AuthPeerServiceServicer_to_server, uses, "strongbox.auth.v1.AuthPeerService")

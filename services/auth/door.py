@@ -12,9 +12,17 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from services.auth import failures
+from services.auth.quotas import login_group
 from services.auth.tokens import Fresh, Tokens, Told, Wanted
 from strongbox.access.guard import Guard, require_unsealed
-from strongbox.errors import InvalidInput, PermissionDenied, RateLimited, StrongBoxError, Unauthenticated
+from strongbox.errors import (
+    InvalidInput,
+    PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
+    StrongBoxError,
+    Unauthenticated,
+)
 from strongbox.rpc.inbound import Inbound
 from strongbox.store.pipeline import Pipeline, Work
 from strongbox.store.view import View
@@ -38,6 +46,13 @@ class Refusal(NamedTuple):
 
 
 Verdict = Told | Refusal
+
+
+class Who(NamedTuple):
+    """Whose login it is; `kind`: `users`, `approles`, `kubernetes`."""
+
+    kind: str
+    name: str
 
 
 class Door:
@@ -76,17 +91,16 @@ class Door:
             self._on_stranger(inbound.client)
         raise verdict.error
 
-    def grant(self, view: View, wanted: Wanted, fresh: Fresh, failure_key: bytes) -> Verdict:
+    def grant(self, view: View, wanted: Wanted, fresh: Fresh, who: Who) -> Verdict:
         """The credential is right: forget failures, make a token."""
-        failures.clear(view, failure_key)
+        failures.clear(view, failures.failure_key(*who))
         try:
-            told = self._tokens.issue(view, wanted, fresh)
+            told = self._tokens.issue(view, wanted, fresh, login_group(*who))
         except InvalidInput as gone:
-            view.drop_effects()
             error = PermissionDenied("a policy that this login gives does not exist", **gone.metadata)
-            if view.draft is not None:
-                view.draft.outcome, view.draft.reason = "refused", error.reason
-            return Refusal(error, is_recorded=True)
+            return _without_token(view, error)
+        except QuotaExceeded as full:
+            return _without_token(view, full)
         if view.draft is not None:
             view.draft.accessor = told.record.accessor
         return told
@@ -114,3 +128,11 @@ class Door:
         except RateLimited:
             self._on_stranger(inbound.client)
             raise
+
+
+def _without_token(view: View, error: StrongBoxError) -> Refusal:
+    """The credential is right, and yet there is no token: recorded, and nothing else has happened."""
+    view.drop_effects()
+    if view.draft is not None:
+        view.draft.outcome, view.draft.reason = "refused", error.reason
+    return Refusal(error, is_recorded=True)

@@ -27,6 +27,7 @@ from services.auth.repository import (
     due_until,
 )
 from services.auth.secret_ids import SecretIds
+from strongbox.leases.counters import Tally
 from strongbox.store import keyspace
 from strongbox.store.view import View
 
@@ -41,6 +42,9 @@ class Fence(Protocol):
 
     def require(self, view: View, /) -> None:
         """Make the decision depend on the term; raises when it is over."""
+
+    def progress(self) -> None:
+        """A pass was done, or a part of a long one."""
 
 
 class Bereaved(NamedTuple):
@@ -71,7 +75,9 @@ def settle(view: View, fence: Fence, repository: Repository, keys: Sequence[byte
     fence.require(view)
     # In one round trip: the entries, and what most of them are about.
     view.prefetch(*keys, *(keyspace.token(digest_of_due(key)) for key in keys))
-    found = (_settle(view, repository, key) for key in keys)
+    tally = Tally()
+    found = [_settle(view, repository, key, tally) for key in keys]
+    tally.settle(view)
     return [bereaved for bereaved in found if bereaved is not None]
 
 
@@ -79,8 +85,10 @@ def settle_secret_ids(view: View, fence: Fence, secret_ids: SecretIds, keys: Seq
     """Clear away the secret ids that entries of their index name."""
     fence.require(view)
     view.prefetch(*(keyspace.SECRET_IDS + digest_of_due(key).encode() for key in keys))
+    tally = Tally()
     for key in keys:
-        secret_ids.expire(view, key)
+        secret_ids.expire(view, key, tally)
+    tally.settle(view)
 
 
 def revoke_children(view: View, fence: Fence, repository: Repository, keys: Sequence[bytes]) -> None:
@@ -89,14 +97,16 @@ def revoke_children(view: View, fence: Fence, repository: Repository, keys: Sequ
     view.prefetch(*keys)
     digests = {key: (view.get(key).value or b"").decode("ascii", "replace") for key in keys}
     view.prefetch(*(keyspace.token(digest) for digest in digests.values() if digest))
+    tally = Tally()
     for key, digest in digests.items():
-        _revoke_child(view, repository, key, digest)
+        _revoke_child(view, repository, key, digest, tally)
+    tally.settle(view)
 
 
-def _revoke_child(view: View, repository: Repository, key: bytes, digest: str) -> None:
+def _revoke_child(view: View, repository: Repository, key: bytes, digest: str, tally: Tally) -> None:
     record = repository.lookup.token(view, digest) if digest else None
     if record is not None and keyspace.child(record.parent, record.accessor) == key:
-        repository.revoke(view, digest, record)
+        repository.revoke(view, digest, record, tally)
     view.delete(key)
 
 
@@ -107,11 +117,11 @@ def leave_marker(view: View, fence: Fence, key: bytes) -> None:
     view.put(due_key(view.now_ms + MARKER_MS, digest_of_due(key)), DROP_MARKER)
 
 
-def _settle(view: View, repository: Repository, key: bytes) -> Bereaved | None:
+def _settle(view: View, repository: Repository, key: bytes, tally: Tally) -> Bereaved | None:
     digest = digest_of_due(key)
     asked = view.get(key).value
     if asked == EXPIRE:
-        _expire(view, repository, digest, key)
+        _expire(view, repository, digest, key, tally)
     elif asked == DROP_MARKER:
         view.delete(keyspace.REVOKED + digest.encode())
         view.delete(key)
@@ -125,10 +135,10 @@ def _settle(view: View, repository: Repository, key: bytes) -> Bereaved | None:
     return None
 
 
-def _expire(view: View, repository: Repository, digest: str, key: bytes) -> None:
+def _expire(view: View, repository: Repository, digest: str, key: bytes, tally: Tally) -> None:
     record = repository.lookup.token(view, digest)
     if record is None or not record.expires_ms or due_key(record.expires_ms, digest) != key:
         view.delete(key)
     elif record.expires_ms <= view.now_ms:
-        repository.drop_token(view, digest, record)
+        repository.drop_token(view, digest, record, tally)
     # Otherwise our clock runs ahead of the minute: not yet.

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from services.auth import approle, failures, kubernetes, passwords, review, users
 from services.auth.approle import AppRoles
-from services.auth.door import Door, Login, Verdict
+from services.auth.door import Door, Login, Verdict, Who
 from services.auth.kubernetes import Config, Kubernetes, Role
 from services.auth.passwords import Passwords
 from services.auth.review import Reviewer
@@ -82,7 +82,7 @@ class UserLogins:
             if anew is not None:
                 self._rehash(view, record, anew)
             wanted = Wanted(tuple(record.policies), record.token_ttl_s or None, display_name=f"user {name}")
-            return self._door.grant(view, wanted, fresh, key)
+            return self._door.grant(view, wanted, fresh, Who(users.KIND, name))
 
         return await self._door.through(inbound, "LoginUser", users.path_of(name), decide)
 
@@ -123,7 +123,7 @@ class AppRoleLogins:
                 tuple(role.policies), role.token_ttl_s or None, role.token_max_ttl_s or None,
                 display_name=f"approle {role.name}", num_uses=role.token_num_uses,
             )  # fmt: skip
-            return self._door.grant(view, wanted, fresh, key)
+            return self._door.grant(view, wanted, fresh, Who(approle.KIND, role.name))
 
         return await self._door.through(inbound, "LoginAppRole", approle.path_of("unknown"), decide)
 
@@ -147,7 +147,7 @@ class KubernetesLogins:
                 return self._door.refuse(view, inbound, key)
             shown = f"kubernetes {who.namespace}/{who.service_account}"[:128]
             wanted = Wanted(tuple(now[0].policies), now[0].token_ttl_s or None, display_name=shown)
-            return self._door.grant(view, wanted, fresh, failures.failure_key(kubernetes.KIND, name))
+            return self._door.grant(view, wanted, fresh, Who(kubernetes.KIND, name))
 
         return await self._door.through(inbound, "LoginKubernetes", kubernetes.path_of(name), decide)
 

@@ -9,9 +9,11 @@ import grpc.aio
 from services.auth.tokens import Tokens
 from strongbox.auth.v1 import auth_peer_service_pb2 as pb
 from strongbox.auth.v1 import auth_peer_service_pb2_grpc as rpc
+from strongbox.errors import InvalidInput, UnknownOutcome
 from strongbox.rpc.inbound import inbound_of
 from strongbox.store.pipeline import Pipeline, Work
 
+MAX_REQUEST_ID = 64  # characters; a UUID has 36
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -24,9 +26,18 @@ class AuthPeerServicer(rpc.AuthPeerServiceServicer):
     async def SpendUse(self, request: pb.SpendUseRequest, context: Context) -> pb.SpendUseResponse:
         """Take one use and number it."""
         deadline = inbound_of(context).deadline
-        return pb.SpendUseResponse(use=await self.take(request.token_digest, deadline))
+        use = await self.take(request.token_digest, request.request_id, deadline)
+        return pb.SpendUseResponse(use=use)
 
-    async def take(self, token_digest: str, deadline: float) -> int:
-        """The number of the use. Raises `Unauthenticated`; `deadline` is monotonic."""
-        work = Work(lambda view: self._tokens.spend(view, token_digest), None, deadline)
-        return (await self._pipeline.submit(work)).value
+    async def take(self, token_digest: str, request_id: str, deadline: float) -> int:
+        """The number of the use, the same for one request. Raises `Unauthenticated`; `deadline` is monotonic.
+
+        What became of it may be unknown at first; asked again, the token's record tells.
+        """
+        if len(request_id) > MAX_REQUEST_ID:
+            raise InvalidInput("a request id is short")
+        work = Work(lambda view: self._tokens.spend(view, token_digest, request_id), None, deadline)
+        try:
+            return (await self._pipeline.submit(work)).value
+        except UnknownOutcome:
+            return (await self._pipeline.submit(work)).value

@@ -6,6 +6,7 @@
     due/<shard>/<minute>/<digest>  what the tidy duty has to do, and when: `expire`, `children` or `marker`
     revoked/<digest>             the accessor of a token that is gone: the lease service revokes what it held
     policies/<folded name>       AuthenticatedRecord of a PolicyRecord
+    counts/<group>/<x>           how many tokens of a group live (services.auth.quotas)
 
 The index of what is due has 256 shards, by the first two digits of the digest: etcd walks all keys of a
 range that it is asked about, whatever the limit, so a million tokens that expire in one minute are never
@@ -21,14 +22,18 @@ from collections.abc import Sequence
 
 import structlog
 
+from services.auth import quotas
+from services.auth.quotas import Quotas
 from strongbox import paths
 from strongbox.access.lookup import Lookup
 from strongbox.access.policy import Rule
 from strongbox.access.records import seal_record
 from strongbox.access.tokens import token_puts
 from strongbox.errors import Internal, TooLarge
+from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
+from strongbox.store.space import Effect
 from strongbox.store.view import View
 
 MINUTE_MS = 60_000
@@ -56,8 +61,8 @@ def digest_of_due(key: bytes) -> str:
 class Repository:
     """The records, read and written through a view."""
 
-    def __init__(self, lookup: Lookup) -> None:
-        self.lookup = lookup
+    def __init__(self, lookup: Lookup, limits: Quotas | None = None) -> None:
+        self.lookup, self._limits = lookup, limits or Quotas()
 
     def find(self, view: View, accessor: str) -> tuple[str, storage.TokenRecord] | None:
         """The digest and record of the token with this accessor.
@@ -73,6 +78,11 @@ class Repository:
             _log.error("an accessor leads to another's token", accessor=accessor)
             raise Internal
         return (digest, record) if record is not None else None
+
+    def add_token(self, view: View, digest: str, record: storage.TokenRecord) -> None:
+        """Write a new token. Raises `QuotaExceeded` when as many of its group live as may."""
+        quotas.take(view, record.quota, digest, self._limits.tokens, "tokens of this caller")
+        self.put_token(view, digest, record)
 
     def put_token(self, view: View, digest: str, record: storage.TokenRecord) -> None:
         """Write a token's record and all that leads to it."""
@@ -91,20 +101,23 @@ class Repository:
 
     def move_expiry(self, view: View, digest: str, record: storage.TokenRecord, expires_ms: int) -> None:
         """Write the token anew with another expiry. `record` itself is not changed."""
+        view.means(Effect.NEUTRAL)  # every key that is put stands already
         view.delete(due_key(record.expires_ms, digest))
         moved = storage.TokenRecord()
         moved.CopyFrom(record)
         moved.expires_ms = expires_ms
         self.put_token(view, digest, moved)
 
-    def revoke(self, view: View, digest: str, record: storage.TokenRecord) -> None:
+    def revoke(self, view: View, digest: str, record: storage.TokenRecord, tally: Tally) -> None:
         """Take the token away; its marker tells the lease service, an entry due at once the tidy duty."""
-        self.drop_token(view, digest, record)
+        view.means(Effect.SAFETY)
+        self.drop_token(view, digest, record, tally)
         view.put(keyspace.REVOKED + digest.encode(), record.accessor.encode())
         view.put(due_key(0, digest), FIND_CHILDREN)
 
-    def drop_token(self, view: View, digest: str, record: storage.TokenRecord) -> None:
-        """Delete a token's record and all that leads to it."""
+    def drop_token(self, view: View, digest: str, record: storage.TokenRecord, tally: Tally) -> None:
+        """Delete a token's record and all that leads to it; its counter moves when `tally` is settled."""
+        quotas.give_back(tally, record.quota, digest)
         view.delete(keyspace.token(digest))
         view.delete(keyspace.accessor(record.accessor))
         if record.parent:

@@ -18,12 +18,15 @@ import secrets
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from services.auth import quotas
 from services.auth.networks import is_from, require_inside
+from services.auth.quotas import Quotas
 from services.auth.repository import digest_of_due, due_until
 from strongbox.access import tokens as access
 from strongbox.access.lookup import Lookup
 from strongbox.access.records import seal_record
 from strongbox.errors import InvalidInput
+from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
@@ -75,11 +78,11 @@ def due_key(expires_ms: int, secret_digest: str) -> bytes:
 class SecretIds:
     """Decisions about secret ids, after the guard's."""
 
-    def __init__(self, lookup: Lookup) -> None:
-        self._lookup = lookup
+    def __init__(self, lookup: Lookup, limits: Quotas | None = None) -> None:
+        self._lookup, self._limits = lookup, limits or Quotas()
 
     def make(self, view: View, role: Role, asked: Narrowed, fresh: FreshId) -> Made:
-        """Make a secret id. Raises `InvalidInput` for what would widen the role."""
+        """Make a secret id. Raises `InvalidInput` for what would widen the role, `QuotaExceeded`."""
         ttl_s = role.secret_id_ttl_s or DEFAULT_TTL_S
         if asked.ttl_s > ttl_s or 0 < role.secret_id_num_uses < asked.num_uses:
             raise InvalidInput("a secret id has at most the ttl and the uses that its role gives")
@@ -90,8 +93,10 @@ class SecretIds:
             expires_ms=view.now_ms + (asked.ttl_s or ttl_s) * 1000,
             num_uses=asked.num_uses or role.secret_id_num_uses,
             bound_cidrs=asked.cidrs,
+            quota=quotas.secret_id_group(role.role_id),
         )
         name_digest = digest(fresh.secret_id)
+        quotas.take(view, record.quota, name_digest, self._limits.secret_ids, "secret ids of this role")
         self._put(view, name_digest, record)
         view.put(_by_role_key(role.role_id, fresh.accessor), name_digest.encode())
         view.put(due_key(record.expires_ms, name_digest), b"")
@@ -104,7 +109,7 @@ class SecretIds:
             name_digest = (told or b"").decode("ascii", "replace")
             record = self._find(view, name_digest) if name_digest else None
             if record is not None and (record.role_id, record.accessor) == (role.role_id, accessor):
-                self._drop(view, name_digest, record)
+                self._drop_one(view, name_digest, record)
 
     def use(self, view: View, role: Role, secret_id: str, client: str) -> bool:
         """Whether a login may go on, and one use taken if so."""
@@ -116,7 +121,7 @@ class SecretIds:
             return False
         view.before(record.expires_ms)
         if record.num_uses and record.uses_spent + 1 >= record.num_uses:
-            self._drop(view, name_digest, record)
+            self._drop_one(view, name_digest, record)
         elif record.num_uses:
             used = storage.SecretIdRecord()
             used.CopyFrom(record)
@@ -124,17 +129,23 @@ class SecretIds:
             self._put(view, name_digest, used)
         return True
 
-    def expire(self, view: View, key: bytes) -> None:
+    def expire(self, view: View, key: bytes, tally: Tally) -> None:
         """Do what an entry of the index of what is due asks, now that it is."""
         name_digest = digest_of_due(key)
         record = self._find(view, name_digest)
         if record is not None and record.expires_ms <= view.now_ms:
-            self._drop(view, name_digest, record)
+            self._drop(view, name_digest, record, tally)
         if record is None or due_key(record.expires_ms, name_digest) != key:
             view.delete(key)
 
-    def _drop(self, view: View, name_digest: str, record: storage.SecretIdRecord) -> None:
+    def _drop_one(self, view: View, name_digest: str, record: storage.SecretIdRecord) -> None:
+        tally = Tally()
+        self._drop(view, name_digest, record, tally)
+        tally.settle(view)
+
+    def _drop(self, view: View, name_digest: str, record: storage.SecretIdRecord, tally: Tally) -> None:
         """Delete it with all that leads to it."""
+        quotas.give_back(tally, record.quota, name_digest)
         view.delete(keyspace.SECRET_IDS + name_digest.encode())
         view.delete(_by_role_key(record.role_id, record.accessor))
         view.delete(due_key(record.expires_ms, name_digest))

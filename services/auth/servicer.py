@@ -14,7 +14,9 @@ from services.auth.calls.tokens import TokenCalls
 from services.auth.calls.users import UserCalls
 from services.auth.door import Door
 from services.auth.passwords import Passwords
+from services.auth.quotas import Quotas
 from services.auth.repository import Repository
+from services.auth.secret_ids import SecretIds
 from services.auth.tokens import Tokens
 from strongbox.access.guard import Guard
 from strongbox.auth.v1 import auth_service_pb2_grpc as rpc
@@ -33,10 +35,12 @@ class AuthServicer(
         keys: Keys,
         on_stranger: Callable[[str], None] = lambda _: None,
         hashing: Passwords | None = None,
+        limits: Quotas | None = None,
     ) -> None:
-        door = Door(pipeline, guard, Tokens(guard, Repository(guard.lookup)), on_stranger)
-        TokenCalls.__init__(self, pipeline, guard)
+        tokens = Tokens(guard, Repository(guard.lookup, limits))
+        door = Door(pipeline, guard, tokens, on_stranger)
+        TokenCalls.__init__(self, pipeline, guard, tokens)
         PolicyCalls.__init__(self, pipeline, guard)
         UserCalls.__init__(self, pipeline, guard, door, hashing or Passwords())
-        AppRoleCalls.__init__(self, pipeline, guard, door)
+        AppRoleCalls.__init__(self, pipeline, guard, door, SecretIds(guard.lookup, limits))
         KubernetesCalls.__init__(self, pipeline, guard, door, keys)

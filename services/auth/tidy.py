@@ -26,9 +26,8 @@ from strongbox.clock import Clock
 from strongbox.errors import NoQuorum, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd, rows_of
-from strongbox.store.election import Term
 from strongbox.store.errors import EtcdError
-from strongbox.store.pipeline import Outcome, Pipeline, Work
+from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
 from strongbox.store.view import View
 
 T = TypeVar("T")
@@ -49,12 +48,13 @@ class Tidy:
         self._etcd, self._clock = etcd, clock
         self._in_haste = False
 
-    async def work(self, term: Term) -> None:
+    async def work(self, term: due.Fence) -> None:
         """Tidy until cancelled, when the term is over; work that is late is stopped by the fence."""
         while True:
             self._in_haste = False
             try:
                 found = await self.one_pass(term)
+                term.progress()
             except StrongBoxError as error:  # sealed, or no quorum: what is due stays due
                 _log.info("tidying waits", reason=error.reason)
                 found = 0
@@ -66,6 +66,7 @@ class Tidy:
 
     async def one_pass(self, term: due.Fence) -> int:
         """Settle some of each shard; returns how many entries were due."""
+        await self._submit(term.require)  # also when nothing is due: memory does not say who is in office
         found = 0
         for index in due.INDEXES:
             ranges = due.due_ranges(index, self._clock.now_ms())
@@ -74,6 +75,7 @@ class Tidy:
                 found += len(keys)
                 for chunk in _chunks(keys):
                     await self._rested(self._settle_all(term, index, chunk))
+                    term.progress()
         return found
 
     async def _read(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
@@ -124,7 +126,9 @@ class Tidy:
         await asyncio.sleep(min(MOST_REST, time.monotonic() - started))
 
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
-        return await self._pipeline.submit(Work(decide, None, time.monotonic() + DEADLINE))
+        return await self._pipeline.submit(
+            Work(decide, None, time.monotonic() + DEADLINE, effect=Effect.FREES)
+        )
 
 
 def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:

@@ -9,8 +9,9 @@ Rules:
   ancestors. Renewing moves the expiry within the same bounds, never back; a period is what it is moved by.
 * One with a limited number of uses makes no children: they would be uses that nobody counts. Each request
   takes one, refused or not; with the last one taken it is as dead as an expired one, while its leases go
-  on.
+  on. A request that asks for its use again, since an answer was lost, has the one that it was given.
 * A token that a login gives is nobody's child.
+* How many live below one token, or by one user's or role's logins, is limited (services.auth.quotas).
 * What is dead is not found, nor is what cannot be an accessor; but who may not ask is told that first.
   Revoking the revoked is a success.
 """
@@ -21,11 +22,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.auth import granting
+from services.auth import granting, quotas
 from services.auth.repository import Repository
 from strongbox.access import tokens as access
 from strongbox.access.guard import MAX_ANCESTORS, Caller, Guard, earliest
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated
+from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
@@ -36,6 +38,7 @@ UNKNOWN_PATH = "auth/tokens/unknown"  # of what cannot be an accessor; no access
 DEFAULT_TTL_S = 3600
 MAX_TTL_S = 32 * 86_400
 MAX_USES = 1_000_000
+RECENT_USES, RECENT_MS = 8, 10_000  # a request that asks again does so within its deadline
 MAX_DISPLAY_NAME = 128  # characters
 
 
@@ -104,7 +107,7 @@ class Tokens:
         self._guard, self._repository = guard, repository
 
     def create(self, view: View, caller: Caller, wanted: Wanted, fresh: Fresh) -> Told:
-        """Make a token. Raises `PermissionDenied`, `InvalidInput`."""
+        """Make a token. Raises `PermissionDenied`, `InvalidInput`, `QuotaExceeded`."""
         if wanted.orphan or wanted.period_s:
             caller.require("sudo", PATH)
         if caller.record.num_uses:
@@ -114,29 +117,41 @@ class Tokens:
         if len(line) > MAX_ANCESTORS:
             raise InvalidInput(f"a token has at most {MAX_ANCESTORS} ancestors")
         record = _record(view.now_ms, caller, wanted, fresh, policies, line)
-        self._repository.put_token(view, access.digest(fresh.token), record)
+        record.quota = quotas.group_of(caller)
+        self._repository.add_token(view, access.digest(fresh.token), record)
         return Told(record, view.now_ms)
 
-    def issue(self, view: View, wanted: Wanted, fresh: Fresh) -> Told:
-        """Make a token that is nobody's child, for a login. Raises `InvalidInput` when a policy is gone."""
+    def issue(self, view: View, wanted: Wanted, fresh: Fresh, group: str) -> Told:
+        """Make a token that is nobody's child, for a login of a user or role.
+
+        Raises `InvalidInput` when a policy is gone, `QuotaExceeded` when as many of `group` live as may.
+        """
         policies = granting.spelt(self._guard.lookup, view, (*wanted.policies, access.DEFAULT_POLICY))
         record = _record(view.now_ms, None, wanted, fresh, policies, ())
-        self._repository.put_token(view, access.digest(fresh.token), record)
+        record.quota = group
+        self._repository.add_token(view, access.digest(fresh.token), record)
         return Told(record, view.now_ms)
 
-    def spend(self, view: View, digest: str) -> int:
-        """Take one use of a token and number it.
+    def spend(self, view: View, digest: str, request_id: str) -> int:
+        """Take one use of a token for a request and number it; the same again for the same request.
 
         Raises `Unauthenticated` when it is dead, or has no limit.
         """
         record = self._guard.lookup.token(view, digest)
-        if record is None or not record.num_uses or not self._guard.is_alive(view, record):
+        if record is None or not record.num_uses:
+            raise Unauthenticated
+        known = _use_of(record, request_id, view.now_ms)
+        if known:  # also the last one: whether the request may use it is the guard's to say
+            return known
+        if not self._guard.is_alive(view, record):
             raise Unauthenticated
         inherited = self._guard.ancestors_expiry(view, record) or 0
         view.before(earliest(record.expires_ms, inherited))
         spent = storage.TokenRecord()
         spent.CopyFrom(record)
         spent.uses_spent += 1
+        del spent.recent_uses[: max(0, len(spent.recent_uses) - RECENT_USES + 1)]
+        spent.recent_uses.add(request_id=request_id, use=spent.uses_spent, at_ms=view.now_ms)
         self._repository.rewrite_token(view, digest, spent)
         return int(spent.uses_spent)
 
@@ -165,7 +180,9 @@ class Tokens:
         """Revoke a token, dead or alive; one that is not there is revoked already. Raises `NotFound`."""
         found = self._repository.find(view, _require_accessor(accessor))
         if found is not None:
-            self._repository.revoke(view, *found)
+            tally = Tally()
+            self._repository.revoke(view, *found, tally)
+            tally.settle(view)
 
     def living(self, view: View, found: Sequence[tuple[str, str]]) -> list[str]:
         """Of (accessor, digest) pairs, the accessors of tokens that live."""
@@ -188,6 +205,14 @@ class Tokens:
         granting.require_may_give(caller, PATH, wanted.policies)
         names = wanted.policies if wanted.no_default else (*wanted.policies, access.DEFAULT_POLICY)
         return granting.spelt(self._guard.lookup, view, names)
+
+
+def _use_of(record: storage.TokenRecord, request_id: str, now_ms: int) -> int:
+    """The use that was taken for this request a moment ago; 0: none."""
+    for use in record.recent_uses:
+        if request_id and use.request_id == request_id and now_ms < use.at_ms + RECENT_MS:
+            return int(use.use)
+    return 0
 
 
 def _require_accessor(text: str) -> str:

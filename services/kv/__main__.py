@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import secrets
+
 from services.kv.purge import Purge
 from services.kv.rewrap import KINDS
-from services.kv.room import Room
 from services.kv.servicer import KVServicer
 from services.kv.watching import Watching
 from strongbox.access.guard import Guard
 from strongbox.kv.v1.kv_service_pb2_grpc import add_KVServiceServicer_to_server
 from strongbox.process import Runtime, run
 from strongbox.process.rewrap import Rewrap
+from strongbox.store.defragment import Defragmenter
+from strongbox.store.room import Keeper
 
 
 async def assemble(runtime: Runtime) -> None:
@@ -18,11 +21,13 @@ async def assemble(runtime: Runtime) -> None:
     guard = Guard(runtime.keys)
     watching = Watching(runtime.pipeline, guard, runtime.etcd)
     members = [member.address for member in runtime.etcd.ring.members]
-    room = Room(runtime.upkeep, members, runtime.settings.etcd_quota_mib << 20)
-    servicer = KVServicer(runtime.pipeline, guard, runtime.keys, watching, room)
+    defragmenter = Defragmenter(runtime.upkeep, members)
+    quota, node = runtime.settings.etcd_quota_mib << 20, runtime.settings.node_id
+    keeper = Keeper(runtime.upkeep, members, quota, f"{node} {secrets.token_hex(4)}", defragmenter)
+    servicer = KVServicer(runtime.pipeline, guard, runtime.keys, watching)
     runtime.serve(add_KVServiceServicer_to_server, servicer, "strongbox.kv.v1.KVService")
-    runtime.spawn(room.keep())
-    runtime.duty("purge", Purge(runtime.pipeline, runtime.upkeep, members, runtime.clock).work)
+    runtime.spawn(keeper.keep(), "keeper of etcd's room")
+    runtime.duty("purge", Purge(runtime.pipeline, runtime.upkeep, defragmenter.run, runtime.clock).work)
     runtime.duty("rewrap-kv", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "kv", KINDS).work)
 
 

@@ -14,6 +14,7 @@ from services.kv.watching import Change
 from strongbox.access.durations import parse_duration
 from strongbox.errors import InvalidInput, StrongBoxError, TooLarge
 from strongbox.kv.v1 import kv_service_pb2 as pb
+from strongbox.leases.read_lease import Held
 from strongbox.paths import SecretPath
 from strongbox.rpc.inbound import Inbound
 from strongbox.rpc.statuses import to_status
@@ -85,6 +86,11 @@ def settings_of(request: pb.UpdateSecretMetadataRequest) -> Settings:
     return Settings(most, cas_required, custom)
 
 
+def _lease_to_proto(lease: Held) -> pb.ReadLease:
+    left_s = -(-(lease.expires_ms - lease.now_ms) // 1000)
+    return pb.ReadLease(id=lease.id, ttl=left_s, expires_at=moment(lease.expires_ms))
+
+
 def secret_to_proto(taken: Taken, revision: int) -> pb.ReadSecretResponse:
     """The one answer that holds a value; `revision`: one at which it stood. Raises `Internal`."""
     found = taken.found
@@ -92,11 +98,7 @@ def secret_to_proto(taken: Taken, revision: int) -> pb.ReadSecretResponse:
         path=taken.path.text,
         version=found.version.version,
         created_at=moment(found.version.created_ms),
-        lease=pb.ReadLease(
-            id=found.lease.id,
-            ttl=-(-(found.lease.expires_ms - found.lease.now_ms) // 1000),
-            expires_at=moment(found.lease.expires_ms),
-        ),
+        lease=_lease_to_proto(found.lease) if found.lease is not None else None,
         revision=str(revision),
     )
     content.fill(response, taken.open())

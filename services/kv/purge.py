@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
 
 import structlog
@@ -27,10 +27,10 @@ from strongbox.clock import Clock
 from strongbox.errors import StrongBoxError
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.batch import Row
+from strongbox.store.defragment import Busy
 from strongbox.store.errors import EtcdError
-from strongbox.store.pipeline import Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
+from strongbox.store.view import Row, View
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -41,7 +41,6 @@ COMPACT_EVERY = 30.0  # seconds
 KEEP_HISTORY = 60.0  # seconds
 SLICE = 64  # requests to purge that are read, or settled, in one go
 DEADLINE = 5.0  # seconds for one transaction
-DEFRAGMENT = 10.0  # seconds to wait for one member: one that is cut off must not keep the others waiting
 
 
 class Fence(Protocol):
@@ -50,15 +49,15 @@ class Fence(Protocol):
     def require(self, view: View, /) -> None:
         """Make the decision depend on the term; raises when it is over."""
 
+    def progress(self) -> None:
+        """A pass was done, or a part of a long one."""
+
 
 class Upkeep(Protocol):
     """What the duty asks of etcd (strongbox.store.client.Etcd)."""
 
     async def compact(self, revision: int, *, physical: bool = True) -> None:
         """Forget history before `revision`."""
-
-    async def defragment(self, endpoint: str, *, timeout: float) -> None:
-        """Give one member's free pages back; `timeout` in seconds."""
 
 
 def read_requests(view: View, fence: Fence, after: bytes = b"") -> None:
@@ -125,9 +124,11 @@ class History:
 class Purge:
     """The duty, over the pipeline and etcd's upkeep calls."""
 
-    def __init__(self, pipeline: Pipeline, etcd: Upkeep, members: Sequence[str], clock: Clock) -> None:
+    def __init__(
+        self, pipeline: Pipeline, etcd: Upkeep, defragment: Callable[[], Awaitable[None]], clock: Clock
+    ) -> None:
         self._pipeline, self._etcd, self._clock = pipeline, etcd, clock
-        self._members = tuple(members)
+        self._defragment = defragment
         self._history = History()
         self._purged_at = float("-inf")
 
@@ -136,9 +137,10 @@ class Purge:
         while True:
             try:
                 await self.one_pass(term)
+                term.progress()
             except StrongBoxError as error:  # sealed, or no quorum: what is asked stays asked
                 _log.info("purging waits", reason=error.reason)
-            except EtcdError as error:
+            except (EtcdError, Busy) as error:
                 _log.warning("purging waits for etcd", why=str(error))
             await asyncio.sleep(PAUSE)
 
@@ -172,20 +174,15 @@ class Purge:
         await self._defragment()
         for start in range(0, len(rows), SLICE):
             await asyncio.gather(*(self._settle(term, row) for row in rows[start : start + SLICE]))
-
-    async def _defragment(self) -> None:
-        """One member at a time: it serves nothing meanwhile. Whoever is down has it done next time."""
-        for member in self._members:
-            try:
-                await self._etcd.defragment(member, timeout=DEFRAGMENT)
-            except EtcdError as error:
-                _log.warning("a member was not defragmented", member=member, why=str(error))
+            term.progress()
 
     async def _settle(self, term: Fence, row: Row) -> None:
         await self._submit(lambda view: settle(view, term, row.key, row.mod_revision))
 
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
-        return await self._pipeline.submit(Work(decide, None, time.monotonic() + DEADLINE))
+        return await self._pipeline.submit(
+            Work(decide, None, time.monotonic() + DEADLINE, effect=Effect.FREES)
+        )
 
 
 def _reading(term: Fence, after: bytes) -> Callable[[View], None]:

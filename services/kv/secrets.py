@@ -28,6 +28,7 @@ from strongbox.paths import SecretPath
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.envelopes import from_record, to_record
+from strongbox.store.space import Effect
 from strongbox.store.view import View
 
 _log = structlog.get_logger(__name__)
@@ -51,11 +52,11 @@ class Done(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A version that may be read: its envelope, and the reader's lease."""
+    """A version that may be read: its envelope, and the reader's lease (None: etcd has no space for one)."""
 
     version: storage.StoredVersion
     envelope: Envelope
-    lease: read_lease.Held
+    lease: read_lease.Held | None
 
 
 class Settings(NamedTuple):
@@ -123,6 +124,7 @@ class Secrets:
         self, view: View, caller: Caller, path: SecretPath, numbers: Sequence[int], asked: Asked
     ) -> Done:
         """Soft delete; no numbers: the newest. Raises `NotFound`."""
+        view.means(Effect.NEUTRAL)
         return self._change(
             view, caller, path, numbers, asked, lambda head, some: versions.deleted(head, some, view.now_ms)
         )
@@ -131,6 +133,7 @@ class Secrets:
         self, view: View, caller: Caller, path: SecretPath, numbers: Sequence[int], asked: Asked
     ) -> Done:
         """Take a soft delete back. Raises `NotFound`, `VersionDestroyed`."""
+        view.means(Effect.NEUTRAL)
         return self._change(view, caller, path, numbers, asked, versions.undeleted)
 
     def destroy(
@@ -138,6 +141,7 @@ class Secrets:
     ) -> Done:
         """Destroy for good; needs `sudo` as well. Raises `NotFound`."""
         caller.require("sudo", path.policy_path)
+        view.means(Effect.FREES)
 
         def destroyed(head: versions.Head, some: Sequence[int]) -> versions.Change:
             change = versions.destroyed(head, some, view.now_ms)
@@ -159,6 +163,7 @@ class Secrets:
     def remove(self, view: View, caller: Caller, path: SecretPath, asked: Asked) -> Done:
         """Remove the secret with everything; needs `delete` as well."""
         caller.require("delete", path.policy_path)
+        view.means(Effect.FREES)
         first = self._first(view, caller, path, asked)
         if first is not None:
             return first

@@ -16,7 +16,6 @@ from services.kv.datakeys import DataKeys, Keys, Stale
 from services.kv.idempotency import Asked
 from services.kv.listing import Listing
 from services.kv.reading import Reading
-from services.kv.room import Room
 from services.kv.secrets import Done, Secrets, Wanted
 from services.kv.watching import Watching, revision_of
 from strongbox.access.guard import Caller, Guard
@@ -40,8 +39,8 @@ WALKS = 2  # listings in etcd at once, of one replica
 class KVServicer(rpc.KVServiceServicer):
     """Secrets over the pipeline; data keys come from and go to the seal service."""
 
-    def __init__(self, pipeline: Pipeline, guard: Guard, keys: Keys, watching: Watching, room: Room) -> None:
-        self._pipeline, self._guard, self._watching, self._room = pipeline, guard, watching, room
+    def __init__(self, pipeline: Pipeline, guard: Guard, keys: Keys, watching: Watching) -> None:
+        self._pipeline, self._guard, self._watching = pipeline, guard, watching
         self._secrets, self._data_keys = Secrets(guard.lookup), DataKeys(keys)
         self._reading = Reading(pipeline, guard, self._secrets, keys)
         self._batch = Batch(pipeline, guard, self._reading)
@@ -70,7 +69,6 @@ class KVServicer(rpc.KVServiceServicer):
         key = await self._data_keys.take(inbound.deadline)
 
         def decide(view: View, caller: Caller) -> Done:
-            self._room.require()
             return self._secrets.write(view, caller, path, wanted, key, asked)
 
         try:
@@ -191,18 +189,17 @@ class KVServicer(rpc.KVServiceServicer):
         inbound = inbound_of(context)
         draft: Draft | None = draft_of(inbound, "ListSecrets", directory.policy_path)
 
-        def decide(view: View) -> Caller:
+        def decide(view: View) -> None:
             caller = self._guard.require(view, inbound, "list", directory.policy_path)
             start, end, limit = page.wanted()
             view.fetch(start, end, limit, keys_only=True)
-            return caller
+            view.reveal(lambda rows: page.take((row.key for row in rows), caller.allows))
 
         # etcd walks all that lies below a directory for each read, so a page also ends by the clock.
         enough = time.monotonic() + PAGE_SECONDS
         while not page.is_over and (draft is not None or time.monotonic() < enough):
             async with self._walking:
-                done = await self._pipeline.submit(Work(decide, draft, inbound.deadline))
-            page.take((row.key for row in done.rows), done.value.allows)
+                await self._pipeline.submit(Work(decide, draft, inbound.deadline))
             draft = None
         return pb.ListSecretsResponse(names=page.names, next_page_token=page.token)
 

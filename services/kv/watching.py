@@ -17,10 +17,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -38,6 +38,7 @@ from strongbox.store.view import View
 from strongbox.store.watch import Batch, Event, Kind, watch
 from strongbox.trail.outbox import draft_of
 
+T = TypeVar("T")
 MOST_STREAMS, MOST_OF_A_TOKEN = 256, 16
 PROVE_EVERY = 10.0  # seconds without an event
 PROVE_WITHIN = 2.0  # seconds for one proof
@@ -73,16 +74,16 @@ class Watching:
     ) -> AsyncGenerator[Change, None]:
         """Changes from revision `first` on (0: from now); ends only by raising what the guard raises."""
         draft = draft_of(inbound, OP, directory.policy_path)
-        opened = await self._prove(inbound, directory, draft, inbound.deadline)
+        opened = await self._prove(inbound, directory, _accessor, draft, inbound.deadline)
         position = first or opened.revision + 1
-        with self._counted(opened.value.accessor):
+        with self._counted(opened.value):
             while True:
                 try:
                     async with aclosing(self._follow(inbound, directory, position)) as told:
                         async for change in told:
                             yield change
                 except Compacted:
-                    now = await self._prove(inbound, directory)
+                    now = await self._prove(inbound, directory, _accessor)
                     yield Change("", 0, RESYNC, now.revision)
                     position = now.revision + 1
                 except PermissionDenied:
@@ -97,20 +98,24 @@ class Watching:
         async with aclosing(stream), _Next(stream) as following:
             while True:
                 batch = await following.within(PROVE_EVERY)
-                caller = (await self._prove(inbound, directory)).value
-                for event in batch.events if batch is not None else ():
-                    for change in changes_of(event):
-                        if caller.allows("read", f"secret/{change.path}"):
-                            yield change
+                events = batch.events if batch is not None else ()
+                changes = [change for event in events for change in changes_of(event)]
+                for change in (await self._prove(inbound, directory, _readable(changes))).value:
+                    yield change
 
     async def _prove(
-        self, inbound: Inbound, directory: DirectoryPath, draft: Draft | None = None, deadline: float = 0.0
-    ) -> Outcome[Caller]:
-        """Who watches, while he may."""
+        self,
+        inbound: Inbound,
+        directory: DirectoryPath,
+        decide: Callable[[Caller], T],
+        draft: Draft | None = None,
+        deadline: float = 0.0,
+    ) -> Outcome[T]:
+        """What `decide` says of who watches, while he may."""
         now = replace(inbound, deadline=deadline or time.monotonic() + PROVE_WITHIN)
 
-        def guarded(view: View) -> Caller:
-            return self._guard.require(view, now, "list", directory.policy_path)
+        def guarded(view: View) -> T:
+            return decide(self._guard.require(view, now, "list", directory.policy_path))
 
         return await self._pipeline.submit(Work(guarded, draft, now.deadline))
 
@@ -153,6 +158,15 @@ class _Next:
             return None
         task, self._task = self._task, None
         return task.result()
+
+
+def _accessor(caller: Caller) -> str:
+    return caller.accessor
+
+
+def _readable(changes: Sequence[Change]) -> Callable[[Caller], list[Change]]:
+    """Of these, the changes that the caller may read of."""
+    return lambda caller: [change for change in changes if caller.allows("read", f"secret/{change.path}")]
 
 
 def changes_of(event: Event) -> list[Change]:

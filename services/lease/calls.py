@@ -13,7 +13,7 @@ from typing import TypeVar
 from strongbox.access.guard import Caller, Guard
 from strongbox.errors import Internal, NotInitialized, Sealed, StrongBoxError, Unauthenticated
 from strongbox.rpc.inbound import Inbound
-from strongbox.store.pipeline import Outcome, Pipeline, Work
+from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
 from strongbox.store.view import View
 from strongbox.trail.outbox import draft_of
 
@@ -62,10 +62,19 @@ class Calls:
             return said
         return Internal()
 
-    async def after(self, inbound: Inbound, decide: Callable[[View], T]) -> Outcome[T]:
-        """A further step of a request that was recorded."""
-        return await self.pipeline.submit(Work(decide, None, inbound.deadline))
+    async def after(self, inbound: Inbound, decide: Decide[T]) -> Outcome[T]:
+        """A further step of a request that was recorded: the caller is proved anew, for this step.
+
+        What it changes `decide` records by itself (`View.record`).
+        """
+
+        def guarded(view: View) -> T:
+            return decide(view, self.guard.authenticate(view, inbound))
+
+        return await self.pipeline.submit(Work(guarded, None, inbound.deadline))
 
     async def quietly(self, decide: Callable[[View], T], seconds: float) -> Outcome[T]:
         """A step of work that was recorded, or of a duty."""
-        return await self.pipeline.submit(Work(decide, None, time.monotonic() + seconds))
+        return await self.pipeline.submit(
+            Work(decide, None, time.monotonic() + seconds, effect=Effect.SAFETY)
+        )

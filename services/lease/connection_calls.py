@@ -131,7 +131,8 @@ class ConnectionCalls(rpc.LeaseServiceServicer):
         """Begin to end the credentials of a connection that is closing; the reaper goes on with the rest."""
         prefix = index.by_connection_key(connection, "")
 
-        def fetch(view: View) -> None:
+        def fetch(view: View, caller: Caller) -> None:
+            caller.require("delete", connections.policy_path(connection))
             view.fetch(prefix, keyspace.prefix_end(prefix), limit=_CLOSING, keys_only=True)
 
         rows = (await self._calls.after(inbound, fetch)).rows

@@ -29,6 +29,7 @@ from strongbox.errors import InvalidInput, NotFound
 from strongbox.leases import index, read_lease
 from strongbox.leases.counters import Tally
 from strongbox.store import keyspace
+from strongbox.store.space import Effect
 from strongbox.store.view import View
 
 ROOT = "leases/"
@@ -124,6 +125,7 @@ def end(view: View, keys: RecordKeys, record: Record, tally: Tally) -> Record:
         return read_lease.revoke(view, keys, record, tally)
     wanted = grants.wanted(record, view.now_ms)
     if wanted != record:
+        view.means(Effect.FREES)
         repository.put_grant(view, keys, wanted, record, tally)
     return wanted
 

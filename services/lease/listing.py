@@ -13,8 +13,7 @@ from strongbox.access.guard import Caller
 from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import auth_records_pb2, lease_records_pb2
 from strongbox.store import paging
-from strongbox.store.batch import Row
-from strongbox.store.view import View
+from strongbox.store.view import Row, View
 
 
 async def list_names(
@@ -27,14 +26,14 @@ async def list_names(
     keys, size = calls.guard.lookup.require_keys(), paging.page_size(request.page_size)
     start, end = paging.page_range(keys, prefix, request.page_token)
 
-    def decide(view: View, caller: Caller) -> Caller:
+    def decide(view: View, caller: Caller) -> list[str]:
         caller.require("read", policy_path(""))
         view.fetch(start, end, limit=size)
-        return caller
+        view.reveal(lambda rows: [name for name in _names_in(rows) if _is_shown(caller, policy_path(name))])
+        return []
 
     done = await calls.act(inbound, op, policy_path(""), decide)
-    shown = [name for name in _names_in(done.rows) if _is_shown(done.value, policy_path(name))]
-    return shown, paging.next_token(keys, prefix, [row.key for row in done.rows], size)
+    return done.value, paging.next_token(keys, prefix, [row.key for row in done.rows], size)
 
 
 def _names_in(rows: Sequence[Row]) -> Iterator[str]:

@@ -16,6 +16,7 @@ for a reason of its own holds up nobody, neither its group nor the slices behind
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -29,17 +30,17 @@ from services.lease.revoking import Fence, Revoker
 from strongbox.access.lookup import Lookup
 from strongbox.errors import NoQuorum, Overloaded, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.store import keyspace
-from strongbox.store.batch import Row
 from strongbox.store.client import Etcd
 from strongbox.store.errors import Compacted, EtcdError
-from strongbox.store.pipeline import Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
+from strongbox.store.view import Row, View
 from strongbox.store.watch import Kind, watch
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 PAUSE = 0.5  # seconds between passes, and after a failure
 DEADLINE = 5.0  # seconds for one transaction
+BEAT = 5.0  # seconds: so often a follower to whom nothing happens proves that it is in office
 REMIND = 600.0  # seconds from one line in the log about an entry to the next
 _OF_THE_CLUSTER = (Sealed, NoQuorum, UnknownOutcome, Overloaded)  # not the reason of one entry
 
@@ -52,7 +53,9 @@ class _Duty:
         self._told: dict[bytes, float] = {}  # entries that could not be settled, and when that was logged
 
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
-        return await self._pipeline.submit(Work(decide, None, time.monotonic() + DEADLINE))
+        return await self._pipeline.submit(
+            Work(decide, None, time.monotonic() + DEADLINE, effect=Effect.FREES)
+        )
 
     async def _each(self, settle: Callable[[list[bytes]], Awaitable[None]], entries: list[bytes]) -> bool:
         """Settle entries together; when that fails for a reason of one of them, each by itself.
@@ -93,6 +96,7 @@ class Reaper(_Duty):
             while True:
                 try:
                     await self.one_pass(term)
+                    term.progress()
                 except StrongBoxError as error:  # sealed, or no quorum: what is due stays due
                     _log.info("reaping waits", reason=error.reason)
                 await asyncio.sleep(PAUSE)
@@ -116,6 +120,7 @@ class Reaper(_Duty):
             for result in results:
                 if result is not None:
                     raise result
+            term.progress()
             after, done = entries[-1], done + len(entries)
 
     async def now_ms(self, term: Fence) -> int:
@@ -144,6 +149,7 @@ class Follower(_Duty):
         super().__init__(pipeline, lookup)
         self._etcd = etcd
         self._unsettled: set[str] = set()
+        self._busy = False
 
     async def work(self, term: Fence) -> None:
         """Follow until cancelled, when the term is over."""
@@ -196,21 +202,42 @@ class Follower(_Duty):
     async def _watch(self, term: Fence, revision: int) -> None:
         """Until one cannot be settled."""
         end = keyspace.prefix_end(keyspace.REVOKED)
-        async with aclosing(watch(self._etcd, keyspace.REVOKED, end, revision + 1)) as batches:
-            async for batch in batches:
-                for event in batch.events:
-                    if event.kind is Kind.PUT:
-                        await self.revoke_all(term, _accessor_in(event.value))
-                await self._follow_to(term, batch.revision)
-                if self._unsettled:
-                    return
+        beat = asyncio.create_task(self._beat(term), name="beat of the follower")
+        try:
+            async with aclosing(watch(self._etcd, keyspace.REVOKED, end, revision + 1)) as batches:
+                async for batch in batches:
+                    self._busy = True
+                    for event in batch.events:
+                        if event.kind is Kind.PUT:
+                            await self.revoke_all(term, _accessor_in(event.value))
+                    await self._follow_to(term, batch.revision)
+                    self._busy = False
+                    if self._unsettled:
+                        return
+        finally:
+            self._busy = False
+            beat.cancel()
+            await asyncio.gather(beat, return_exceptions=True)
+
+    async def _beat(self, term: Fence) -> None:
+        """Progress while nothing is to be followed; what is being followed says its own."""
+        while True:
+            await asyncio.sleep(BEAT)
+            with contextlib.suppress(StrongBoxError):
+                await self._submit(term.require)
+                if not self._busy:
+                    term.progress()
 
     async def _follow_to(self, term: Fence, revision: int) -> None:
         if not self._unsettled:
             await self._submit(lambda view: due.follow_to(view, term, revision))
+            term.progress()
 
     async def _end(self, term: Fence, entries: list[bytes]) -> bool:
-        return await self._each(lambda some: self._end_together(term, some), entries)
+        settled = await self._each(lambda some: self._end_together(term, some), entries)
+        if settled:
+            term.progress()
+        return settled
 
     async def _end_together(self, term: Fence, entries: list[bytes]) -> None:
         await self._submit(lambda view: due.end_held(view, term, self._lookup.require_keys(), entries))

@@ -34,10 +34,9 @@ from strongbox.errors import StrongBoxError
 from strongbox.leases import counters, index
 from strongbox.leases.counters import Tally
 from strongbox.store import keyspace
-from strongbox.store.batch import Row
 from strongbox.store.journal import Draft
-from strongbox.store.pipeline import Outcome, Work
-from strongbox.store.view import View
+from strongbox.store.pipeline import Effect, Outcome, Work
+from strongbox.store.view import Row, View
 
 T = TypeVar("T")
 SLICE = 200  # leases looked at in one go; each is one compare
@@ -60,6 +59,7 @@ class Reconciler:
         while True:
             try:
                 await self.one_pass(term)
+                term.progress()
             except StrongBoxError as error:  # sealed, or no quorum
                 _log.info("reconciling waits", reason=error.reason)
             await asyncio.sleep(self._pause)
@@ -178,7 +178,7 @@ class Reconciler:
 
     async def _submit(self, decide: Callable[[View], T], draft: Draft | None = None) -> Outcome[T]:
         at = time.monotonic() + DEADLINE
-        return await self._calls.pipeline.submit(Work(decide, draft, at))
+        return await self._calls.pipeline.submit(Work(decide, draft, at, effect=Effect.FREES))
 
 
 def close(view: View, calls: Calls, term: Fence, seen: grants.Record) -> bool:

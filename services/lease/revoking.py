@@ -35,7 +35,7 @@ from strongbox.errors import DependencyDown, StrongBoxError
 from strongbox.leases.counters import Tally
 from strongbox.store import keyspace
 from strongbox.store.journal import Draft
-from strongbox.store.pipeline import Outcome, Pipeline, Work
+from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
 from strongbox.store.view import View
 
 T = TypeVar("T")
@@ -52,6 +52,9 @@ class Fence(Protocol):
 
     def require(self, view: View, /) -> None:
         """Make the decision depend on the term; raises when it is over."""
+
+    def progress(self) -> None:
+        """A pass was done, or a part of a long one."""
 
 
 class Begun(NamedTuple):
@@ -146,7 +149,9 @@ class Revoker:
     async def want(self, names: Sequence[str], deadline: float) -> None:
         """Say of these leases that they have to end; the reaper sees to it. Raises StrongBoxError."""
         for some in chunks(names, GROUP):
-            await self._pipeline.submit(Work(_wanting(self._lookup, some), None, deadline))
+            await self._pipeline.submit(
+                Work(_wanting(self._lookup, some), None, deadline, effect=Effect.FREES)
+            )
 
     async def end(
         self, names: Sequence[str], *, fence: Fence | None = None, patience: float = PATIENCE
@@ -228,7 +233,9 @@ class Revoker:
         return {name: still.get(role.username, "") for name, role in roles.items()}
 
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
-        return await self._pipeline.submit(Work(decide, None, time.monotonic() + DEADLINE))
+        return await self._pipeline.submit(
+            Work(decide, None, time.monotonic() + DEADLINE, effect=Effect.FREES)
+        )
 
 
 def _wanting(lookup: Lookup, names: Sequence[str]) -> Callable[[View], None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import grpc.aio
 
-from services.lease.calls import Calls
+from services.lease.calls import Calls, Decide
 from services.lease.connection_calls import ConnectionCalls
 from services.lease.issuing import Issuer
 from services.lease.leases import ROOT, Leases, Query, Told, require_prefix
@@ -20,13 +21,13 @@ from services.lease.role_calls import RoleCalls
 from services.lease.root_rotation import Rotation
 from strongbox.access.durations import parse_duration
 from strongbox.access.guard import Caller
-from strongbox.errors import InvalidInput
+from strongbox.errors import InvalidInput, PermissionDenied, Unauthenticated
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.leases.index import name_in
 from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.store import keyspace, paging
-from strongbox.store.batch import Row
-from strongbox.store.view import View
+from strongbox.store.view import Row, View
+from strongbox.trail.outbox import draft_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _CHUNK = 200  # leases read by one transaction: each is one compare
@@ -79,15 +80,14 @@ class LeaseServicer(ConnectionCalls, RoleCalls):
         below = keyspace.LEASES_BY_PATH + prefix.encode()
         start, end = paging.page_range(keys, below, request.page_token)
 
-        def decide(view: View, caller: Caller) -> Caller:
+        def decide(view: View, caller: Caller) -> None:
             caller.require("delete", ROOT + prefix)
             view.fetch(start, end, limit=_PAGE, keys_only=True)
-            return caller
 
         done = await self._calls.act(inbound, "RevokeLeasePrefix", ROOT + prefix, decide)
         ended: list[Told] = []
         for names in _chunks((name_in(row.key) for row in done.rows), _ENDED):
-            ending = _ending(self._leases, done.value, prefix, names)
+            ending = _ending(self._leases, inbound, prefix, names)
             ended += (await self._calls.after(inbound, ending)).value
         pending = {told.record.id for told in ended if told.state != "REVOKED"}
         pending -= await self._revoker.end_within(inbound.deadline, sorted(pending))
@@ -103,25 +103,22 @@ class LeaseServicer(ConnectionCalls, RoleCalls):
         start, end = paging.page_range(keys, query.prefix, request.page_token)
         inbound = inbound_of(context)
 
-        def decide(view: View, caller: Caller) -> Caller:
+        def decide(view: View, caller: Caller) -> None:
             self._leases.require_query(caller, query)
             view.fetch(start, end, limit=size, keys_only=True)
-            return caller
 
         done = await self._calls.act(inbound, "ListLeases", query.policy_path, decide)
-        found = await self._select(inbound, done.value, query, done.rows)
+        found = await self._select(inbound, query, done.rows)
         token = paging.next_token(keys, query.prefix, [row.key for row in done.rows], size)
         return pb.ListLeasesResponse(
             leases=[pb.Lease(**info_to_proto(told)) for told in found], next_page_token=token
         )
 
-    async def _select(
-        self, inbound: Inbound, caller: Caller, query: Query, rows: Iterable[Row]
-    ) -> list[Told]:
+    async def _select(self, inbound: Inbound, query: Query, rows: Iterable[Row]) -> list[Told]:
         """The leases that the entries name, as far as they answer the query."""
         found: list[Told] = []
         for names in _chunks((name_in(row.key) for row in rows), _CHUNK):
-            found += (await self._calls.after(inbound, _selecting(self._leases, caller, query, names))).value
+            found += (await self._calls.after(inbound, _selecting(self._leases, query, names))).value
         return found
 
     async def _ended(self, inbound: Inbound, told: Told) -> Told:
@@ -129,18 +126,28 @@ class LeaseServicer(ConnectionCalls, RoleCalls):
         if told.state not in ("REVOCATION_PENDING", "ABANDONED"):
             return told
         await self._revoker.end_within(inbound.deadline, [told.record.id])
-        after = await self._calls.after(inbound, lambda view: self._leases.told(view, told.record.id))
+        try:
+            after = await self._calls.after(inbound, lambda view, _: self._leases.told(view, told.record.id))
+        except (Unauthenticated, PermissionDenied):  # revoked meanwhile: what was proved before is told
+            return told
         return after.value or told
 
 
-def _selecting(
-    leases: Leases, caller: Caller, query: Query, names: list[str]
-) -> Callable[[View], list[Told]]:
-    return lambda view: leases.select(view, caller, query, names)
+def _selecting(leases: Leases, query: Query, names: list[str]) -> Decide[list[Told]]:
+    return lambda view, caller: leases.select(view, caller, query, names)
 
 
-def _ending(leases: Leases, caller: Caller, prefix: str, names: list[str]) -> Callable[[View], list[Told]]:
-    return lambda view: leases.end_below(view, caller, prefix, names)
+def _ending(leases: Leases, inbound: Inbound, prefix: str, names: list[str]) -> Decide[list[Told]]:
+    """End what is below a prefix, and record each end with it."""
+
+    def decide(view: View, caller: Caller) -> list[Told]:
+        ended = leases.end_below(view, caller, prefix, names)
+        for told in ended:
+            draft = draft_of(inbound, "RevokeLease", ROOT + told.record.path)
+            view.record(replace(draft, accessor=caller.accessor))
+        return ended
+
+    return decide
 
 
 def _chunks(names: Iterator[str], size: int) -> Iterator[list[str]]:

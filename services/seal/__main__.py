@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from services.seal.alarm import Alarm
 from services.seal.ceremonies import Ceremonies
+from services.seal.computing import Computing
 from services.seal.custody import Custody
 from services.seal.handing import Giver
 from services.seal.health import Health
@@ -38,17 +40,20 @@ async def assemble(runtime: Runtime) -> None:
     registry = Registry(pipeline, session, custody, node, ordinal)
     opener = Opener(pipeline, custody, registry, clock)
     rebirth = Rebirth(custody, ordinal, runtime.restart)
-    vigil = Vigil(etcd, pipeline, custody, registry, rebirth.when_its_turn_comes)
-    unsealing = Unsealing(etcd, pipeline, peers, opener)
+    # The proof has connections of its own: it never queues behind what is read for an answer.
+    vigil = Vigil(runtime.own_etcd(), pipeline, custody, registry, rebirth.when_its_turn_comes)
+    computing = Computing()
+    unsealing = Unsealing(etcd, pipeline, peers, opener, computing)
     guard = Guard(custody)
     sealing = Sealing(etcd, pipeline, guard, vigil)
     refresher, wraps = Refresher(etcd, custody), Wraps(pipeline, node)
     rotation = Rotation(pipeline, guard, custody, refresher)
-    ceremonies = Ceremonies(pipeline, peers, custody)
-    health = Health(etcd, custody, node, clock, has_node=settings.profile == "local")
+    ceremonies = Ceremonies(pipeline, peers, custody, computing)
+    alarm = Alarm(runtime.metrics.registry if runtime.metrics else None)
+    health = Health(etcd, custody, node, clock, has_node=settings.profile == "local", alarm=alarm)
     giver = Giver(etcd, pipeline, custody, runtime.slots, settings.peer_unseal)
     servicer = SealServicer(
-        pipeline, clock, unsealing, sealing, health, runtime.slots, rebirth, rotation, ceremonies
+        pipeline, clock, unsealing, sealing, health, runtime.slots, rebirth, rotation, ceremonies, computing
     )
     runtime.serve(add_SealServiceServicer_to_server, servicer, "strongbox.seal.v1.SealService")
     runtime.serve(
@@ -56,7 +61,7 @@ async def assemble(runtime: Runtime) -> None:
         SealPeerServicer(KeyStream(custody, refresher, wraps), vigil, unsealing, ceremonies, giver, rebirth),
         "strongbox.seal.v1.SealPeerService",
     )
-    several = (vigil.run(), unsealing.catch_up(), health.follow_time())
+    several = (vigil.run(), unsealing.catch_up(), health.follow_time(), health.judge_duties())
     for work in (*several, refresher.run(), wraps.run(), ceremonies.tidy()):
         runtime.spawn(work)
     runtime.duty("terms", Upkeep(pipeline, custody, refresher).work)

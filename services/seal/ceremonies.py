@@ -17,6 +17,7 @@ import structlog
 
 from services.seal import ceremony
 from services.seal.ceremony import GENERATE_ROOT, REKEY, Standing
+from services.seal.computing import Computing
 from services.seal.custody import Custody
 from services.seal.initialise import require_numbers
 from services.seal.newshares import RootToken, make_shares, pending_mac
@@ -61,8 +62,9 @@ class Step:
 class Ceremonies:
     """One replica's part in them."""
 
-    def __init__(self, pipeline: Pipeline, peers: Peers, custody: Custody) -> None:
+    def __init__(self, pipeline: Pipeline, peers: Peers, custody: Custody, computing: Computing) -> None:
         self._pipeline, self._peers, self._custody = pipeline, peers, custody
+        self._computing = computing
         self._pools = {kind: Pool() for kind in ceremony.KINDS}
         self._attempts: dict[str, bytes] = {}
 
@@ -191,14 +193,22 @@ class Ceremonies:
         attempt, threshold = standing.record.attempt, standing.config.threshold
         if kind == REKEY:
             wanted = standing.record
-            new = make_shares(standing.config, present, attempt, wanted.shares, wanted.threshold)
+            new = await self._computing.run(
+                inbound.deadline,
+                make_shares,
+                standing.config,
+                present,
+                attempt,
+                wanted.shares,
+                wanted.threshold,
+            )
             await self._submit(
                 lambda view: ceremony.propose(view, attempt, new.config, new.mac),
                 inbound, "MakeKeyShares", REKEY,
             )  # fmt: skip
             made = tuple(share.encode() for share in new.shares)
             return Step(nonce, threshold, threshold, True, made, wanted.threshold)
-        open_root(standing.config, present)
+        await self._computing.run(inbound.deadline, open_root, standing.config, present)
         token = RootToken(self._custody.keyring().record_keys)
         await self._submit(
             lambda view: ceremony.mint(view, attempt, token.puts), inbound, "GenerateRoot", GENERATE_ROOT

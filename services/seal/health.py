@@ -1,9 +1,14 @@
 """Health, readiness and seal status of one node, as its seal replica sees them.
 
-* `sealed` is this node's: it holds no key. A node that is cut off says what it knows, within half a second.
+* `sealed` is this node's: it holds no key. A node that is cut off says what it knows, within 0.6 s.
 * Ready: etcd answers, the cluster is unsealed, the node's clock is right, and its kv and auth are there and
   have heard of the unsealing: whoever is told `ready` is not told SEALED by the next call.
   In Kubernetes a pod is of no node of ours: there any kv and any auth will do.
+* What only etcd knows is told only when etcd has said so since the question; what it does not answer is
+  absent, never a default. That there is a cluster is known for good once it was seen.
+* A look is shared by everybody who asks within 100 ms (`looks`). Duties are judged by each look (`duties`);
+  one is taken every other second in any case, and what is late is told (`alarm`).
+* Not ready either while a duty is late that safety depends on.
 * The clock is judged only when a *new* `cluster/time` arrives (a watch): an old one says nothing of the
   clock, only of the audit duty, and makes nobody unready.
 """
@@ -11,16 +16,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
+from collections.abc import Mapping
 from contextlib import aclosing
 from importlib import metadata
+from typing import Any
 
 import structlog
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.seal import snapshot
+from services.seal.alarm import Alarm
 from services.seal.custody import Custody
-from services.seal.snapshot import Snapshot
+from services.seal.duties import Duties, Standing
+from services.seal.looks import Looks
+from services.seal.snapshot import Replica, Snapshot
 from strongbox.clock import Clock
 from strongbox.errors import NoQuorum, NotInitialized, Sealed, StrongBoxError, Unavailable
 from strongbox.seal.v1 import seal_service_pb2 as pb
@@ -32,6 +42,7 @@ from strongbox.store.watch import Kind, watch
 MAX_SKEW_MS = 2000
 NEEDED = ("kv", "auth")
 MAIN_DUTY = "audit"
+_JUDGE_EVERY = 2.0  # seconds between looks at the duties when nobody asks
 _log = structlog.get_logger(__name__)
 
 
@@ -49,28 +60,36 @@ class Health:
     """Answers for one node."""
 
     def __init__(
-        self, etcd: Etcd, custody: Custody, node: str, clock: Clock, *, has_node: bool = True
+        self,
+        etcd: Etcd,
+        custody: Custody,
+        node: str,
+        clock: Clock,
+        *,
+        has_node: bool = True,
+        alarm: Alarm | None = None,
     ) -> None:
         self._etcd, self._custody, self._node, self._clock = etcd, custody, node, clock
         self._has_node = has_node
+        self._looks, self.duties, self._alarm = Looks(etcd), Duties(), alarm or Alarm()
         self._last: Snapshot | None = None
         self._skew_ms = 0
 
     async def health(self) -> pb.GetHealthResponse:
-        """Always answers; without etcd from what was last seen, with nobody else called alive."""
+        """Always answers, within 0.6 s; what is not known is absent."""
         fresh = await self._look()
-        known = fresh or self._last
-        leader, term = known.holders.get(MAIN_DUTY, ("", 0)) if known else ("", 0)
+        leader, term = fresh.holders.get(MAIN_DUTY, ("", 0)) if fresh else (None, None)
         return pb.GetHealthResponse(
-            initialized=known is not None and known.config is not None,
+            initialized=self._is_initialized(fresh),
             sealed=self._is_sealed,
             ready=self._unready(fresh) is None,
             leader=leader,
             term=term,
             node_id=self._node,
             version=VERSION,
-            leaders={duty: node for duty, (node, _) in known.holders.items() if node} if known else {},
-            nodes=self._nodes(fresh, known),
+            leaders={duty: node for duty, (node, _) in fresh.holders.items() if node} if fresh else {},
+            nodes=self._nodes(fresh),
+            duties={name: _told(duty, fresh is not None) for name, duty in self.duties.all.items()},
         )
 
     async def status(self) -> pb.GetSealStatusResponse:
@@ -108,19 +127,36 @@ class Health:
                 _log.info("cluster/time is not followed", kind=type(error).__name__)
             await asyncio.sleep(0.5)
 
+    async def judge_duties(self) -> None:
+        """Look every other second, and tell what is late, for ever."""
+        while True:
+            if await self._look() is not None:
+                self._alarm.tell(self.duties, time.monotonic())
+            await asyncio.sleep(_JUDGE_EVERY)
+
+    def _is_initialized(self, fresh: Snapshot | None) -> bool | None:
+        """None: not known. A cluster that was once seen has not gone away."""
+        known = fresh or self._last
+        if known is not None and known.config is not None:
+            return True
+        return None if fresh is None else False
+
     @property
     def _is_sealed(self) -> bool:
         return self._custody.generation is None
 
     async def _look(self) -> Snapshot | None:
-        """A new snapshot; None when etcd does not answer in time."""
+        """A snapshot begun since; None when etcd does not answer in time."""
         started = time.monotonic()
         try:
-            self._last = await snapshot.take(self._etcd)
-        except EtcdError as error:
+            seen = await self._looks.take()
+        except (EtcdError, DecodeError, ValueError) as error:  # etcd may hold anything
             _log.info("etcd does not answer", kind=type(error).__name__, took=time.monotonic() - started)
             return None
-        return self._last
+        if seen is not self._last and (self._last is None or seen.revision >= self._last.revision):
+            self._last = seen
+            self.duties.judge(seen, time.monotonic())
+        return seen
 
     def _unready(self, seen: Snapshot | None) -> StrongBoxError | None:
         if seen is None:
@@ -138,31 +174,51 @@ class Health:
         if away:
             return Unavailable(f"{' and '.join(away)} {where}is away")
         deaf = [name for name, told in there.items() if not any(map(_is_unsealed, told))]
-        return Sealed(f"{' and '.join(deaf)} {where}has no keys yet") if deaf else None
+        if deaf:
+            return Sealed(f"{' and '.join(deaf)} {where}has no keys yet")
+        late = self.duties.late_for_safety()
+        if late:
+            return Unavailable(f"the duty {' and '.join(late)} makes no progress", duties=",".join(late))
+        return None
 
-    def _needed(self, seen: Snapshot, name: str) -> list[bytes]:
+    def _needed(self, seen: Snapshot, name: str) -> list[Mapping[str, Any]]:
         """What this node's replica of a service says of itself; where pods have no node, what any says."""
         if not self._has_node:
             return [told for key, told in seen.sessions.items() if key.startswith(f"{name}/")]
         own = seen.sessions.get(f"{name}/{self._node}")
         return [own] if own is not None else []
 
-    def _nodes(self, fresh: Snapshot | None, known: Snapshot | None) -> list[pb.NodeHealth]:
-        found = []
-        for replica in known.replicas if known else ():
-            mine = replica.node == self._node
-            live = mine or (replica.live and fresh is not None)
-            sealed = self._is_sealed if mine else not (live and replica.holds)
-            trouble = _trouble_of(known.sessions.get(f"audit/{replica.node}", b"")) if known else ""
-            found.append(pb.NodeHealth(id=replica.node, live=live, sealed=sealed, audit_trouble=trouble))
+    def _nodes(self, fresh: Snapshot | None) -> list[pb.NodeHealth]:
+        """Each seal replica; of others than this one nothing is known without etcd but their names."""
+        found, known = [], fresh or self._last
+        for replica in known.replicas if known else (_itself(self._node),):
+            told = pb.NodeHealth(id=replica.node)
+            if replica.node == self._node:
+                told.live, told.sealed = True, self._is_sealed
+            elif fresh is not None:
+                told.live, told.sealed = replica.live, not (replica.live and replica.holds)
+            if known is not None:
+                told.audit_trouble = str(known.sessions.get(f"audit/{replica.node}", {}).get("trouble", ""))
+            found.append(told)
         return found
 
 
-def _trouble_of(presence: bytes) -> str:
-    """What a process says is wrong with it; "" when nothing is, or when it is away."""
-    return str(json.loads(presence).get("trouble", "")) if presence else ""
+def _itself(node: str) -> Replica:
+    return Replica(node, True, False, False)
 
 
-def _is_unsealed(presence: bytes) -> bool:
+def _told(duty: Standing, is_known: bool) -> pb.DutyHealth:
+    """`is_known`: whether etcd answers; when it was last done is told as far as it was seen."""
+    told = pb.DutyHealth()
+    if duty.success_ms:
+        moment = Timestamp()
+        moment.FromMilliseconds(duty.success_ms)
+        told.last_success_at.CopyFrom(moment)
+    if is_known:
+        told.holder, told.late = duty.holder, duty.is_late
+    return told
+
+
+def _is_unsealed(presence: Mapping[str, Any]) -> bool:
     """What a process says of itself; one of an older version, which says nothing, is believed to be."""
-    return bool(json.loads(presence).get("unsealed", True))
+    return bool(presence.get("unsealed", True))

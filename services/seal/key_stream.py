@@ -4,7 +4,9 @@
   heard in every process at once. A replica that alone has no key (it has just restarted) keeps nobody
   waiting: others have the keys.
 * A term that this replica has not heard of, in a wrapped key or in what the caller knows to be in use, may
-  have been begun by another: the keyring is read before the answer.
+  have been begun by another: the keyring is read before the answer. If it cannot be read, nobody here knows
+  whether that key opens: the answer is DEPENDENCY_DOWN, and the caller asks another replica. "It does not
+  open" is for good, and said only by who knows every term there is.
 * What is wrapped was counted before (`wrapcount`).
 * A keyring is never held over an `await`: it may be replaced or wiped meanwhile.
 """
@@ -20,7 +22,7 @@ from services.seal.refreshing import Refresher
 from services.seal.repository import SealState
 from services.seal.wrapcount import Wraps
 from strongbox.crypto.envelope import Dek, WrappedDek
-from strongbox.errors import NoQuorum, Overloaded, PermissionDenied, StrongBoxError
+from strongbox.errors import DependencyDown, NoQuorum, Overloaded, PermissionDenied, StrongBoxError
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 
 # Callers give one replica 0.5 s. A proof that ran out while etcd elected a leader is often back sooner.
@@ -44,7 +46,7 @@ class KeyStream:
     async def answer(
         self, purpose: str, request: pb.StreamKeysRequest, state: SealState | None
     ) -> pb.StreamKeysResponse:
-        """What was asked, or why not: SEALED, NO_QUORUM, OVERLOADED, INVALID_ARGUMENT.
+        """What was asked, or why not: SEALED, NO_QUORUM, OVERLOADED, DEPENDENCY_DOWN, INVALID_ARGUMENT.
 
         `state`: the last seal state that was seen.
         """
@@ -62,11 +64,12 @@ class KeyStream:
     async def _counted(self, request: pb.StreamKeysRequest) -> Keyring:
         """The keyring, to be used at once, with the wraps that the answer needs taken off the count."""
         keyring = await self._fresh()
-        if request.term > keyring.term or any(
-            keyring.is_behind(one.term) for one in (*request.unwrap, *request.rewrap)
-        ):
-            await self._refresher.look()
+        if _is_ahead(request, keyring):
+            knows_all = await self._refresher.look()
             keyring = await self._fresh()
+            # Nothing is wrapped under an older term than the caller knows to be in use.
+            if request.term > keyring.term or (not knows_all and _is_ahead(request, keyring)):
+                raise DependencyDown("this replica does not know that key term yet")
         count = len(request.wrap) + len(request.rewrap)
         for _ in range(_TRIES):
             if not count or self._wraps.take(keyring.term, count):
@@ -81,6 +84,12 @@ class KeyStream:
         except NoQuorum:
             await _happens(self._custody.proven)
             return self._custody.keyring()
+
+
+def _is_ahead(request: pb.StreamKeysRequest, keyring: Keyring) -> bool:
+    """Whether the caller speaks of a term that is newer than all that are known here."""
+    several = (*request.unwrap, *request.rewrap)
+    return request.term > keyring.term or any(keyring.is_behind(one.term) for one in several)
 
 
 async def _happens(event: asyncio.Event) -> None:

@@ -1,8 +1,9 @@
 """Hearing of new key terms: the keyring in custody follows the one in etcd.
 
 * A watch says at once that it changed; beside that it is read every few seconds.
-* Whoever is asked for a term it has never heard of looks before it answers, at most every 0.1 s: a forged
-  envelope must not become a load on etcd.
+* Whoever is asked for a term it has never heard of looks before it answers. A look begins at most every
+  0.1 s, and serves everybody who asked before it began: a forged envelope must not become a load on etcd.
+* A look that failed says nothing: then this replica does not know whether there is such a term.
 * A keyring that does not open, or whose term in use is older than the one held, is not taken in: somebody
   has written to etcd who must not. What is held goes on.
 """
@@ -28,7 +29,7 @@ from strongbox.store.watch import watch
 
 READ_EVERY = 3.0  # seconds
 _AT_MOST_EVERY = 0.1  # seconds between two reads that somebody asked for
-_WITHIN = 0.5  # seconds for one read
+_WITHIN = 0.3  # seconds for one read: who waits for it gives this replica 0.5 s
 _log = structlog.get_logger(__name__)
 
 
@@ -38,7 +39,8 @@ class Refresher:
     def __init__(self, etcd: Etcd, custody: Custody) -> None:
         self._etcd, self._custody = etcd, custody
         self._one_at_a_time = asyncio.Lock()
-        self._read_at = float("-inf")
+        self._began = float("-inf")  # the last look
+        self._succeeded = False
         self._revision = 0
         self._wake = asyncio.Event()
 
@@ -48,19 +50,26 @@ class Refresher:
             tasks.create_task(self._watch())
             tasks.create_task(self._read())
 
-    async def look(self) -> None:
-        """Read the keyring now, unless that was done a moment ago. Never raises."""
+    async def look(self) -> bool:
+        """Read the keyring; whether what is held now is what etcd had after this was asked. Never raises."""
         asked = time.monotonic()
         async with self._one_at_a_time:
-            if self._read_at > asked - _AT_MOST_EVERY:
-                return
-            try:
-                await self._take()
-            except (EtcdError, StrongBoxError) as error:
-                _log.info("the keyring was not read", kind=type(error).__name__)
-            except (IntegrityError, DecodeError):
-                _log.error("the keyring in etcd does not open: it was altered")
-            self._read_at = time.monotonic()
+            if self._began < asked:
+                await asyncio.sleep(max(0.0, self._began + _AT_MOST_EVERY - time.monotonic()))
+                self._began = time.monotonic()
+                self._succeeded = await self._read_once()
+            return self._succeeded
+
+    async def _read_once(self) -> bool:
+        try:
+            await self._take()
+        except (EtcdError, StrongBoxError) as error:
+            _log.info("the keyring was not read", kind=type(error).__name__)
+        except (IntegrityError, DecodeError):
+            _log.error("the keyring in etcd does not open: it was altered")
+        else:
+            return True
+        return False
 
     async def _take(self) -> None:
         root, generation = self._custody.root()
@@ -104,7 +113,6 @@ class Refresher:
             try:
                 async with aclosing(watch(self._etcd, keyspace.SEAL_KEYRING)) as batches:
                     async for _ in batches:
-                        self._read_at = float("-inf")
                         self._wake.set()
             except (Compacted, EtcdError) as error:
                 _log.info("the watch of the keyring ended", kind=type(error).__name__)

@@ -20,10 +20,9 @@ from strongbox.access.guard import Guard
 from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.batch import Row
 from strongbox.store.journal import Draft
 from strongbox.store.pipeline import Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.view import Row, View
 from strongbox.trail.outbox import draft_of
 
 ROTATE = "sys/rotate"

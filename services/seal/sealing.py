@@ -1,9 +1,10 @@
-"""Sealing: the decree in etcd, then word from every replica that it holds nothing any more.
+"""Sealing: the decree in etcd, then word from every process that it holds nothing any more.
 
 The decree is one guarded, audited transaction; from its revision on no transaction that compares the seal
-state goes through anywhere. A replica that says nothing cannot use its keys either: its proof runs out 2 s
-after the decree. So after 2 s and a margin for its clock the answer can be given, naming those who did not
-confirm.
+state goes through anywhere. A process that says nothing cannot use its keys either: a seal replica's proof
+runs out 2 s after the decree, and what other services decided before it leaves within 2 s or not at all
+(`KeyClient.require_unsealed_since`). So after 2 s and a margin for its clock the answer can be given, naming
+those who did not confirm (`confirming`).
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from services.seal import unseal
+from services.seal.confirming import Confirmations, confirmations, processes_since
 from services.seal.custody import PROOF_S
 from services.seal.vigil import Vigil
 from strongbox.access.guard import Guard
 from strongbox.rpc.inbound import Inbound
-from strongbox.storage.v1 import seal_records_pb2 as storage
-from strongbox.store import keyspace
-from strongbox.store.client import Etcd
+from strongbox.store import keyspace, txn
+from strongbox.store.client import Etcd, rows_of
 from strongbox.store.errors import EtcdError
 from strongbox.store.pipeline import Pipeline, Work
 from strongbox.store.view import View
@@ -29,14 +29,7 @@ from strongbox.trail.outbox import draft_of
 PATH = "sys/seal"
 MARGIN_S = 0.5
 _LOOK_EVERY = 0.05  # seconds
-_REPLICAS = (keyspace.SEAL_REPLICAS, keyspace.prefix_end(keyspace.SEAL_REPLICAS))
-
-
-class Confirmations(NamedTuple):
-    """The nodes that hold nothing, and those that did not say so in time."""
-
-    confirmed: tuple[str, ...]
-    unconfirmed: tuple[str, ...]
+_TOLD = tuple((prefix, keyspace.prefix_end(prefix)) for prefix in (keyspace.SEAL_REPLICAS, keyspace.NODES))
 
 
 class Sealing:
@@ -51,29 +44,26 @@ class Sealing:
         def decide(view: View) -> None:
             self._guard.require(view, inbound, "sudo", PATH)
             unseal.seal(view)
-            view.fetch(*_REPLICAS)
+            for start, end in _TOLD:
+                view.fetch(start, end)
 
         work = Work(decide, draft_of(inbound, "Seal", PATH), inbound.deadline, always=True)
         done = await self._pipeline.submit(work)
         until = min(time.monotonic() + PROOF_S + MARGIN_S, inbound.deadline - 0.2)
         self._vigil.look_now()
-        found = confirmations(row.value for row in done.rows)
-        while found.unconfirmed and time.monotonic() < until:
+        recent = await processes_since(self._etcd, self._vigil.revisions, until)
+        found = confirmations(done.rows, recent or ())
+        # Who might be there unseen is waited for as long as who is seen and says nothing.
+        while (found.unconfirmed or recent is None) and time.monotonic() < until:
             await asyncio.sleep(_LOOK_EVERY)
-            found = await self._look(until) or found
+            found = await self._look(until, recent or ()) or found
         return found
 
-    async def _look(self, until: float) -> Confirmations | None:
+    async def _look(self, until: float, recent: Iterable[str]) -> Confirmations | None:
+        look = txn.txn([], [txn.range_(start, end) for start, end in _TOLD])
         try:
-            found = await self._etcd.range(*_REPLICAS, deadline=until)
+            reply = await self._etcd.transact(look, deadline=until, idempotent=True)
         except EtcdError:
             return None
-        return confirmations(row.value for row in found.rows)
-
-
-def confirmations(records: Iterable[bytes]) -> Confirmations:
-    """By what the replicas say of themselves; who was killed while he held a key has confirmed nothing."""
-    told = sorted((storage.SealReplica.FromString(record) for record in records), key=lambda one: one.node)
-    return Confirmations(
-        tuple(one.node for one in told if not one.holds), tuple(one.node for one in told if one.holds)
-    )
+        rows = (row for part in reply.responses for row in rows_of(part.response_range))
+        return confirmations(rows, recent)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc.aio
@@ -14,6 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.seal import initialise
 from services.seal.ceremonies import Ceremonies, Step
 from services.seal.ceremony import GENERATE_ROOT, REKEY
+from services.seal.computing import Computing
 from services.seal.health import Health
 from services.seal.rebirth import Rebirth
 from services.seal.rotation import KeyStatus, Rotation
@@ -45,12 +44,13 @@ class SealServicer(rpc.SealServiceServicer):
         rebirth: Rebirth,
         rotation: Rotation,
         ceremonies: Ceremonies,
+        computing: Computing,
     ) -> None:
         self._rotation, self._ceremonies = rotation, ceremonies
         self._pipeline, self._clock = pipeline, clock
         self._unsealing, self._sealing, self._health = unsealing, sealing, health
         self._slots, self._rebirth = slots, rebirth
-        self._conceiving = ThreadPoolExecutor(1, "init")
+        self._computing = computing
 
     async def Initialize(self, request: pb.InitializeRequest, context: Context) -> pb.InitializeResponse:
         """Make the cluster; the shares and the root token are in this answer and nowhere else."""
@@ -58,11 +58,10 @@ class SealServicer(rpc.SealServiceServicer):
         shares = request.shares if request.HasField("shares") else initialise.DEFAULT_SHARES
         threshold = request.threshold if request.HasField("threshold") else initialise.DEFAULT_THRESHOLD
         initialise.require_numbers(shares, threshold)
-        # Anybody may ask, and many shares are half a second of computing: not where there is a cluster
-        # already, not in the event loop, whose proofs of being in touch must not wait, and one at a time.
+        # Anybody may ask, and many shares are half a second of computing: not where there is a cluster.
         await self._pipeline.submit(Work(initialise.require_none, None, inbound.deadline, always=True))
-        origin = await asyncio.get_running_loop().run_in_executor(
-            self._conceiving, initialise.conceive, shares, threshold, self._clock.now_ms()
+        origin = await self._computing.run(
+            inbound.deadline, initialise.conceive, shares, threshold, self._clock.now_ms()
         )
         draft = draft_of(inbound, "Initialize", "sys/init")
         work = Work(lambda view: initialise.found(view, origin), draft, inbound.deadline, always=True)

@@ -7,10 +7,11 @@ killed does not count for the one started after it.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from services.seal.repository import SealState
 from strongbox.storage.v1 import seal_records_pb2 as storage
@@ -33,12 +34,14 @@ class Replica(NamedTuple):
 class Snapshot:
     """All of it; `config` and `state` are None before init."""
 
+    revision: int  # of etcd, when it was taken
     config: storage.SealConfig | None
     state: SealState | None
     attempt: storage.UnsealAttempt
     replicas: tuple[Replica, ...]
     holders: Mapping[str, tuple[str, int]]  # by duty: node and term
-    sessions: Mapping[str, bytes]  # what each process says of itself, by "<service>/<node>"
+    # What each process says of itself (strongbox.process.presence), by "<service>/<node>"
+    sessions: Mapping[str, Mapping[str, Any]]
 
     @property
     def is_held(self) -> bool:
@@ -49,6 +52,18 @@ class Snapshot:
     def is_sealed(self) -> bool:
         """Sealed by decree, or because nobody is left who could open anything."""
         return self.state is None or self.state.is_sealed or not self.is_held
+
+    def progress(self, service: str, duty: str) -> dict[str, int | None]:
+        """By node, when its process last got on with a duty, in milliseconds.
+
+        0: not since it started; None: it is of a version that does not tell.
+        """
+        processes = {
+            key.removeprefix(f"{service}/"): told
+            for key, told in self.sessions.items()
+            if key.startswith(f"{service}/")
+        }
+        return {node: _progress(told.get("duties"), duty) for node, told in processes.items()}
 
 
 async def take(etcd: Etcd, within: float = ANSWER_WITHIN) -> Snapshot:
@@ -66,13 +81,30 @@ async def take(etcd: Etcd, within: float = ANSWER_WITHIN) -> Snapshot:
     config, state, attempt, replicas, nodes, offices = (rows_of(r.response_range) for r in reply.responses)
     sessions = {row.key.removeprefix(keyspace.NODES).decode(): row for row in nodes}
     return Snapshot(
+        revision=reply.header.revision,
         config=storage.SealConfig.FromString(config[0].value) if config else None,
         state=SealState.parse(state[0].value if state else None),
         attempt=storage.UnsealAttempt.FromString(attempt[0].value if attempt else b""),
         replicas=_replicas(replicas, sessions),
         holders=_holders(offices),
-        sessions={name: row.value for name, row in sessions.items()},
+        sessions={name: _parsed(row.value) for name, row in sessions.items()},
     )
+
+
+def _parsed(presence: bytes) -> Mapping[str, Any]:
+    """What a process says of itself; nothing when nobody can read it."""
+    try:
+        told = json.loads(presence)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _progress(duties: Any, duty: str) -> int | None:
+    if not isinstance(duties, dict):
+        return None
+    told = duties.get(duty, 0)
+    return told if isinstance(told, int) else 0
 
 
 def _replicas(rows: tuple[KV, ...], sessions: Mapping[str, KV]) -> tuple[Replica, ...]:

@@ -34,7 +34,7 @@ class FreshTerm:
     """A term to be: its number is known when it is decided, and deciding again gives the same keys.
 
     The root key is asked for at that moment: one that was wiped meanwhile must not make a term that opens
-    under nothing.
+    under nothing. What it remembers is one call's alone: no other caller's decision meets it.
     """
 
     def __init__(self, custody: Custody) -> None:

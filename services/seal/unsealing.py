@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import structlog
 
 from services.seal import rootkey, snapshot, unseal
+from services.seal.computing import Computing
 from services.seal.opening import Opener
 from services.seal.peers import Peers, Stub
 from services.seal.unseal import Pool, Standing
@@ -63,8 +64,11 @@ def parse_share(text: str) -> Share:
 class Unsealing:
     """One replica's part in it."""
 
-    def __init__(self, etcd: Etcd, pipeline: Pipeline, peers: Peers, opener: Opener) -> None:
+    def __init__(
+        self, etcd: Etcd, pipeline: Pipeline, peers: Peers, opener: Opener, computing: Computing
+    ) -> None:
         self._etcd, self._pipeline, self._peers, self._opener = etcd, pipeline, peers, opener
+        self._computing = computing
         self._pool = Pool()
         self._one_at_a_time = asyncio.Lock()
 
@@ -193,7 +197,7 @@ class Unsealing:
                 return self._opener.is_open
             chosen = list(held.values())[: standing.config.threshold]
             try:
-                root = rootkey.open_root(standing.config, chosen)
+                root = await self._computing.run(deadline, rootkey.open_root, standing.config, chosen)
             except IntegrityError:
                 _log.error("valid shares do not open the root key: seal/config was altered")
                 return False

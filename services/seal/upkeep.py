@@ -53,6 +53,7 @@ class Upkeep:
         while True:
             try:
                 await self.one_pass(term)
+                term.progress()
             except StrongBoxError as error:  # sealed, or no quorum
                 _log.debug("the terms wait", reason=error.reason)
                 if self._custody.generation is None:

@@ -20,6 +20,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from services.seal import snapshot, unseal
+from services.seal.confirming import Revisions
 from services.seal.custody import Custody
 from services.seal.registry import Registry
 from services.seal.repository import SealState
@@ -53,6 +54,7 @@ class Vigil:
         self._custody, self._registry, self._on_wiped = custody, registry, on_wiped
         self._wake = asyncio.Event()
         self._held_at = time.monotonic()
+        self.revisions = Revisions()
         self.state: SealState | None = None
         self.seen = asyncio.Event()
 
@@ -71,12 +73,13 @@ class Vigil:
             asked = time.monotonic()
             self._wake.clear()
             try:
-                row = await self._etcd.get(keyspace.SEAL_STATE, deadline=asked + _READ_WITHIN)
-                self.state = SealState.parse(row.value if row else None)
+                found = await self._etcd.range(keyspace.SEAL_STATE, deadline=asked + _READ_WITHIN)
+                self.state = SealState.parse(found.rows[0].value if found.rows else None)
             except (EtcdError, ValueError) as error:
                 _log.info("the seal state is not known", kind=type(error).__name__)
                 await asyncio.sleep(_FAILED_PAUSE)
                 continue
+            self.revisions.note(asked, found.revision)
             self._custody.prove(self.state, asked)
             self.seen.set()
             await self._registry.settle(self.state)

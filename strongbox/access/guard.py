@@ -18,7 +18,6 @@ token and ancestors is compared with `cluster/time`. Policies are compiled once 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from strongbox import paths
@@ -39,19 +38,53 @@ MAX_COMPILED_RULES = 16_384  # of all of them together: some 20 MiB
 MAX_ANCESTORS = 16  # each is one compare more
 
 
-@dataclass(frozen=True, slots=True)
 class Caller:
-    """Somebody the guard has let in; only the guard makes one. `expires_at_ms` 0: never.
+    """Somebody the guard has let in; only the guard makes one.
 
-    `expires_at_ms` is the earliest expiry of the token and its ancestors; `token_key` is its etcd key.
+    He belongs to the view of one decision, whose transaction proves him, and answers nothing beyond it: a
+    second transaction has to ask the guard again. Every use after that raises RuntimeError.
     """
 
-    accessor: str
-    policies: tuple[str, ...]
-    token_key: bytes
-    expires_at_ms: int
-    record: storage.TokenRecord = field(repr=False)
-    _compiled: Policies = field(repr=False)
+    __slots__ = ("_compiled", "_expires_at_ms", "_record", "_token_key", "_view")
+
+    def __init__(
+        self,
+        view: View,
+        record: storage.TokenRecord,
+        token_key: bytes,
+        expires_at_ms: int,
+        compiled: Policies,
+    ) -> None:
+        self._view, self._record, self._token_key = view, record, token_key
+        self._expires_at_ms, self._compiled = expires_at_ms, compiled
+
+    @property
+    def record(self) -> storage.TokenRecord:
+        """The token's record, not to be changed."""
+        self._view.require_open()
+        return self._record
+
+    @property
+    def accessor(self) -> str:
+        """The name of the token in logs."""
+        return self.record.accessor
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The names of the token's policies."""
+        return tuple(self.record.policies)
+
+    @property
+    def token_key(self) -> bytes:
+        """The etcd key of the token's record."""
+        self._view.require_open()
+        return self._token_key
+
+    @property
+    def expires_at_ms(self) -> int:
+        """The earliest expiry of the token and its ancestors; 0: never."""
+        self._view.require_open()
+        return self._expires_at_ms
 
     @property
     def digest(self) -> str:
@@ -61,25 +94,30 @@ class Caller:
     @property
     def is_root(self) -> bool:
         """Whether the built-in root policy is among the caller's."""
-        return self._compiled.is_root
+        return self._rights.is_root
 
     @property
     def denying(self) -> frozenset[str]:
         """The caller's policies that deny something, by their folded names."""
-        return self._compiled.denying
+        return self._rights.denying
 
     def decide(self, capability: str, path: str) -> Decision:
         """What the caller's policies say of `capability` on a policy path."""
-        return self._compiled.decide(capability, path)
+        return self._rights.decide(capability, path)
 
     def allows(self, capability: str, path: str) -> bool:
         """Whether the caller may."""
-        return self._compiled.decide(capability, path).allowed
+        return self._rights.decide(capability, path).allowed
 
     def require(self, capability: str, path: str) -> None:
         """Raise `PermissionDenied` unless the caller may: for a second capability or path of one call."""
         if not self.allows(capability, path):
             raise PermissionDenied
+
+    @property
+    def _rights(self) -> Policies:
+        self._view.require_open()
+        return self._compiled
 
 
 class Guard:
@@ -105,14 +143,8 @@ class Guard:
         require_use(inbound, record)
         if view.draft is not None:
             view.draft.accessor = record.accessor
-        return Caller(
-            accessor=record.accessor,
-            policies=tuple(record.policies),
-            token_key=keyspace.token(digest),
-            expires_at_ms=expires_ms,
-            record=record,
-            _compiled=self.policies_of(view, tuple(record.policies)),
-        )
+        compiled = self.policies_of(view, tuple(record.policies))
+        return Caller(view, record, keyspace.token(digest), expires_ms, compiled)
 
     def is_alive(self, view: View, record: storage.TokenRecord) -> bool:
         """Whether a token and all its ancestors stand, unspent and unexpired by this replica's time."""

@@ -9,7 +9,7 @@ import typer
 
 from strongbox.cli.intake import read_secret, to_text
 from strongbox.cli.output import Format, Output, show, to_dict
-from strongbox.cli.session import SEALED, complain, connected
+from strongbox.cli.session import FAILED, SEALED, complain, connected
 from strongbox.errors import RepeatedShare, StrongBoxError
 
 if TYPE_CHECKING:
@@ -182,13 +182,17 @@ def _nonce(file: Path | None, *, needed: bool) -> str:
 
 @app.command("status")
 def status(output: Output = Format.TABLE) -> None:
-    """How the cluster is, as one node sees it. Exit 2 when it is sealed or not initialised."""
+    """How the cluster is, as one node sees it. Exit 2: sealed or not initialised; 1: that is not known."""
     with connected() as box:
         health = box.seal.health()
-        facts = to_dict(health)
+        known = to_dict(health)
+        # What that node cannot know, since etcd does not answer it, is absent.
+        facts = {field.name: known.get(field.name) for field in health.DESCRIPTOR.fields}
         try:
             facts["progress"] = box.seal.status().progress
         except StrongBoxError as error:  # without quorum health still answers, and is still worth showing
             facts["progress"] = f"unknown ({error.reason})"
     show(facts, output)
+    if not health.sealed and not health.HasField("initialized"):
+        raise typer.Exit(FAILED)
     raise typer.Exit(SEALED if health.sealed or not health.initialized else 0)

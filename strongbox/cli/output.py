@@ -97,6 +97,8 @@ def show_names(names: Iterable[str], how: Format) -> None:
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return "unknown"
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(each, str) for each in value):

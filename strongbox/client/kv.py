@@ -28,7 +28,7 @@ class Secret:
     version: int
     value: str | bytes | dict[str, Any] = field(repr=False)
     created_at: datetime
-    lease_id: str
+    lease_id: str  # empty: read without a lease, for etcd's space is nearly used up
     lease_ttl: int
     lease_expires_at: datetime
     revision: str

@@ -17,6 +17,7 @@ from strongbox.rpc.statuses import to_error
 # what happened, comes before our giving up, which does not.
 TIMEOUT, SLOW_TIMEOUT = 4.0, 8.0
 _OPTIONS = (
+    ("grpc.dns_min_time_between_resolutions_ms", 1000),  # a gateway may come back with another address
     ("grpc.enable_retries", 0),  # the gateway retries what may be retried; twice is not safer
     ("grpc.enable_http_proxy", 0),  # a secret goes where the address says and nowhere else
     ("grpc.use_local_subchannel_pool", 1),

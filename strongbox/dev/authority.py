@@ -32,6 +32,18 @@ class Leaf:
     hosts: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ("127.0.0.1",)
 
+    @property
+    def names(self) -> x509.SubjectAlternativeName:
+        """Everything that the certificate is good for."""
+        hosts = (f"{self.name}.strongbox.internal", "localhost", *self.hosts)
+        return x509.SubjectAlternativeName(
+            [
+                x509.UniformResourceIdentifier(f"spiffe://strongbox/{self.identity}"),
+                *(x509.DNSName(host) for host in hosts),
+                *(x509.IPAddress(ipaddress.ip_address(address)) for address in self.addresses),
+            ]
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -77,13 +89,6 @@ class Authority:
     def issue(self, leaf: Leaf, lifetime: dt.timedelta) -> Pair:
         """A new key and its certificate for `leaf`."""
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.UniformResourceIdentifier(f"spiffe://strongbox/{leaf.identity}")]
-        hosts = (f"{leaf.name}.strongbox.internal", "localhost", *leaf.hosts)
-        several = [
-            *names,
-            *(x509.DNSName(host) for host in hosts),
-            *(x509.IPAddress(ipaddress.ip_address(address)) for address in leaf.addresses),
-        ]
         both = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
         key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         subject = _common_name(leaf.name)
@@ -92,7 +97,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(both, critical=False)
-            .add_extension(x509.SubjectAlternativeName(several), critical=False)
+            .add_extension(leaf.names, critical=False)
             .add_extension(key_id, critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -102,6 +107,16 @@ class Authority:
 def ends_at(certificate: bytes) -> dt.datetime:
     """When a certificate (PEM) runs out. Raises ValueError."""
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
+
+
+def is_for(certificate: bytes, leaf: Leaf) -> bool:
+    """Whether a certificate (PEM) is for all the names of `leaf`, and no other. Raises ValueError."""
+    found = x509.load_pem_x509_certificate(certificate).extensions
+    try:
+        names = found.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    return {*names} == {*leaf.names}
 
 
 def serial_of(certificate: bytes) -> int:

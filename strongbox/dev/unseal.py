@@ -62,8 +62,7 @@ def unseal_cluster(layout: Layout, timeout: float = 30.0) -> None:
     """Init if need be (DIR/init.json, 0600), then give the shares to different nodes. Raises StartError."""
     gateways = [layout.gateway_url(node) for node in layout.node_ids]
     kept = layout.folder / "init.json"
-    _, health = _answered("GET", f"{gateways[0]}/v1/sys/health")
-    if not health.get("initialized"):
+    if not _is_initialized(gateways[0], timeout):
         kept.unlink(missing_ok=True)  # of a cluster whose data are gone
         status, made = _answered("POST", f"{gateways[0]}/v1/sys/init", {})
         if status != HTTPStatus.OK:
@@ -74,6 +73,17 @@ def unseal_cluster(layout: Layout, timeout: float = 30.0) -> None:
     for gateway in gateways:
         wait_until_ready(gateway, max(1.0, deadline - time.monotonic()))
         wait_until_serving(gateway, max(1.0, deadline - time.monotonic()))
+
+
+def _is_initialized(gateway: str, timeout: float) -> bool:
+    """Whether there is a cluster; waits for etcd, since not knowing is not "no". Raises StartError."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        status, said = _answered("GET", f"{gateway}/v1/sys/seal-status")
+        if status == HTTPStatus.OK:
+            return bool(said.get("initialized"))
+        time.sleep(0.1)
+    raise StartError(f"{gateway}: whether it is initialised is not known")
 
 
 def _give_shares(gateways: list[str], init: Answer) -> None:

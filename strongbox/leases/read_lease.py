@@ -8,6 +8,7 @@ Rules:
 * The record is authenticated; one that does not verify is absent, and is replaced by the next read.
 * Three entries lead to it (`index`): when it is due (its expiry, or the end of the 24 h for which a revoked
   one stays readable), by path and by accessor. They are hints: the record decides.
+* When etcd's space is nearly used up no new one is written: the secret is read without a lease.
 * It counts against the token's quota (`counters`) until it is revoked.
 * `ACTIVE → EXPIRED → REVOKED`: expired is what an active one is after its expiry, until it is reaped.
 """
@@ -30,6 +31,7 @@ from strongbox.leases.index import KEPT_MS, by_accessor_key, by_path_key
 from strongbox.leases.index import due_key as due_entry
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace
+from strongbox.store.space import Effect
 from strongbox.store.view import View
 
 ACTIVE, EXPIRED, REVOKED = "ACTIVE", "EXPIRED", "REVOKED"
@@ -59,10 +61,11 @@ def is_lease_id(text: str) -> bool:
     return _ID.match(text) is not None
 
 
-def hold(view: View, keys: RecordKeys, accessor: str, path: str, token_expires_ms: int) -> Held:
+def hold(view: View, keys: RecordKeys, accessor: str, path: str, token_expires_ms: int) -> Held | None:
     """The token's lease of `path`, written if it must be. `token_expires_ms` 0: the token never expires.
 
-    Raises `QuotaExceeded`.
+    `None` when there is no living one and etcd has no space for another: reading goes on without. Raises
+    `QuotaExceeded`.
     """
     name = lease_id(accessor, path)
     expires_ms = _wanted_expiry(view.now_ms, token_expires_ms)
@@ -73,6 +76,8 @@ def hold(view: View, keys: RecordKeys, accessor: str, path: str, token_expires_m
     issued_ms = known.issued_ms if known is not None and lives else view.now_ms
     record = Record(id=name, path=path, accessor=accessor, issued_ms=issued_ms, expires_ms=expires_ms)
     if known is None or known.revoked_ms:
+        if not view.may_grow():
+            return None
         counters.require_room(view, counters.token_key(accessor, name), counters.PER_PART, "token")
     tally = Tally()
     put(view, keys, record, known, tally)
@@ -105,6 +110,7 @@ def revoke(view: View, keys: RecordKeys, record: Record, tally: Tally | None = N
     revoked = Record()
     revoked.CopyFrom(record)
     revoked.revoked_ms = view.now_ms
+    view.means(Effect.FREES)
     own = tally or Tally()
     put(view, keys, revoked, record, own)
     if tally is None:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 def presence_of(runtime: Runtime) -> bytes:
     """JSON: node, service, address (host:port to call it at), pid, clock_ms (its own), healthy, unsealed,
-    incarnation (the audit producer's), trouble (what is wrong with it, "" if nothing is).
+    incarnation (the audit producer's), trouble (what is wrong with it, "" if nothing is), duties (by name,
+    when this process last got on with each, in milliseconds since the epoch; 0: never).
 
     `unsealed`: whether it has the record keys; false for the seal service, whose replicas say that elsewhere.
     """
@@ -26,5 +27,6 @@ def presence_of(runtime: Runtime) -> bytes:
         "unsealed": runtime.is_unsealed,
         "incarnation": runtime.journal.incarnation,
         "trouble": runtime.trouble,
+        "duties": runtime.successes,
     }
     return json.dumps(told).encode()

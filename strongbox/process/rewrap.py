@@ -57,7 +57,8 @@ class Rewrap:
         """Rewrap whenever a newer term is in use, until cancelled, when the term of office is over."""
         while True:
             try:
-                await self.one_pass(term)
+                if await self.one_pass(term):
+                    term.progress()
             except StrongBoxError as error:  # sealed, or seal does not answer: it goes on from where it was
                 _log.info("rewrapping waits", reason=error.reason)
             except DecodeError:
@@ -69,7 +70,7 @@ class Rewrap:
     async def one_pass(self, term: Term) -> bool:
         """Bring everything under the term in use; whether that is so. Raises Deposed, EtcdError, Sealed."""
         newest = required(self._keys).newest
-        row = await self._etcd.get(self._key, deadline=_soon())
+        row = await self._read(term)
         self._revision = row.mod_revision if row else 0
         progress = storage.RewrapProgress.FromString(row.value if row else b"")
         if newest == 1 or (progress.term >= newest and progress.finished):
@@ -87,12 +88,22 @@ class Rewrap:
             await self._chunk(term, progress, keys)
             progress.position = keys[-1]
             progress.done += len(keys)
+            term.progress()
             await asyncio.sleep(time.monotonic() - began)
         progress.finished, progress.finished_ms = True, self._clock.now_ms()
         progress.total = progress.done
         await self._move(term, progress, {})
         _log.info("rewrapping is done", term=newest, total=progress.total)
         return True
+
+    async def _read(self, term: Term) -> KV | None:
+        """The progress so far, in a look that proves the term of office. Raises Deposed."""
+        look = txn.txn([term.compare()], [txn.range_(self._key)])
+        reply = await self._etcd.transact(look, deadline=_soon(), idempotent=True)
+        if not reply.succeeded:
+            raise Deposed("rewrapping is another's now")
+        rows = rows_of(reply.responses[0].response_range)
+        return rows[0] if rows else None
 
     async def _confirm(self, term: Term, progress: storage.RewrapProgress) -> None:
         """Look through everything once more, when it is time."""

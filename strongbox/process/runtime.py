@@ -15,6 +15,7 @@ import structlog
 
 from strongbox.clock import Clock, SystemClock
 from strongbox.config import Settings
+from strongbox.process.duties import DUTIES
 from strongbox.process.metrics import Metrics, observer_of
 from strongbox.process.presence import presence_of
 from strongbox.process.renewal import Renewal
@@ -28,6 +29,7 @@ from strongbox.store.election import Duty, Term
 from strongbox.store.memory import Memory
 from strongbox.store.pipeline import Pipeline
 from strongbox.store.session import Session
+from strongbox.store.space import Space
 from strongbox.tls import identity, identity_of
 from strongbox.trail.outbox import Outbox
 from strongbox.trail.slots import Slots
@@ -50,7 +52,9 @@ class Runtime:
         self.upkeep, self._upkeep_renewal = _upkeep(settings, self.etcd)
         self.memory = Memory()
         self.journal = Outbox(settings.service)
-        self.pipeline = Pipeline(self.etcd, self.memory, self.journal, self.clock)
+        # What the seal service does is needed for safety: it is never refused for want of space.
+        space = Space(0 if settings.service == "seal" else settings.etcd_quota_mib << 20)
+        self.pipeline = Pipeline(self.etcd, self.memory, self.journal, self.clock, space)
         self.slots = Slots(self.pipeline)
         self.metrics: Metrics | None = observer_of(settings)
         self._keys = None if settings.service == "seal" else KeyClient(settings)
@@ -68,9 +72,18 @@ class Runtime:
         self.renewal.on_renewed(lambda: self.etcd.renew(Tls.of(self.renewal.identity)))
         if self._keys is not None:
             self.renewal.on_renewed(self._keys.renew)
+        self._own: list[Etcd] = []
+        self.successes: dict[str, int] = {}  # by duty, when it last made progress here; milliseconds
         self._wanted: list[tuple[str, Coroutine[Any, Any, Any]]] = []
         self._running: set[asyncio.Task[Any]] = set()
         self._started = False
+
+    def own_etcd(self) -> Etcd:
+        """A client over connections of its own, for what must not queue; kept as the first one is."""
+        etcd = Etcd(self.settings.etcd_endpoints, Tls.of(self.renewal.identity))
+        self.renewal.on_renewed(lambda: etcd.renew(Tls.of(self.renewal.identity)))
+        self._own.append(etcd)
+        return etcd
 
     @property
     def health(self) -> Health:
@@ -96,11 +109,20 @@ class Runtime:
         self.server.serve(add_to_server, servicer, full_name)
 
     def duty(self, name: str, work: Callable[[Term], Coroutine[Any, Any, None]]) -> Duty:
-        """Seek the duty `election/<service>/<name>` and do `work(term)` while this replica holds it."""
+        """Seek the duty `election/<service>/<name>` and do `work(term)` while this replica holds it.
+
+        The work says `term.progress()` as it goes; raises KeyError for a duty that is not in `duties.DUTIES`.
+        """
         settings = self.settings
-        duty = Duty(self.etcd, self.session, keyspace.election(settings.service, name), settings.node_id)
+        assert DUTIES[name].service == settings.service
+        self.successes[name] = 0
+        key = keyspace.election(settings.service, name)
+        duty = Duty(self.etcd, self.session, key, settings.node_id, lambda: self._succeeded(name))
         self.spawn(duty.run(work), f"duty {name}")
         return duty
+
+    def _succeeded(self, name: str) -> None:
+        self.successes[name] = self.clock.now_ms()
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str = "") -> None:
         """Run `work` beside the server until the process stops; if it fails the process stops with 1."""
@@ -150,7 +172,8 @@ class Runtime:
             await self._keys.close()
         await self.uses.close()
         await self.session.close()
-        await self.etcd.close()
+        for etcd in (self.etcd, *self._own):
+            await etcd.close()
         if self.upkeep is not self.etcd:
             await self.upkeep.close()
 

@@ -2,9 +2,10 @@
 
 * Auth is the only writer of a token's record, so whoever else serves such a token asks a live auth replica,
   found by its session key in etcd; its own node's first. Other tokens cost nothing of this.
-* A use is taken for one request and never given back. When an answer is lost the use is lost with it: nobody
-  can know whether it was taken, and two requests with one use would be worse.
-* A replica that cannot be reached is passed over for the next; what it refuses is refused.
+* A use is taken for one request and never given back. It is taken under the request's id, which the gateway
+  makes: who asks again for the same request, since an answer was lost, is told the use that it has.
+* So a replica that cannot be reached, or cannot say what became of it, is passed over for the next; what it
+  refuses is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from strongbox.access.tokens import digest
 from strongbox.auth.v1 import auth_peer_service_pb2 as pb
 from strongbox.auth.v1.auth_peer_service_pb2_grpc import AuthPeerServiceStub
 from strongbox.config import Settings
-from strongbox.errors import DependencyDown, NoQuorum, Unavailable
+from strongbox.errors import DependencyDown, NoQuorum, Unavailable, UnknownOutcome
 from strongbox.rpc.channel import open_channel
 from strongbox.rpc.inbound import Inbound
 from strongbox.rpc.statuses import to_error
@@ -29,7 +30,8 @@ from strongbox.store.client import Etcd
 from strongbox.store.errors import EtcdError
 
 KNOWN_FOR = 2.0  # seconds for which the replicas' addresses are believed
-Take = Callable[[str, float], Awaitable[int]]  # (the token's digest, monotonic deadline) → the use's number
+# (the token's digest, the request's id, monotonic deadline) → the use's number
+Take = Callable[[str, str, float], Awaitable[int]]
 
 
 class Uses:
@@ -44,28 +46,33 @@ class Uses:
 
     async def spend(self, inbound: Inbound) -> Inbound:
         """The request with a use taken for it. Raises `Unauthenticated` when there is none left."""
-        return replace(inbound, use=await self.take(digest(inbound.token), inbound.deadline))
+        return replace(
+            inbound, use=await self.take(digest(inbound.token), inbound.request_id, inbound.deadline)
+        )
 
     async def close(self) -> None:
         """End the connections."""
         for channel in self._channels.values():
             await channel.close(None)
 
-    async def _ask(self, token_digest: str, deadline: float) -> int:
+    async def _ask(self, token_digest: str, request_id: str, deadline: float) -> int:
         for address in await self._replicas(deadline):
             try:
-                return await self._ask_at(address, token_digest, deadline)
+                return await self._ask_at(address, token_digest, request_id, deadline)
+            except UnknownOutcome:
+                continue
             except Unavailable as error:
                 if type(error) is not Unavailable:  # an answer of auth's own
                     raise
                 self._known_until = 0.0
         raise DependencyDown("no auth replica answers")
 
-    async def _ask_at(self, address: str, token_digest: str, deadline: float) -> int:
+    async def _ask_at(self, address: str, token_digest: str, request_id: str, deadline: float) -> int:
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = open_channel(address, "auth", self._settings)
-        request, left = pb.SpendUseRequest(token_digest=token_digest), deadline - time.monotonic()
+        request = pb.SpendUseRequest(token_digest=token_digest, request_id=request_id)
+        left = deadline - time.monotonic()
         try:
             answer = await AuthPeerServiceStub(channel).SpendUse(request, timeout=max(0.0, left))
         except grpc.aio.AioRpcError as failure:

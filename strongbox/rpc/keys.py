@@ -10,6 +10,8 @@
   without a pause: so unsealing is heard within milliseconds, by a question or three a second.
 * Wrapping is asked for under the term that is known to be in use: a replica that has not heard of it looks.
 * Nothing here is the proof that the cluster is unsealed: every decision compares the seal state in etcd.
+* Nor is that proof good for ever: what it allowed to be answered leaves within `PROOF_S`, or not at all
+  (`require_unsealed_since`). So `seal` can say when nothing more comes, stopped processes included.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import structlog
 from strongbox.crypto.envelope import Dek, WrappedDek
 from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.record_keys import RecordKeys
-from strongbox.errors import DependencyDown, NotInitialized, Sealed, StrongBoxError, Unavailable
+from strongbox.errors import DependencyDown, NoQuorum, NotInitialized, Sealed, StrongBoxError, Unavailable
 from strongbox.rpc.batching import Batching
 from strongbox.rpc.channel import TlsFiles, open_channel
 from strongbox.rpc.key_link import Link, LinkDown
@@ -38,6 +40,7 @@ ASK_SEALED = 0.25  # seconds from question to question while sealed, when no rep
 PAUSE = 0.02  # seconds at least between questions
 ASK_UNSEALED = 0.5  # seconds between questions while unsealed
 FORGET_AFTER = 2.0  # seconds without any answer
+PROOF_S = 2.0  # seconds for which a transaction that compared the seal state allows a value to leave
 SEAL = "seal"
 _SEALED = (Sealed, NotInitialized)
 _log = structlog.get_logger(__name__)
@@ -64,6 +67,7 @@ class KeyClient:
         self._opened: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._heard_at = 0.0
+        self._dropped_at = float("-inf")
         self._wraps = Batching(self._wrap_all)
         self._unwraps = Batching(self._unwrap_all)
         self._rewraps = Batching(self._rewrap_all)
@@ -72,6 +76,24 @@ class KeyClient:
     def record_keys(self) -> RecordKeys | None:
         """The record keys; None: sealed, or not known yet."""
         return self._record_keys
+
+    def require_unsealed_since(self, proven: float) -> None:
+        """Raise unless what was decided under a proof asked for at `proven` may still leave this process.
+
+        `proven`: `time.monotonic()` before the transaction that compared the seal state was submitted.
+        Raises Sealed when the record keys are away, or were at any time since; NoQuorum when the proof is
+        older than `PROOF_S`.
+
+        Promise: of a cluster whose sealing was committed at T, this lets nothing pass in any process from
+        T + `PROOF_S` on, nor in this process once it has heard of the sealing. The clock is the monotonic
+        one, which goes on while a process is stopped (SIGSTOP): one that wakes up finds its proof stale.
+        It looks at three numbers, so it can be asked for every value; ask it last: after unwrapping, with no
+        `await` between it and the answer. For reads: a caller is told by these reasons that nothing was done.
+        """
+        if self._record_keys is None or self._dropped_at >= proven:
+            raise Sealed
+        if time.monotonic() - proven > PROOF_S:
+            raise NoQuorum("it is not proven that the cluster is still unsealed")
 
     async def start(self) -> None:
         """Begin to ask; returns at once."""
@@ -229,6 +251,7 @@ class KeyClient:
         if self._record_keys is None:
             return
         self._record_keys = None
+        self._dropped_at = time.monotonic()
         self._unsealed.clear()
         _log.warning("the record keys were dropped")
         for callback in self._callbacks:

@@ -5,6 +5,9 @@
 
 * Run by a Job at first, then by a CronJob: what is good for longer than `renew_before_days` stays.
 * The authority is made once. It is never replaced here, because everybody trusts it (docs/deploying.md).
+  While anything is there that it may have signed, its being gone is an error and no reason for another.
+* Every name that a process dials is in the certificate of what answers there, letter by letter: OpenSSL, gRPC
+  and Go differ in what a wildcard over a name of few labels is worth. Names that have changed renew at once.
 * Every write names what it read, so two runs at once cannot leave a key beside another's certificate: a
   secret is one object, and the second writer is refused.
 """
@@ -12,14 +15,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from strongbox.config import SERVICES
-from strongbox.dev.authority import Authority, Leaf, Pair, ends_at
+from strongbox.dev.authority import Authority, Leaf, Pair, ends_at, is_for
 from strongbox.setup.settings import CertificateSettings
 
 AUTHORITY = "strongbox-authority-tls"
+_AUDIT_REPLICAS = 5  # at most: a name too many harms nobody
 _NAMES = (*(name for name in SERVICES if name != "seal"), "gateway", "operator", "upkeep")
 
 
@@ -30,35 +34,46 @@ class Secrets(Protocol):
     def put(self, name: str, data: dict[str, bytes], known: dict[str, Any] | None, /) -> None: ...
 
 
+class AuthorityLost(Exception):
+    """The authority's secret is gone, and others may hold what it has signed."""
+
+
 def ensure_certificates(secrets: Secrets, settings: CertificateSettings) -> list[str]:
-    """Make what is missing or about to run out; the names of what was made. Raises Conflict, OSError."""
+    """Make what is missing, misnamed or about to run out; the names of what was made.
+
+    Raises Conflict, OSError, AuthorityLost.
+    """
     made: list[str] = []
-    authority = _authority(secrets, made)
-    for name, leaf in leaves(settings.namespace, settings.seal_replicas):
-        known = secrets.read(name)
-        if known is not None and _is_good(known["data"], authority, settings):
+    wanted = [*leaves(settings.namespace, settings.seal_replicas, settings.etcd_replicas)]
+    known = {name: secrets.read(name) for name, _ in wanted}
+    authority = _authority(secrets, made, [name for name, secret in known.items() if secret is not None])
+    for name, leaf in wanted:
+        secret = known[name]
+        if secret is not None and _is_good(secret["data"], authority, leaf, settings):
             continue
         pair = authority.issue(leaf, dt.timedelta(days=settings.certificate_days))
         data = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.pair.certificate}
-        secrets.put(name, data, known)
+        secrets.put(name, data, secret)
         made.append(name)
     return made
 
 
-def leaves(namespace: str, seal_replicas: int) -> Iterator[tuple[str, Leaf]]:
-    """Every secret's name, and whom its certificate is for."""
-    for name in _NAMES:
-        yield f"strongbox-{name}-tls", Leaf(name, name, _hosts(name, namespace))
+def leaves(namespace: str, seal_replicas: int, etcd_replicas: int = 3) -> Iterator[tuple[str, Leaf]]:
+    """Every secret's name, and whom its certificate is for; etcd first, without which nothing starts."""
+    yield "strongbox-etcd-tls", Leaf("etcd", "etcd", _hosts("etcd", namespace, range(etcd_replicas)))
     for ordinal in range(seal_replicas):
-        leaf = Leaf("seal", f"seal/{ordinal}", _hosts("seal", namespace))
+        leaf = Leaf("seal", f"seal/{ordinal}", _hosts("seal", namespace, [ordinal]))
         yield f"strongbox-seal-{ordinal}-tls", leaf
-    yield "strongbox-etcd-tls", Leaf("etcd", "etcd", _hosts("etcd", namespace))
+    for name in _NAMES:
+        ordinals = range(_AUDIT_REPLICAS) if name == "audit" else ()
+        yield f"strongbox-{name}-tls", Leaf(name, name, _hosts(name, namespace, ordinals))
 
 
-def _hosts(name: str, namespace: str) -> tuple[str, ...]:
-    """The service's name inside the cluster, and that of each pod of a StatefulSet (one label before it)."""
+def _hosts(name: str, namespace: str, ordinals: Iterable[int] = ()) -> tuple[str, ...]:
+    """The service's name inside the cluster, and that of each pod of a StatefulSet, as it is dialled."""
     service = f"strongbox-{name}.{namespace}.svc"
     return (
+        *(f"strongbox-{name}-{ordinal}.strongbox-{name}" for ordinal in ordinals),
         f"strongbox-{name}",
         service,
         f"{service}.cluster.local",
@@ -67,22 +82,31 @@ def _hosts(name: str, namespace: str) -> tuple[str, ...]:
     )
 
 
-def _authority(secrets: Secrets, made: list[str]) -> Authority:
+def _authority(secrets: Secrets, made: list[str], signed: Sequence[str]) -> Authority:
     known = secrets.read(AUTHORITY)
     if known is not None:
         return Authority.load(Pair(known["data"]["tls.crt"], known["data"]["tls.key"]))
+    if signed:
+        raise AuthorityLost(
+            f"there is no secret {AUTHORITY}, but {signed[0]} is there, which it may have signed: "
+            "put the authority back, or remove all certificates to begin anew (docs/deploying.md)"
+        )
     authority = Authority.create("StrongBox authority")
     secrets.put(AUTHORITY, {"tls.crt": authority.pair.certificate, "tls.key": authority.pair.key}, None)
     made.append(AUTHORITY)
     return authority
 
 
-def _is_good(data: Mapping[str, bytes], authority: Authority, settings: CertificateSettings) -> bool:
-    """Whether it is complete, of this authority, and good for long enough."""
+def _is_good(
+    data: Mapping[str, bytes], authority: Authority, leaf: Leaf, settings: CertificateSettings
+) -> bool:
+    """Whether it is complete, of this authority, for these names, and good for long enough."""
     if data.get("ca.crt") != authority.pair.certificate or not data.get("tls.key"):
         return False
     try:
         ends = ends_at(data["tls.crt"])
+        if not is_for(data["tls.crt"], leaf):
+            return False
     except (KeyError, ValueError):
         return False
     return ends > dt.datetime.now(dt.UTC) + dt.timedelta(days=settings.renew_before_days)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import ssl
 import urllib.error
 import urllib.request
@@ -48,15 +49,19 @@ class Api:
     def put(self, name: str, data: dict[str, bytes], known: dict[str, Any] | None) -> None:
         """Make it (`known` None), or replace exactly what was read. Raises Conflict, OSError."""
         encoded = {key: base64.b64encode(value).decode() for key, value in data.items()}
-        metadata = {"name": name, "labels": {"app.kubernetes.io/part-of": "strongbox"}}
+        # What people have put on a secret (labels, annotations, owners) stays on it.
+        metadata: dict[str, Any] = {**known["metadata"]} if known is not None else {"name": name}
+        metadata.pop("managedFields", None)
+        metadata["labels"] = {**(metadata.get("labels") or {}), "app.kubernetes.io/part-of": "strongbox"}
         body: dict[str, Any] = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": encoded}
         if known is None:
-            self._call("POST", "", {**body, "type": "kubernetes.io/tls"})
+            self._call("POST", "", {**body, "type": "kubernetes.io/tls"}, name)
             return
-        metadata["resourceVersion"] = known["metadata"]["resourceVersion"]
-        self._call("PUT", f"/{name}", {**body, "type": known.get("type", "kubernetes.io/tls")})
+        self._call("PUT", f"/{name}", {**body, "type": known.get("type", "kubernetes.io/tls")}, name)
 
-    def _call(self, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:
+    def _call(
+        self, method: str, path: str, body: object = None, name: str = ""
+    ) -> tuple[int, dict[str, Any]]:
         request = urllib.request.Request(self._url + path, method=method)  # noqa: S310  the server's, ours
         # Read each time: the kubelet renews it.
         token = (self._account / "token").read_text(encoding="ascii").strip()
@@ -72,6 +77,21 @@ class Api:
                 if error.code == HTTPStatus.NOT_FOUND and method == "GET":
                     return error.code, {}
                 if error.code == HTTPStatus.CONFLICT:
-                    raise Conflict(path) from None
-                # Never the body: it can quote what was sent.
-                raise OSError(f"{method} secrets{path}: HTTP {error.code}") from None
+                    raise Conflict(
+                        f"the secret {name} was changed or made by somebody else meanwhile"
+                    ) from None
+                why = _why(error)
+                raise OSError(f"{method} secret {name or path[1:]}: HTTP {error.code}{why}") from None
+
+
+def _why(error: urllib.error.HTTPError) -> str:
+    """The reason and the fields that a refusal names; never its message, which can quote a body."""
+    try:
+        told = json.loads(error.read(64 << 10))
+        causes = (told.get("details") or {}).get("causes") or []
+        fields = [str(cause.get("field", "")) for cause in causes]
+        words = [str(told.get("reason", "")), *fields]
+    except (ValueError, AttributeError, OSError):
+        return ""
+    shown = [word for word in words if re.fullmatch(r"[A-Za-z0-9.\[\]_-]{1,64}", word)]
+    return f" ({', '.join(shown)})" if shown else ""

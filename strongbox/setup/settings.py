@@ -67,6 +67,7 @@ class CertificateSettings(FromEnvironment):
     """Which secrets `certificates` makes, and for how long they are good."""
 
     namespace: str = Field(min_length=1)
-    seal_replicas: int = Field(3, ge=1, le=9)
+    seal_replicas: int = Field(3, ge=1, le=5)
+    etcd_replicas: int = Field(3, ge=1, le=7)
     certificate_days: int = Field(90, ge=1, le=825)
     renew_before_days: int = Field(30, ge=0)

@@ -4,7 +4,9 @@
     part 0   the shared part: the compares of all decisions that change nothing, one packed audit record
     part n   one part for each decision that changes something or fetches, or whose compares failed before
 
-A failed compare fails its own part only; the part's other branch returns what its keys hold now.
+A failed compare fails its own part only; the part's other branch returns what its keys hold now (of large
+values only whether they changed: those are read again by who needs them).
+The answer also brings how full etcd is (`space`): the last operation of each batch.
 Overlap rule: etcd silently loses a put that a later sibling deletes, and refuses a key put twice, so a
 decision joins a batch only if no key it puts, deletes or fetches is touched by another of the batch.
 """
@@ -13,24 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from strongbox.store import keyspace, txn
 from strongbox.store.journal import Draft, Journal
 from strongbox.store.memory import ABSENT, Fact
-from strongbox.store.view import Fetch, Footprint
+from strongbox.store.view import Fetch, Footprint, Row
 
 MAX_OPS = 900  # of etcd's --max-txn-ops 1024, which counts outer and nested operations together
 MAX_BYTES = 1 << 20  # of etcd's request limit; a single decision may be larger and is then alone
-
-
-class Row(NamedTuple):
-    """One row of a fetched range."""
-
-    key: bytes
-    value: bytes
-    mod_revision: int
-    create_revision: int
 
 
 @dataclass(slots=True)
@@ -68,6 +60,7 @@ class PartAnswer:
     succeeded: bool
     rows: tuple[Row, ...] = ()
     found: dict[bytes, Fact] = field(default_factory=dict)
+    changed: frozenset[bytes] = frozenset()  # hold another value than was compared, which is not told
 
 
 class Claims:
@@ -134,6 +127,7 @@ def build(
         drafts = [draft for member in members for draft in member.drafts]
         record = [txn.put(journal.record_key(number, index), journal.pack(drafts))] if drafts else []
         operations.append(_part(members, record))
+    operations.append(txn.range_(keyspace.ROOM))
     return txn.txn(
         [txn.mod_is(journal.cursor_key, cursor)],
         operations,
@@ -143,10 +137,12 @@ def build(
 
 def _part(members: Sequence[Decided], record: list[txn.RequestOp]) -> txn.RequestOp:
     reads: dict[bytes, int] = {}
+    large: set[bytes] = set()
     before: int | None = None
     effects: list[txn.RequestOp] = []
     for member in members:
         reads.update(member.footprint.reads)
+        large |= member.footprint.large
         limit = member.footprint.before_ms
         before = limit if before is None else before if limit is None else min(before, limit)
         effects.extend(_effects(member.footprint))
@@ -155,7 +151,9 @@ def _part(members: Sequence[Decided], record: list[txn.RequestOp]) -> txn.Reques
     if before is not None:
         compares.append(txn.value_less(keyspace.CLUSTER_TIME, b"%020d" % before))
         wanted.append(keyspace.CLUSTER_TIME)
-    return txn.nested(compares, [*effects, *record], [txn.range_(key) for key in wanted])
+    return txn.nested(
+        compares, [*effects, *record], [txn.range_(key, keys_only=key in large) for key in wanted]
+    )
 
 
 def _effects(footprint: Footprint) -> Iterable[txn.RequestOp]:
@@ -181,10 +179,14 @@ def read_part(answer: txn.ResponseOp, members: Sequence[Decided]) -> PartAnswer:
     wanted = list(dict.fromkeys(key for member in members for key in member.footprint.reads))
     if len(reply.responses) > len(wanted):
         wanted.append(keyspace.CLUSTER_TIME)
-    found = {key: _fact(response) for key, response in zip(wanted, reply.responses, strict=True)}
-    return PartAnswer(False, found=found)
+    found = {key: fact_of(response) for key, response in zip(wanted, reply.responses, strict=True)}
+    compared = {key: seen for member in members for key, seen in member.footprint.reads.items()}
+    large = {key for member in members for key in member.footprint.large if found[key].mod_revision}
+    changed = frozenset(key for key in large if found[key].mod_revision != compared[key])
+    return PartAnswer(False, found={k: v for k, v in found.items() if k not in large}, changed=changed)
 
 
-def _fact(response: txn.ResponseOp) -> Fact:
+def fact_of(response: txn.ResponseOp) -> Fact:
+    """What the range read of one key told."""
     rows = response.response_range.kvs
     return Fact(rows[0].value, rows[0].mod_revision) if rows else ABSENT

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from strongbox.store import calls
 from strongbox.store.calls import Caller
@@ -29,6 +30,7 @@ from strongbox.store.txn import TxnRequest, TxnResponse
 
 __all__ = ["KV", "Etcd", "MemberStatus", "Options", "RangeReply", "Tls", "rows_of"]
 _LATE = 0.1  # seconds after which a stream that should have ended by itself is given up
+_DB_SIZE_IN_USE = 9  # of StatusResponse; the stubs are of an etcd that did not say it yet
 _UPKEEP_ATTEMPT = 30.0  # seconds: physical compaction and defragmentation work through the whole file
 
 
@@ -51,13 +53,17 @@ class RangeReply(NamedTuple):
 
 
 class MemberStatus(NamedTuple):
-    """One member: version, file size in bytes, the ids of its leader and of itself, newest revision."""
+    """One member: version, file size in bytes, the ids of its leader and of itself, newest revision.
+
+    `in_use` are the bytes of the file that are not free pages.
+    """
 
     version: str
     db_size: int
     leader: int
     member: int
     revision: int
+    in_use: int = 0
 
 
 def rows_of(reply: Any) -> tuple[KV, ...]:
@@ -65,6 +71,11 @@ def rows_of(reply: Any) -> tuple[KV, ...]:
     return tuple(
         KV(row.key, row.value, row.mod_revision, row.create_revision, row.lease) for row in reply.kvs
     )
+
+
+def _varint(reply: Any, number: int) -> int:
+    """A field that the stubs do not know; 0: it is not there."""
+    return next((int(field.data) for field in UnknownFieldSet(reply) if field.field_number == number), 0)
 
 
 class Etcd:
@@ -163,8 +174,21 @@ class Etcd:
         else:
             reply = await self.caller.ask_member(self.ring.named(endpoint), calls.STATUS, request, timeout)
         return MemberStatus(
-            reply.version, reply.dbSize, reply.leader, reply.header.member_id, reply.header.revision
+            reply.version,
+            reply.dbSize,
+            reply.leader,
+            reply.header.member_id,
+            reply.header.revision,
+            _varint(reply, _DB_SIZE_IN_USE),
         )
+
+    async def probe(self, endpoint: str, *, timeout: float) -> None:
+        """Read through the member at `endpoint`: answered only by one that serves. Raises EtcdError.
+
+        OutcomeUnknown: it hangs; Unavailable: it is not there, or has no leader.
+        """
+        request = pb.RangeRequest(key=b"\0", keys_only=True)
+        await self.caller.ask_member(self.ring.named(endpoint), calls.RANGE, request, timeout)
 
     async def compact(self, revision: int, *, physical: bool = True, deadline: float | None = None) -> None:
         """Forget history before `revision`; with `physical` return when the pages are free.

@@ -10,10 +10,9 @@ import time
 from collections.abc import Sequence
 
 from strongbox.store import errors, keyspace
-from strongbox.store.batch import Row
 from strongbox.store.client import KV, Etcd
 from strongbox.store.journal import Journal
-from strongbox.store.view import Fetch
+from strongbox.store.view import Fetch, Row
 
 _LOOK = 0.5  # seconds to find the cursor
 _LOOK_BACK = 1.0  # seconds to read what landed

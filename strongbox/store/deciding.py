@@ -5,6 +5,10 @@ missing keys of all requests together, 64 in a linearizable read. A refusal befo
 leaves no record (nothing unauthenticated fills the outbox) and is proved by no transaction; so it must rest
 on facts read after the request arrived. So must every other end that no transaction proves: a decision that
 fails by a defect, such as a record nobody can read, and one whose term in office is said to be over.
+
+Work is bounded by bytes: a round reads `ROUND_BYTES` at most, a key of each call in turn, and whose keys were
+not reached waits for the next round; one request may not ask for more than `ITEM_BYTES` (`TooLarge`). What
+was decided and has to wait is decided again only when something it read has changed.
 """
 
 from __future__ import annotations
@@ -13,23 +17,29 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain, zip_longest
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import structlog
 
 from strongbox.clock import Clock
-from strongbox.errors import Internal, NoQuorum, StrongBoxError, UnknownOutcome
+from strongbox.errors import Internal, NoQuorum, StrongBoxError, TooLarge, UnknownOutcome
 from strongbox.store import errors, keyspace, txn
-from strongbox.store.batch import Decided, Row
+from strongbox.store.batch import Decided, fact_of
 from strongbox.store.client import Etcd
 from strongbox.store.election import Deposed
 from strongbox.store.journal import Draft
 from strongbox.store.memory import ABSENT, Fact, Memory
-from strongbox.store.view import Unread, View
+from strongbox.store.space import HISTORY, NOTHING_KNOWN, Effect, Room, Space, effect_of
+from strongbox.store.view import Row, Unread, View
 
 T = TypeVar("T")
 FROM_MEMORY = 2  # tries before a contended request reads first
-READ_AT_ONCE = 64  # keys: even the largest secrets fit one answer, and what came stays known
+READ_AT_ONCE = 64  # keys in one answer at most; fewer while values are large
+READ_LEAST = 4
+ANSWER_BYTES = 2 << 20  # an answer larger than this halves the next ones
+ROUND_BYTES = 8 << 20  # read before what could be decided is carried out
+ITEM_BYTES = 32 << 20  # read for one request: half of the memory, so that it cannot lose what it needs
 MAX_ROUNDS = 8  # reads that one decision may ask for, one after the other
 _log = structlog.get_logger(__name__)
 
@@ -47,7 +57,8 @@ class Work(Generic[T]):
     """One request; `draft` is its audit record to be (None: a duty's work), `deadline` is monotonic.
 
     `on_decided` is called when the transaction is about to be sent, and again if it is decided again.
-    `always`: taken even when the audit outbox is full (init, unseal, sealing, the outbox's own upkeep).
+    `always`: taken even when the audit outbox or etcd is full (init, unseal, sealing, the outbox's own
+    upkeep). `effect` is said by duties that must go on when etcd is nearly full, reading included.
     """
 
     decide: Callable[[View], T]
@@ -55,6 +66,11 @@ class Work(Generic[T]):
     deadline: float
     on_decided: Callable[[T], None] | None = None
     always: bool = False
+    effect: Effect | None = None
+
+    def __post_init__(self) -> None:
+        if self.always:
+            self.effect = Effect.SAFETY
 
 
 class Item:
@@ -65,11 +81,14 @@ class Item:
         "alone",
         "decided",
         "done",
+        "effect",
         "fresh_since",
+        "read",
         "refusal",
         "sent",
         "tries",
         "value",
+        "view",
         "work",
     )
 
@@ -79,9 +98,12 @@ class Item:
         self.accepted = time.monotonic()
         self.fresh_since = 0.0
         self.tries = 0
+        self.read = 0  # bytes read for it
+        self.effect = Effect.NEUTRAL
         self.alone = False
         self.sent = False
         self.value: Any = None
+        self.view: View | None = None
         self.refusal: StrongBoxError | None = None
         self.decided: Decided | None = None
 
@@ -104,42 +126,57 @@ class Item:
     def succeed(self, revision: int, rows: tuple[Row, ...]) -> None:
         if self.done.done():
             return
-        if self.refusal is not None:
-            self.done.set_exception(self.refusal)
-        else:
-            self.done.set_result(Outcome(self.value, revision, rows))
+        if self.refusal is not None or self.view is None:
+            self.done.set_exception(self.refusal or Internal())
+            return
+        try:
+            self.done.set_result(Outcome(self.view.told(self.value, rows), revision, rows))
+        except Exception:  # noqa: BLE001  one defective reading must not fail its whole batch
+            _log.exception("what was read could not be told")
+            self.done.set_exception(Internal())
 
 
 class Decider:
     """Turns requests into decisions, over one replica's memory."""
 
-    def __init__(self, etcd: Etcd, memory: Memory, clock: Clock) -> None:
+    def __init__(self, etcd: Etcd, memory: Memory, clock: Clock, space: Space | None = None) -> None:
         self._etcd, self._memory, self._clock = etcd, memory, clock
+        self._space = space or Space()
+        self._at_once = READ_AT_ONCE // 4
 
     async def decide(self, items: list[Item]) -> list[Item] | None:
         """Decide each request, reading what is missing in rounds.
 
-        Refusals that need no record are answered right away. Returns what is left; None when etcd does not
-        answer the reads.
+        Refusals that need no record are answered right away. Returns what is left, those still undecided
+        among them; None when etcd does not answer the reads.
         """
         # Nobody who has left is decided for: what he had taken along for it may be another's now.
-        undecided = [item for item in items if not item.done.done()]
+        undecided = [item for item in items if not item.done.done() and self.is_outdated(item)]
+        budget = ROUND_BYTES
         for _ in range(MAX_ROUNDS):
-            missing: dict[bytes, None] = {}
-            for item in undecided:
-                missing.update(dict.fromkeys(self._attempt(item)))
-            if not missing:
+            missing = {item: keys for item in undecided if (keys := self._attempt(item))}
+            if not missing or budget <= 0:
                 break
-            if not await self._read(list(missing)):
+            read = await self._read(_in_turn(missing), budget)
+            if read is None:
                 return None
+            budget -= sum(read.values())
+            for item, keys in missing.items():
+                item.read += sum(read.get(key, 0) for key in keys)
+                if item.read > ITEM_BYTES:
+                    item.fail(TooLarge())
             undecided = [item for item in items if not item.done.done() and self.is_outdated(item)]
-        for item in items:
-            if item.decided is None:
+        else:
+            for item in undecided:
                 item.fail(Internal("a decision asked for too many keys, one after the other"))
         return [item for item in items if not item.done.done()]
 
     def is_outdated(self, item: Item) -> bool:
+        """Whether it has to be decided, or what it was decided from is known to have changed."""
         if item.decided is None:
+            return True
+        before = item.decided.footprint.before_ms
+        if before is not None and before <= self._now_ms():
             return True
         for key, revision in item.decided.footprint.reads.items():
             known = self._memory.recall(key)
@@ -152,9 +189,11 @@ class Decider:
         item.decided, item.refusal = None, None
         work = item.work
         draft = replace(work.draft) if work.draft is not None else None
-        view = View(self._memory, draft, self._now_ms(), item.fresh_since)
+        view = View(self._memory, draft, self._now_ms(), item.fresh_since, lambda: self._may_grow(item))
+        item.view = view
         try:
-            item.value = work.decide(view)
+            item.value = _decided(work, view)
+            self._weigh(item, view)
         except Unread as unread:
             return unread.keys
         except StrongBoxError as refusal:
@@ -176,6 +215,14 @@ class Decider:
     def _refuse(self, item: Item, view: View, refusal: StrongBoxError) -> tuple[bytes, ...]:
         if view.draft is not None and view.draft.accessor:
             view.drop_effects()
+            item.effect = Effect.NEUTRAL
+            try:
+                self._require_space(item)
+            except Unread as unread:
+                return unread.keys
+            except StrongBoxError as full:  # no space for the record
+                item.fail(full)
+                return ()
             item.refusal = refusal
             self._accept(item, view, "refused", refusal.reason)
             return ()
@@ -183,6 +230,37 @@ class Decider:
             return self._attempt(item)
         item.fail(refusal)
         return ()
+
+    def _weigh(self, item: Item, view: View) -> None:
+        """Know what the decision does to etcd's space. Raises `Overloaded`, `Unread`."""
+        print_ = view.footprint
+        changed = bool(print_.puts or print_.deletes)
+        said = item.work.effect or (view.effect if changed else None)
+        if said is Effect.NEUTRAL and sum(map(len, print_.puts.values())) > HISTORY:
+            said = Effect.GROWS
+        item.effect = said or effect_of(print_.puts, print_.deletes, print_.reads, self._held)
+        self._require_space(item)
+
+    def _held(self, key: bytes) -> bytes | None:
+        known = self._memory.recall(key)
+        return known.fact.value if known is not None else None
+
+    def _may_grow(self, item: Item) -> bool:
+        return not self._refuses(item, Effect.GROWS)
+
+    def _require_space(self, item: Item) -> None:
+        if self._refuses(item, item.effect):
+            raise self._space.refusal(item.effect)
+
+    def _refuses(self, item: Item, effect: Effect) -> bool:
+        """Whether etcd is too full, by a look made since the request came. Raises `Unread`: look first."""
+        known = self._memory.recall(keyspace.ROOM)
+        room = known.parsed(keyspace.ROOM, Room.parse) if known is not None else None
+        if not self._space.refuses(effect, room or NOTHING_KNOWN):
+            return False
+        if known is None or known.seen_at < item.accepted:
+            raise Unread((keyspace.ROOM,))
+        return True
 
     def _refreshes(self, item: Item, view: View) -> bool:
         """Have what no transaction proves rest on facts read since; whether to decide again."""
@@ -210,21 +288,32 @@ class Decider:
         now: int = self._clock.now_ms()
         return max(now, told)
 
-    async def _read(self, keys: list[bytes]) -> bool:
-        """Read keys into memory, each slice at one revision; False when etcd did not answer in time."""
+    async def _read(self, keys: list[bytes], budget: int) -> dict[bytes, int] | None:
+        """Read keys into memory, each slice at one revision, until `budget` bytes came.
+
+        Returns how many bytes each had that was read; None when etcd did not answer in time.
+        """
         asked = time.monotonic()
-        for start in range(0, len(keys), READ_AT_ONCE):
-            some = keys[start : start + READ_AT_ONCE]
+        read: dict[bytes, int] = {}
+        while len(read) < len(keys) and sum(read.values()) < budget:
+            some = keys[len(read) : len(read) + self._at_once]
             request = txn.txn([], [txn.range_(key) for key in some])
             try:
                 reply = await self._etcd.transact(request, deadline=asked + 1.0, idempotent=True)
             except errors.EtcdError:
-                return False
+                return None
+            size = 0
             for key, response in zip(some, reply.responses, strict=True):
-                rows = response.response_range.kvs
-                fact = Fact(rows[0].value, rows[0].mod_revision) if rows else ABSENT
+                fact = fact_of(response)
                 self._memory.learn(key, fact, reply.header.revision, asked)
-        return True
+                read[key] = len(fact.value or b"")
+                size += read[key]
+            self._at_once = (
+                max(READ_LEAST, self._at_once // 2)
+                if size > ANSWER_BYTES
+                else (min(READ_AT_ONCE, self._at_once * 2))
+            )
+        return read
 
     def learn_effects(self, item: Item, revision: int, asked: float) -> None:
         assert item.decided is not None
@@ -232,3 +321,21 @@ class Decider:
             self._memory.learn(key, Fact(value, revision), revision, asked)
         for key in item.decided.footprint.deletes:
             self._memory.learn(key, ABSENT, revision, asked)
+
+
+def _decided(work: Work[T], view: View) -> T:
+    """The decision; what it was given by its view is worth nothing afterwards."""
+    try:
+        return work.decide(view)
+    finally:
+        view.close()
+
+
+def _in_turn(missing: dict[Item, tuple[bytes, ...]]) -> list[bytes]:
+    """All the keys, one request of each call after the other: a call of many requests delays no other."""
+    calls: dict[object, list[tuple[bytes, ...]]] = {}
+    for item, keys in missing.items():
+        call = item.work.draft.request_id if item.work.draft is not None else ""
+        calls.setdefault(call or item, []).append(keys)
+    turns = chain.from_iterable(zip_longest(*calls.values(), fillvalue=()))
+    return list(dict.fromkeys(chain.from_iterable(turns)))

@@ -14,17 +14,21 @@ Rules:
 * Others watch the key and stand for office as soon as it is deleted.
 * The work is cancelled when the session is lost or the key changes; work that was cancelled late is stopped
   by the fence.
+* Work says what it has achieved (`Term.progress`), so that a duty that is held and does nothing is seen.
+* Each term's beginning and end, and why it ended, is logged; of terms that follow each other fast only every
+  tenth second, as a warning with their number.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
+
+import structlog
 
 from strongbox.store import txn
 from strongbox.store.client import KV, Etcd, rows_of
@@ -32,10 +36,11 @@ from strongbox.store.errors import Compacted, EtcdError
 from strongbox.store.session import Session, Tenure
 from strongbox.store.watch import watch
 
-log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 _PAUSE = 0.2  # seconds after a failure before standing again
 _LOOK_AGAIN = 5.0  # seconds after which the key is read even if the watch said nothing
 _DEADLINE = 2.0  # seconds for one campaign transaction
+_QUIET = 10.0  # seconds that terms have to be apart for each to be logged; else one line in so many seconds
 
 
 class Deposed(Exception):
@@ -53,6 +58,10 @@ class _Facts(Protocol):
     def get(self, key: bytes, /) -> _Fact: ...
 
 
+def _nobody_listens() -> None:
+    """For terms made by hand."""
+
+
 @dataclass(frozen=True, slots=True)
 class Term:
     """One holder's time in office; `fence` is the election key's mod_revision."""
@@ -60,6 +69,14 @@ class Term:
     number: int
     key: bytes
     fence: int
+    on_progress: Callable[[], None] = field(default=_nobody_listens, compare=False, repr=False)
+
+    def progress(self) -> None:
+        """The work is where it should be: a pass was done, or a part of a long one. Costs nothing.
+
+        To be said after etcd has confirmed the fence, in that pass: memory may be of an earlier term.
+        """
+        self.on_progress()
 
     def require(self, view: _Facts) -> None:
         """Make the decision depend on this term; raises Deposed when it is over."""
@@ -78,11 +95,44 @@ class Holder(NamedTuple):
     term: int
 
 
-class Duty:
-    """One background duty, sought for this process's session."""
+class _Told:
+    """What is logged of one duty's terms: each, or of many in a short time only how many they are."""
 
-    def __init__(self, etcd: Etcd, session: Session, key: bytes, node_id: str) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._told_at = float("-inf")
+        self._untold = 0
+
+    def begun(self, term: Term) -> None:
+        now = time.monotonic()
+        if now - self._told_at < _QUIET:
+            self._untold += 1
+            return
+        if self._untold:
+            _log.warning("terms of a duty follow each other fast", duty=self._name, more=self._untold)
+        self._told_at, self._untold = now, 0
+        _log.info("in office", duty=self._name, term=term.number)
+
+    def ended(self, why: str) -> None:
+        """Only of a term whose beginning was told."""
+        if not self._untold:
+            _log.info("out of office", duty=self._name, why=why)
+
+
+class Duty:
+    """One background duty, sought for this process's session; `on_progress`: its work got on."""
+
+    def __init__(
+        self,
+        etcd: Etcd,
+        session: Session,
+        key: bytes,
+        node_id: str,
+        on_progress: Callable[[], None] = _nobody_listens,
+    ) -> None:
         self._etcd = etcd
+        self._on_progress = on_progress
+        self._told = _Told(key.decode())
         self._session = session
         self._key = key
         self._count_key = key + b"/term"
@@ -103,10 +153,11 @@ class Duty:
             try:
                 tenure = await self._session.current()
                 term = await self._campaign(tenure)
-                log.info("in office: %s, term %d", self._key.decode(), term.number)
-                await self._serve(term, tenure, work)
             except (EtcdError, Deposed) as error:
-                log.info("out of office: %s: %s", self._key.decode(), error)
+                _log.debug("not elected", duty=self._key.decode(), why=_why(error))
+            else:
+                self._told.begun(term)
+                self._told.ended(await self._serve(term, tenure, work))
             await asyncio.sleep(_PAUSE)
 
     async def _campaign(self, tenure: Tenure) -> Term:
@@ -134,7 +185,7 @@ class Duty:
             idempotent=True,
         )
         if answer.succeeded:
-            return Term(number, self._key, answer.header.revision), answer.header.revision
+            return self._term(number, answer.header.revision), answer.header.revision
         rows = rows_of(answer.responses[0].response_range)
         return (self._mine(rows[0], tenure) if rows else None), answer.header.revision
 
@@ -150,7 +201,10 @@ class Duty:
 
     def _mine(self, row: KV, tenure: Tenure) -> Term | None:
         """The term that a lost attempt of ours won: session leases are never shared."""
-        return Term(_parse(row).term, self._key, row.mod_revision) if row.lease == tenure.lease else None
+        return self._term(_parse(row).term, row.mod_revision) if row.lease == tenure.lease else None
+
+    def _term(self, number: int, fence: int) -> Term:
+        return Term(number, self._key, fence, self._on_progress)
 
     async def _vacancy(self, revision: int) -> None:
         """Return when the key changes after `revision`."""
@@ -163,20 +217,30 @@ class Duty:
 
     async def _serve(
         self, term: Term, tenure: Tenure, work: Callable[[Term], Coroutine[Any, Any, None]]
-    ) -> None:
-        """Run `work` until it ends or the term does; then give the office up."""
+    ) -> str:
+        """Run `work` until it ends or the term does; then give the office up. Returns why it ended."""
+        ended: list[str] = []
         try:
-            await _first(self._guarded(work, term), tenure.lost.wait(), self._vacancy(term.fence))
+            await _first(self._guarded(work, term, ended), tenure.lost.wait(), self._vacancy(term.fence))
+        except EtcdError as error:
+            ended.append(f"the election key is not watched: {_why(error)}")
         finally:
             await self._resign(term)
+        if tenure.lost.is_set():
+            ended.append("the session was lost")
+        return ", ".join(ended) or "the election key changed"
 
-    async def _guarded(self, work: Callable[[Term], Coroutine[Any, Any, None]], term: Term) -> None:
+    async def _guarded(
+        self, work: Callable[[Term], Coroutine[Any, Any, None]], term: Term, ended: list[str]
+    ) -> None:
         try:
             await work(term)
+            ended.append("its work ended")
         except (EtcdError, Deposed) as error:
-            log.info("duty %s stopped: %s", self._key.decode(), error)
-        except Exception:
-            log.exception("duty %s failed", self._key.decode())
+            ended.append(f"its work met {_why(error)}")
+        except Exception:  # noqa: BLE001  whatever it was, another replica may do better
+            ended.append("its work failed")
+            _log.exception("a duty failed", duty=self._key.decode())
 
     async def _resign(self, term: Term) -> None:
         """Delete the key if it is still this term's, so that another takes over at once."""
@@ -184,7 +248,11 @@ class Duty:
             request = txn.txn([term.compare()], [txn.delete(self._key)])
             await self._etcd.transact(request, deadline=time.monotonic() + _DEADLINE, idempotent=True)
         except EtcdError as error:
-            log.info("resignation left to the session's end: %s", error)
+            _log.info("the resignation is left to the session's end", why=_why(error))
+
+
+def _why(error: Exception) -> str:
+    return type(error).__name__
 
 
 def _parse(row: KV) -> Holder:

@@ -26,19 +26,21 @@ import structlog
 from strongbox.clock import Clock
 from strongbox.errors import Internal, NoQuorum, Overloaded, TooLarge, UnknownOutcome
 from strongbox.store import batch as batches
-from strongbox.store import errors
+from strongbox.store import errors, keyspace
 from strongbox.store.batch import Claims, Part, PartAnswer
 from strongbox.store.client import KV, Etcd, rows_of
 from strongbox.store.cursor import Cursor
 from strongbox.store.deciding import Decider, Item, Outcome, Work
 from strongbox.store.journal import Journal
 from strongbox.store.memory import Memory
+from strongbox.store.space import Effect, Space, bytes_of
 
-__all__ = ["Outcome", "Pipeline", "Work"]
+__all__ = ["Effect", "Outcome", "Pipeline", "Work"]
 T = TypeVar("T")
 GATHER = 0.005  # seconds; measured: batches of 24 instead of 4 at 64 connections
 CROWD = 32  # requests
 MAX_WAITING = 4096  # requests
+MAX_WAITING_BYTES = 32 << 20  # of what they would put
 PAUSE = 0.02  # seconds between two tries to reach etcd
 LONGEST = 4.0  # seconds one batch may hold up the next
 _log = structlog.get_logger(__name__)
@@ -47,9 +49,12 @@ _log = structlog.get_logger(__name__)
 class Pipeline:
     """The way of every request of one replica to etcd."""
 
-    def __init__(self, etcd: Etcd, memory: Memory, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self, etcd: Etcd, memory: Memory, journal: Journal, clock: Clock, space: Space | None = None
+    ) -> None:
         self._etcd, self._memory, self._journal = etcd, memory, journal
-        self._decider = Decider(etcd, memory, clock)
+        self._space = space or Space()
+        self._decider = Decider(etcd, memory, clock, self._space)
         self._waiting: deque[Item] = deque()
         self._alarm: asyncio.Future[None] | None = None
         self._enough = 1
@@ -57,6 +62,7 @@ class Pipeline:
         self._cursor = Cursor(etcd, journal)
         self._company = False
         self._max_parts = MAX_WAITING
+        self._waiting_bytes = 0
 
     async def start(self) -> None:
         """Begin to take requests."""
@@ -76,7 +82,7 @@ class Pipeline:
         Raises what it was refused with, `NoQuorum` (surely nothing happened, or nothing that matters),
         `UnknownOutcome`, `Overloaded`, and for duties `Deposed`.
         """
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
             raise Overloaded
         if work.draft is not None and not work.always:
             self._journal.require_room()
@@ -156,8 +162,11 @@ class Pipeline:
         chosen: list[Item] = []
         later: list[Item] = []
         operations = size = 0
+        self._waiting_bytes = 0
         for item in ready:
-            assert item.decided is not None
+            if item.decided is None:  # its keys are still to be read
+                later.append(item)
+                continue
             more_operations, more_size = batches.cost_of(item.decided)
             fits = operations + more_operations <= batches.MAX_OPS and size + more_size <= batches.MAX_BYTES
             if (not chosen or (fits and len(chosen) < self._max_parts)) and claims.admits(
@@ -167,6 +176,7 @@ class Pipeline:
                 chosen.append(item)
             else:
                 later.append(item)
+                self._waiting_bytes += more_size
             claims.add(item.decided.footprint)
         self._requeue(later)
         return chosen
@@ -191,9 +201,12 @@ class Pipeline:
             return
         self._cursor.at(attempt.number, reply.header.revision)
         self._max_parts = MAX_WAITING
+        self._space.put(reply.header.revision, sum(bytes_of(one.footprint.puts) for one in decided))
+        *told, room = reply.responses[1:]
+        self._memory.learn(keyspace.ROOM, batches.fact_of(room), reply.header.revision, asked)
         answers = [
             batches.read_part(answer, [decided[i] for i in part.members])
-            for part, answer in zip(attempt.parts, reply.responses[1:], strict=True)
+            for part, answer in zip(attempt.parts, told, strict=True)
         ]
         left = sum(p.record and a.succeeded for p, a in zip(attempt.parts, answers, strict=True))
         self._journal.committed(reply.header.revision, left)
@@ -208,8 +221,12 @@ class Pipeline:
             return
         for key, fact in told.found.items():
             self._memory.learn(key, fact, revision, asked)
+        for key in told.changed:
+            self._memory.forget(key)
         for item in members:
-            if len(members) == 1 or self._decider.is_outdated(item):
+            assert item.decided is not None
+            changed = not told.changed.isdisjoint(item.decided.footprint.reads)
+            if len(members) == 1 or changed or self._decider.is_outdated(item):
                 item.alone = True
                 item.again(fresh=False)
         self._requeue(members)

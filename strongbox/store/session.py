@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import secrets
 import time
 from collections.abc import Callable
+
+import structlog
 
 from strongbox.store import txn
 from strongbox.store.client import Etcd
 from strongbox.store.errors import EtcdError, LeaseGone
 
-log = logging.getLogger(__name__)
+_log = structlog.get_logger(__name__)
 _TRUST = 0.9  # share of the TTL believed in
 _GRANT_PAUSE = 0.2  # seconds between attempts to get a session
 
@@ -117,10 +118,9 @@ class Session:
             try:
                 await self._hold(await self._grant())
             except EtcdError as error:
-                log.warning("session not held: %s", error)
-            except Exception:
-                # Whatever it was: a process without a session does no duty and is called away for ever.
-                log.exception("the session failed")
+                _log.warning("the session is not held", why=type(error).__name__)
+            except Exception:  # noqa: BLE001  a process without a session does no duty and is called away
+                _log.exception("the session failed")
             await asyncio.sleep(_GRANT_PAUSE)
 
     async def _grant(self) -> Tenure:
@@ -148,7 +148,7 @@ class Session:
                 if (changed or time.monotonic() - written >= self._refresh) and await self._rewrite(tenure):
                     written = time.monotonic()
         except LeaseGone:
-            log.info("the etcd lease ended under the session")
+            _log.warning("the etcd lease ended under the session")
         finally:
             tenure.end()
         await self._revoke(tenure.lease)
@@ -162,7 +162,7 @@ class Session:
         try:
             ttl = await self._etcd.keepalive_once(tenure.lease, deadline=started + self._ttl / 3)
         except EtcdError as error:
-            log.info("session not renewed: %s", error)
+            _log.info("the session is not renewed", why=type(error).__name__)
             return True
         if ttl <= 0 or tenure.lost.is_set():
             return False
@@ -179,7 +179,7 @@ class Session:
         except LeaseGone:
             raise
         except EtcdError as error:
-            log.info("session's value not written: %s", error)
+            _log.info("the session's value is not written", why=type(error).__name__)
             return False
         return True
 

@@ -5,20 +5,26 @@ etcd (`mod_revision`) in the one transaction that carries it out, so a decision 
 take effect: the compare fails and the request is decided again. Reading a key that is not in memory raises
 `Unread`; the pipeline reads all the keys named so far in one go and decides again, so a decision must have
 no side effects besides the view.
+
+A view is open while its decision is made. What belongs to it (a `Caller`) answers only then, and once more
+while `reveal` looks at the rows that the view's own transaction has read: nothing that one transaction
+proved is taken for proved in another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 from strongbox.store.journal import Draft
 from strongbox.store.memory import ABSENT, Fact, Memory
+from strongbox.store.space import STRENGTH, Effect
 
 P = TypeVar("P")
+LARGE = 4096  # bytes of a value
 
-__all__ = ["ABSENT", "Draft", "Fact", "Fetch", "Unread", "View"]
+__all__ = ["ABSENT", "Draft", "Fact", "Fetch", "Row", "Unread", "View"]
 
 
 class Unread(Exception):
@@ -27,6 +33,15 @@ class Unread(Exception):
     def __init__(self, keys: tuple[bytes, ...]) -> None:
         super().__init__("keys to be read")
         self.keys = keys
+
+
+class Row(NamedTuple):
+    """One row of a fetched range."""
+
+    key: bytes
+    value: bytes
+    mod_revision: int
+    create_revision: int
 
 
 class Fetch(NamedTuple):
@@ -47,6 +62,7 @@ class Footprint:
     deletes: set[bytes]
     fetches: list[Fetch]
     before_ms: int | None
+    large: set[bytes] = field(default_factory=set)  # of the keys read: values not to be sent back unasked
 
     @property
     def changes(self) -> bool:
@@ -55,15 +71,30 @@ class Footprint:
 
 
 class View:
-    """One attempt at one decision. `fresh_since`: facts seen earlier (monotonic seconds) count as unread."""
+    """One attempt at one decision. `fresh_since`: facts seen earlier (monotonic seconds) count as unread.
 
-    def __init__(self, memory: Memory, draft: Draft | None, now_ms: int, fresh_since: float = 0.0) -> None:
+    `effect` is for decisions that put keys and must go on all the same when etcd is nearly full (`space`);
+    None: what the puts and deletes show.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        draft: Draft | None,
+        now_ms: int,
+        fresh_since: float = 0.0,
+        may_grow: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.effect: Effect | None = None
+        self.may_grow = may_grow  # whether a decision that makes keys would be carried out
         self.draft = draft
         self.now_ms = now_ms
         self.footprint = Footprint({}, {}, set(), [], None)
         self.others: list[Draft] = []
         self._memory = memory
         self._fresh_since = fresh_since
+        self._is_open = True
+        self._reveal: Callable[[Sequence[Row]], Any] | None = None
 
     def get(self, key: bytes) -> Fact:
         """What `key` holds; from here on the decision depends on it."""
@@ -71,6 +102,8 @@ class View:
         if fact is None:
             raise Unread((key,))
         self.footprint.reads[key] = fact.mod_revision
+        if fact.value is not None and len(fact.value) > LARGE:
+            self.footprint.large.add(key)
         return fact
 
     def parsed(self, key: bytes, parse: Callable[[bytes, bytes], P]) -> P | None:
@@ -104,6 +137,36 @@ class View:
         """Read a range inside the transaction; its rows are in the outcome, in the order of the calls."""
         self.footprint.fetches.append(Fetch(start, end, limit, keys_only))
 
+    def means(self, effect: Effect) -> None:
+        """Say what the changes do to etcd's space, where they do not show it; the strongest said counts."""
+        self.effect = max(self.effect, effect, key=STRENGTH.index)
+
+    def reveal(self, read: Callable[[Sequence[Row]], Any]) -> None:
+        """Have `read(rows of the fetches)` make the outcome's value, instead of what the decision returns.
+
+        It is called at most once, when the transaction has proved the decision; the view is open meanwhile.
+        """
+        self._reveal = read
+
+    def told(self, value: Any, rows: Sequence[Row]) -> Any:
+        """The outcome's value, now that the transaction of this view has landed."""
+        if self._reveal is None:
+            return value
+        self._is_open = True
+        try:
+            return self._reveal(rows)
+        finally:
+            self._is_open = False
+
+    def require_open(self) -> None:
+        """Raise RuntimeError, which is a defect's, unless this very decision is being made or told."""
+        if not self._is_open:
+            raise RuntimeError("what a transaction proved was used beyond it")
+
+    def close(self) -> None:
+        """The decision is made."""
+        self._is_open = False
+
     def record(self, draft: Draft) -> None:
         """Leave one more audit record with the effects: of a duty's decision that does several things."""
         self.others.append(draft)
@@ -114,6 +177,7 @@ class View:
         self.footprint.deletes.clear()
         self.footprint.fetches.clear()
         self.others.clear()
+        self.effect = None
 
     def _recall(self, key: bytes) -> Fact | None:
         remembered = self._memory.recall(key)

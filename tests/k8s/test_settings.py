@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from strongbox.config import PREFIX, SERVICES, Settings, load
 from strongbox.dev import services
@@ -115,6 +116,7 @@ def test_services_know_the_quota_that_etcd_is_given() -> None:
     assert settings_of("prod", "kv").etcd_quota_mib << 20 == int(flag.partition("=")[2])
 
 
+SEALS = 5  # at most
 SETUP: dict[str, type[FromEnvironment]] = {
     "etcd-users": EtcdUsersSettings,
     "gateway": GatewayRenderSettings,
@@ -154,14 +156,23 @@ def test_every_secret_that_is_mounted_is_made_and_its_name_is_one_of_ours(overla
                 mounted.add(volume["secret"]["secretName"])
             for one in volume.get("projected", {}).get("sources", ()):
                 mounted.add(one["secret"]["name"])
-    assert mounted == made
+    assert mounted == made | {"strongbox-seal-3-tls", "strongbox-seal-4-tls"}  # optional: more replicas
     if overlay == "prod-cert-manager":
         for name in made:
             certificate = named(overlay, "Certificate", name.removesuffix("-tls"))
             assert certificate["spec"]["secretName"] == name
     else:
         role = named(overlay, "Role", "strongbox-certificates")
-        assert {*role["rules"][1]["resourceNames"]} == made | {"strongbox-authority-tls"}
+        most = {name for name, _ in leaves("strongbox", SEALS)}
+        assert {*role["rules"][1]["resourceNames"]} == most | {"strongbox-authority-tls"}
+
+
+def test_no_more_seal_replicas_can_be_set_than_the_role_and_the_volume_know() -> None:
+    CertificateSettings(namespace="strongbox", seal_replicas=SEALS)
+    with pytest.raises(ValidationError):
+        CertificateSettings(namespace="strongbox", seal_replicas=SEALS + 1)
+    (volume,) = [one for one in main_of("prod", "seal")[0]["volumes"] if one["name"] == "tls"]
+    assert len(volume["projected"]["sources"]) == SEALS
 
 
 def test_only_who_compacts_etcd_has_the_certificate_for_it() -> None:

@@ -17,11 +17,12 @@ import time
 import traceback
 
 from strongbox.dev.etcd import find_etcd
-from tests.robustness import ending, report
-from tests.robustness.run import Run, strike
+from tests.robustness import ending, others, report
+from tests.robustness.run import SOAK, Run, strike
 from tests.robustness.stage import Stage
 from tests.support import lab
 
+_ATTACKS = "attacks"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -45,7 +46,11 @@ def main() -> int:
     try:
         with Stage(options.plant) as stage:
             violations += ending.play(
-                stage, run, lambda: strike(stage, run, options.seconds, options.only, _say)
+                stage,
+                run,
+                lambda: strike(stage, run, options.seconds, options.only, _say),
+                _say,
+                attacks=_attacks(options),
             )
             violations += ending.enough(stage, run, options.seconds, partly=bool(options.only))
     except Exception as error:
@@ -54,6 +59,13 @@ def main() -> int:
     for line in report.lines(run.history, run.struck, run.seconds, run.slack.worst, violations):
         _say(line)
     return 1 if violations else 0
+
+
+def _attacks(options: argparse.Namespace) -> float:
+    """Seconds of each one caller's attack: those who choose faults choose attacks as well."""
+    if options.only and _ATTACKS not in options.only.split(","):
+        return 0.0
+    return others.SOAK_SECONDS if options.seconds >= SOAK else others.SECONDS
 
 
 def _refusal() -> str:
@@ -77,7 +89,9 @@ def _options() -> argparse.Namespace:
         "--for", dest="seconds", type=_seconds, default=0.0, metavar="T", help="90s, 10m, 1h …"
     )
     parser.add_argument("--seed", type=int, help="which nodes are struck, in which order")
-    parser.add_argument("--only", default="", help="kinds of faults that contain one of these words")
+    parser.add_argument(
+        "--only", default="", help="kinds of faults that contain one of these words; `attacks`"
+    )
     parser.add_argument("--plant", default="", help="a module of tests.robustness.planted: must be caught")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()

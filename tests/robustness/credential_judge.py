@@ -75,11 +75,11 @@ def unsettled(seen: Seen) -> Iterator[str]:
             yield f"credential: the lease {lease} is {grants.state_of(record, 0)} after {tried}"
 
 
-def mended(lines: Iterable[bytes]) -> Iterator[str]:
-    """What the reconciler told the chain."""
+def mended(lines: Iterable[bytes], asked: str = "") -> Iterator[str]:
+    """What the reconciler told the chain; `asked`: the role that it was given to find."""
     for line in lines:
         entry = json.loads(line)
-        if entry["op"] in _MENDED:
+        if entry["op"] in _MENDED and entry["path"] != f"dynamic-postgres/{asked}":
             yield f"credential: {entry['op']} of {entry['path']} was needed"
 
 

@@ -19,6 +19,7 @@ from tests.support.surface import rpc_named
 
 TIMEOUT = 8.0  # seconds: four times a request's own deadline; then nobody answers any more
 NOTHING = 0  # the status of no answer
+LEFT = "LEFT"  # the reason of no answer, when the client did not wait for one
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,10 @@ class Rest:
         self._address = (str(parts.hostname), int(parts.port or 80))
         self._connection: http.client.HTTPConnection | None = None
 
-    def call(self, token: str, method: str, path: str, body: Any = None, key: str = "") -> Answer:
-        """One request; `key` is its idempotency key."""
+    def call(
+        self, token: str, method: str, path: str, body: Any = None, key: str = "", patience: float = TIMEOUT
+    ) -> Answer:
+        """One request; `key` is its idempotency key. After `patience` seconds the connection is closed."""
         headers = {"authorization": f"Bearer {token}"} if token else {}
         if key:
             headers["idempotency-key"] = key
@@ -53,11 +56,13 @@ class Rest:
             if self._connection is None:
                 self._connection = http.client.HTTPConnection(*self._address, timeout=TIMEOUT)
             self._connection.request(method, path, content, headers)
+            self._connection.sock.settimeout(patience)
             answer = self._connection.getresponse()
             return _understood(answer.status, answer.read(), answer.getheader("x-request-id") or "")
         except (OSError, http.client.HTTPException) as failure:
             self.close()
-            return Answer(NOTHING, type(failure).__name__)
+            left = isinstance(failure, TimeoutError) and patience < TIMEOUT
+            return Answer(NOTHING, LEFT if left else type(failure).__name__)
 
     def close(self) -> None:
         if self._connection is not None:
@@ -87,6 +92,9 @@ _STATUS = {
 }
 
 
+_LEAVING = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+
+
 class Native:
     """gRPC calls by the RPC's name."""
 
@@ -101,8 +109,11 @@ class Native:
         ]
         self._channel = grpc.insecure_channel(gateway.removeprefix("http://"), options=options)
 
-    def call(self, token: str, name: str, **fields: Any) -> Answer:
-        """One request; the body holds the answer's message under `message`."""
+    def call(self, token: str, name: str, /, patience: float = TIMEOUT, **fields: Any) -> Answer:
+        """One request; the body holds the answer's message under `message`.
+
+        After `patience` seconds the call is cancelled; the service is told that as its deadline.
+        """
         rpc = rpc_named(name)
         method = self._channel.unary_unary(
             rpc.full_name,
@@ -111,10 +122,12 @@ class Native:
         )
         metadata = (("authorization", f"Bearer {token}"), ("idempotency-key", secrets.token_hex(8)))
         try:
-            message, call = method.with_call(rpc.request(**fields), timeout=TIMEOUT, metadata=metadata)
+            message, call = method.with_call(rpc.request(**fields), timeout=patience, metadata=metadata)
         except grpc.RpcError as error:
             refusal = refusal_of_call(error)
             status = _STATUS.get(error.code(), 500)
+            if patience < TIMEOUT and error.code() in _LEAVING and not refusal.reason:
+                return Answer(NOTHING, LEFT)
             if status == 503 and not refusal.reason:
                 status = NOTHING  # gRPC's own word for a connection that broke
             return Answer(status, refusal.reason or error.code().name, {}, refusal.request_id)

@@ -8,13 +8,16 @@ import queue
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.robustness import credential_judge, validate
-from tests.robustness.run import Run
+from tests.robustness import credential_judge, goes_on, others, validate
+from tests.robustness.door import LEFT
+from tests.robustness.run import Run, Say
 from tests.robustness.stage import NODES, Stage
+from tests.robustness.traffic import rivals
 from tests.robustness.traffic.asking import CANARY, Target
 from tests.robustness.traffic.hot_secrets import Hot, SecretClient
 from tests.robustness.witness import Witness
@@ -23,14 +26,16 @@ from tests.support.chain_files import lines_of, require_one_chain
 
 _READERS = 6
 _ANSWERED_A_SECOND = 8  # a tenth of what a machine of two cores does that has nothing else to do
-_KINDS = 20
+_KINDS = 30
 _KILLS = 30
+_LEFT_A_SECOND, _TOLD_A_SECOND, _ENDED_A_SECOND = 0.5, 0.5, 0.03
+_STAND_STILL = 18  # each of six processes of three nodes
 _CREDENTIALS_NEED = ("lease", "etcd", "postgres")
 _SETTLED_WITHIN = 45.0  # seconds: an intent is given up after 15
 
 
-def play(stage: Stage, run: Run, faults: Callable[[], None]) -> list[str]:
-    """All of it; the violations."""
+def play(stage: Stage, run: Run, faults: Callable[[], None], say: Say, *, attacks: float) -> list[str]:
+    """All of it; the violations. `attacks`: seconds of each one caller's attack (0: none)."""
     certificates = Path(stage.cluster.description["certs"])
     endpoints = [url.removeprefix("https://") for url in stage.cluster.description["etcd"]]
     with stage.probes(), Witness(endpoints, certificates) as witness:
@@ -38,9 +43,12 @@ def play(stage: Stage, run: Run, faults: Callable[[], None]) -> list[str]:
         # What was under way when its client gave up may still arrive; then nothing moves any more.
         time.sleep(3.0)
         stage.wait_recovered(60 * run.slack.now())
+        run.orphan, stands_still = goes_on.judge(stage, run.slack.now, say)
+        unserved = list(_attack(stage, run, attacks, say))
         read_everything(stage, run)
+        read_what_was_told(stage, run)
         credentials = list(_judge_credentials(stage, run))
-    return [*credentials, *_judge(stage, run, witness)]
+    return [*stands_still, *unserved, *credentials, *_judge(stage, run, witness)]
 
 
 def enough(stage: Stage, run: Run, seconds: float, *, partly: bool) -> Iterator[str]:
@@ -48,12 +56,39 @@ def enough(stage: Stage, run: Run, seconds: float, *, partly: bool) -> Iterator[
     faults = 1 if partly else int(max(_KINDS, seconds / 25) / run.slack.worst)
     answers = int(run.seconds * _ANSWERED_A_SECOND / run.slack.worst)
     yield from validate.enough(run.history, run.struck, answers, faults)
+    yield from _enough_of_each(stage, run, partly=partly)
     kills = sum(name in _CREDENTIALS_NEED for name in stage.killed)
     if not partly and kills < _KILLS / run.slack.worst:
         yield f"enough: lease, etcd and PostgreSQL were killed {kills} times, not {_KILLS}"
 
 
+def _enough_of_each(stage: Stage, run: Run, *, partly: bool) -> Iterator[str]:
+    """Whether clients left, rivals met, and everything stood still, often enough."""
+    seconds = run.seconds / run.slack.worst
+    left = sum(op.reason.endswith(LEFT) for op in run.history.ops)
+    if left < seconds * _LEFT_A_SECOND:
+        yield f"enough: only {left} requests were left by their clients"
+    if len(run.told.values) < seconds * _TOLD_A_SECOND:
+        yield f"enough: only {len(run.told.values)} versions of what rivals write were told"
+    if run.ended.rounds < seconds * _ENDED_A_SECOND:
+        yield f"enough: only {run.ended.rounds} tokens were revoked while they ended leases"
+    still = Counter((number, name) for number, name, _ in stage.paused)
+    twice = sum(times > 1 for times in still.values())
+    if not partly and twice < _STAND_STILL / run.slack.worst:
+        yield f"enough: only {twice} processes stood still twice, not {_STAND_STILL}"
+
+
+def _attack(stage: Stage, run: Run, seconds: float, say: Say) -> Iterator[str]:
+    if seconds:
+        served = others.Others(stage, run.clients_token, seconds)
+        yield from served.play()
+        for line in served.lines():
+            say(line)
+
+
 def _judge(stage: Stage, run: Run, witness: Witness) -> Iterator[str]:
+    yield from stage.violations
+    yield from run.seen
     yield from witness.violations
     if witness.effects < 5 * run.seconds / run.slack.worst:
         yield f"enough: the witness saw only {witness.effects} effects of the duty"
@@ -61,7 +96,7 @@ def _judge(stage: Stage, run: Run, witness: Witness) -> Iterator[str]:
     yield from validate.in_order(run.history)
     yield from validate.nothing_broken(run.history)
     yield from validate.in_time(run.history, run.struck, run.slack.worst)
-    yield from validate.sealed(run.history, stage.sealed)
+    yield from validate.sealed(run.history, stage.sealed, run.slack.worst)
     yield from validate.available(run.struck, run.slack.worst)
     try:
         with stage.cluster.rest(stage.cluster.root_token, 0) as root:
@@ -69,7 +104,7 @@ def _judge(stage: Stage, run: Run, witness: Witness) -> Iterator[str]:
     except AssertionError as fork:
         yield f"chain: {fork}"
     yield from validate.audited(run.history, lines_of(stage.cluster, stage.node(0)))
-    yield from credential_judge.mended(lines_of(stage.cluster, stage.node(0)))
+    yield from credential_judge.mended(lines_of(stage.cluster, stage.node(0)), run.orphan)
     if b"CREATE ROLE" not in stage.postgres.log:
         yield "canary: PostgreSQL logs no statements"
     # It begins every value, and every password of a credential (tests/robustness/inside).
@@ -85,6 +120,10 @@ def _judge_credentials(stage: Stage, run: Run) -> Iterator[str]:
     assert run.ledger is not None
     run.ledger.check_all()
     yield from run.ledger.violations
+    handed_up = stage.postgres.handed_up()
+    if handed_up:
+        name, owner = handed_up[0]
+        yield f"possession: {len(handed_up)} functions of credentials are {owner}'s now, {name} for one"
     if any(not one.password.startswith(CANARY) for one in run.ledger.credentials):
         yield "canary: a password does not begin as it has to for the search"
 
@@ -109,6 +148,13 @@ def read_everything(stage: Stage, run: Run) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def read_what_was_told(stage: Stage, run: Run) -> None:
+    """Read every version that a writer was told of, from every node."""
+    for number in NODES:
+        where = f"at the end from {stage.node(number)}"
+        run.seen += rivals.judge(run.told, stage.gateway(number), run.clients_token, where)
 
 
 def _read_all(client: SecretClient, path: str) -> None:

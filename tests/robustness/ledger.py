@@ -32,6 +32,7 @@ class Credential:
     over_at: float  # it is not let in from then on
     end_asked: bool = False
     ended: bool = False  # REVOKED is acknowledged
+    disowned: bool = False  # the revocation of its token is acknowledged
 
     def begin_renewal(self, seconds: float) -> None:
         """From now on it may be heard, perhaps late."""
@@ -47,6 +48,9 @@ class Server(Protocol):
 
     def login(self, username: str, password: str, /) -> str:
         """`IN`, `OUT` or `AWAY` (tests.robustness.postgres)."""
+
+    def leave_behind(self, username: str, password: str, /) -> None:
+        """Have a credential make something that outlives it, if it gets in."""
 
 
 class Ledger:
@@ -75,6 +79,10 @@ class Ledger:
             found = [one for one in self.credentials if not one.end_asked and one.holds_until > now]
         return sorted(found, key=lambda one: one.holds_until)[:_SOONEST]
 
+    def leave_behind(self, credential: Credential) -> None:
+        """Have it make something that it will not take along."""
+        self._server.leave_behind(credential.username, credential.password)
+
     def check(self, credential: Credential) -> str:
         """Log in; what contradicts an answer that was given before is a violation."""
         ended, over = credential.ended, time.monotonic() >= credential.over_at
@@ -82,7 +90,7 @@ class Ledger:
         # Its end may have been asked for meanwhile; so that is looked at afterwards.
         left = credential.holds_until - time.monotonic()
         if outcome == IN and (ended or over):
-            self._violated(credential, f"is {'REVOKED' if ended else 'expired'} and logs in")
+            self._violated(credential, f"is {_why_over(credential, ended=ended)} and logs in")
         elif outcome == OUT and not credential.end_asked and left > 0:
             self._violated(credential, f"has {left:.0f} s left and does not log in")
         return outcome
@@ -90,6 +98,8 @@ class Ledger:
     def check_all(self) -> int:
         """Every credential there ever was, now that nothing moves; returns how many were let in."""
         known = list(self.credentials)
+        for one in known:
+            one.ended = one.ended or one.disowned  # long ago by now
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             outcomes = list(threads.map(self.check, known))
         if AWAY in outcomes:
@@ -99,3 +109,9 @@ class Ledger:
     def _violated(self, credential: Credential, how: str) -> None:
         with self._lock:
             self.violations.append(f"credential: {credential} {how}")
+
+
+def _why_over(credential: Credential, *, ended: bool) -> str:
+    if ended:
+        return "of a revoked token" if credential.disowned else "REVOKED"
+    return "expired"

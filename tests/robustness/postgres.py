@@ -29,6 +29,7 @@ IN, OUT, AWAY = "in", "out", "away"
 DATABASE_ROLES = ("robust-brief", "robust-long")
 BRIEF_S, LONG_S = 3, 600  # seconds that their credentials live
 _MAKER, _HOG, _TEMPLATE = "robust_maker", "robust_hog", "robust_template"
+_SCHEMA = "robust"  # where credentials may make something
 _OUT = ("password authentication failed", "is not permitted to log in", "does not exist")
 _LOGINS = "host all all all scram-sha-256\n"
 _ONLY_OURS = "host all postgres all scram-sha-256\nhost all all all reject\n"
@@ -63,6 +64,8 @@ class Postgres:
             self.ask(f"ALTER SYSTEM SET {setting}")
         password = secrets.token_hex(16)
         self.ask(f"CREATE ROLE {_TEMPLATE} NOLOGIN")
+        self.ask(f"CREATE SCHEMA {_SCHEMA}")
+        self.ask(f"GRANT USAGE, CREATE ON SCHEMA {_SCHEMA} TO {_TEMPLATE}")
         self.ask(f"CREATE ROLE {_MAKER} LOGIN CREATEROLE PASSWORD %s", password)
         self.ask(f"GRANT {_TEMPLATE} TO {_MAKER} WITH ADMIN OPTION")
         self.ask("SELECT pg_reload_conf()")
@@ -149,6 +152,36 @@ class Postgres:
     def login(self, username: str, password: str) -> str:
         """As `let_in`."""
         return let_in(lambda: self._database.open(username, password))
+
+    def leave_behind(self, username: str, password: str) -> None:
+        """Have a credential make a function that runs with its owner's rights, if it gets in."""
+        with suppress(psycopg2.Error), closing(self._database.open(username, password)) as connection:
+            connection.cursor().execute(
+                f"CREATE FUNCTION {_SCHEMA}.left_by_{username}() RETURNS text LANGUAGE sql SECURITY DEFINER"
+                " AS 'SELECT current_user::text'"
+            )
+
+    def handed_up(self) -> list[tuple[str, str]]:
+        """What credentials made and somebody mightier than their template owns now, and who.
+
+        Raises psycopg2.Error.
+        """
+        rows = self.ask(
+            "SELECT p.proname::text, r.rolname::text FROM pg_catalog.pg_proc p"
+            " JOIN pg_catalog.pg_roles r ON r.oid = p.proowner"
+            " JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace"
+            " WHERE n.nspname = %s AND (r.rolsuper OR r.rolcreaterole)",
+            _SCHEMA,
+        )
+        return [(str(name), str(owner)) for name, owner in rows]
+
+    def make_orphan(self, name: str, comment: str) -> None:
+        """A role that the connection's user made and no lease knows. Raises psycopg2.Error."""
+        self.ask(
+            f'SET ROLE {_MAKER}; CREATE ROLE "{name}" NOLOGIN IN ROLE {_TEMPLATE};'
+            f' COMMENT ON ROLE "{name}" IS %s',
+            comment,
+        )
 
     def _end_sessions(self) -> None:
         self.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", _MAKER)

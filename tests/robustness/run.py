@@ -11,13 +11,18 @@ from tests.robustness.door import Rest
 from tests.robustness.faults import Fault, every
 from tests.robustness.history import History
 from tests.robustness.ledger import Ledger
+from tests.robustness.postgres import DATABASE_ROLES
 from tests.robustness.slack import Slack
 from tests.robustness.stage import NODES, Stage
 from tests.robustness.traffic import Traffic
 from tests.robustness.traffic.asking import Target
+from tests.robustness.traffic.credentials import HOLDER
+from tests.robustness.traffic.enders import ENDER, PREFIX, Seen
 from tests.robustness.traffic.families import POLICY
+from tests.robustness.traffic.rivals import Told
 
-LONGEST = 480.0  # seconds of faults in a run that has no time of its own: a busy machine does not get further
+LONGEST = 390.0  # seconds of faults in a run that has no time of its own: a busy machine does not get further
+SOAK = 600.0  # seconds: whoever has so long has what takes long as well
 CALM = 1.0  # seconds between recovery and the next fault
 Say = Callable[[str], None]
 
@@ -47,9 +52,13 @@ class Run:
     began: float = field(default_factory=time.monotonic)
     paths: list[str] = field(default_factory=list)
     clients_token: str = ""
+    orphan: str = ""  # the role that the reconciler was given to find
     seconds: float = 0.0
     slack: Slack = field(default_factory=Slack)
     ledger: Ledger | None = None
+    seen: list[str] = field(default_factory=list)  # violations that clients met on the way
+    ended: Seen = field(default_factory=Seen)
+    told: Told = field(default_factory=Told)
 
 
 def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
@@ -57,7 +66,7 @@ def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
     run.clients_token = _prepare(stage)
     target = Target([stage.gateway(number) for number in NODES], stage.cluster.root_token, run.clients_token)
     run.ledger = Ledger(stage.postgres)
-    with Traffic(target, run.history, run.ledger, run.seed) as traffic:
+    with Traffic(target, run.history, run.ledger, stage.etcd, run.seed) as traffic:
         time.sleep(2.0)
         for fault in _faults(run, seconds, only):
             struck = _inject(stage, run, fault)
@@ -67,18 +76,22 @@ def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
                 break
             time.sleep(CALM)
         run.paths = list(traffic.hot.all)
+    run.told, run.ended = traffic.told, traffic.ended
+    run.seen += [*traffic.told.violations, *traffic.ended.violations, *traffic.lies.violations]
     run.seconds = time.monotonic() - run.began
 
 
 def _faults(run: Run, seconds: float, only: str) -> Iterator[Fault]:
     own, until = random.Random(run.seed), time.monotonic() + seconds
     while True:
-        for fault in every(own):
+        struck = False
+        for fault in every(own, soak=bool(only) or seconds >= SOAK):
             if not only or any(word in fault.kind for word in only.split(",")):
+                struck = True
                 yield fault
                 if time.monotonic() >= (until if seconds else run.began + LONGEST):
                     return
-        if time.monotonic() >= until:
+        if time.monotonic() >= until or not struck:
             return
 
 
@@ -121,13 +134,15 @@ def _prepare(stage: Stage) -> str:
     ]
     try:
         deadline = time.monotonic() + 30
+        rights = {POLICY: rules, ENDER: [{"path": f"leases/{PREFIX}*", "capabilities": ["delete"]}]}
+        rights[HOLDER] = [{"path": f"dynamic-postgres/{DATABASE_ROLES[1]}", "capabilities": ["read"]}]
         while True:
-            written = rest.call(root, "PUT", f"/v1/policies/{POLICY}", {"rules": rules})
+            written = [rest.call(root, "PUT", f"/v1/policies/{n}", {"rules": r}) for n, r in rights.items()]
             made = rest.call(root, "POST", "/v1/tokens", {"policies": [POLICY], "ttl": "24h"})
-            if written.status == made.status == 200:
+            if all(answer.status == 200 for answer in (*written, made)):
                 return str(made.body["token"])
             if time.monotonic() > deadline:
-                raise RuntimeError(f"nothing can be prepared: {written.reason} {made.reason}")
+                raise RuntimeError(f"nothing can be prepared: {[one.reason for one in (*written, made)]}")
             time.sleep(0.2)
     finally:
         rest.close()

@@ -33,8 +33,9 @@ NAMES = ("etcd", "seal", "kv", "auth", "lease", "audit", "envoy")
 RELAYED = 1  # the node whose services reach their own etcd through the relay
 SMALL_DISK = 2  # the node whose folder is on a small tmpfs
 _DISK = "900m"  # etcd's log and file (twice while it is defragmented), and room to spare
+QUOTA = 128 << 20  # bytes of each member
 # etcd's own log grows by whatever is written until its next snapshot, so that comes soon here.
-_ETCD_FLAGS = {"quota-backend-bytes": str(128 << 20), "snapshot-count": "2000"}
+_ETCD_FLAGS = {"quota-backend-bytes": str(QUOTA), "snapshot-count": "2000"}
 _RELAY_PORT = 19_999
 
 
@@ -50,6 +51,8 @@ class Stage:
         self._undertaker: subprocess.Popen[bytes] | None = None
         self._sealed_at = 0.0
         self.killed: list[str] = []  # names of processes, each time that one was killed
+        self.paused: list[tuple[int, str, float]] = []  # node, name, seconds: each time that one stood still
+        self.violations: list[str] = []  # what a fault saw that must not be
         self.sealed: list[tuple[float, float]] = []  # from the answer of `seal` to the first share
 
     def __enter__(self) -> Self:
@@ -80,6 +83,11 @@ class Stage:
         self.lab.__exit__(None, None, None)
         if not os.environ.get("STRONGBOX_KEEP"):
             shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def is_planted(self) -> bool:
+        """Whether it bears a planted bug."""
+        return bool(self._plant)
 
     def node(self, number: int) -> str:
         """Its name."""
@@ -118,6 +126,10 @@ class Stage:
             if told:
                 return int(told.removeprefix("node-")) - 1
         return None
+
+    def is_sealed(self, number: int) -> bool:
+        """Whether this node says of itself that it holds no key."""
+        return self._call(number, "", "GET", "/v1/sys/health").body.get("sealed") is True
 
     def peer_url(self, number: int) -> str:
         """Where the other members reach this node's etcd."""

@@ -22,6 +22,13 @@ BUGS = {
     "newer_policy": ("kill audit", "40s", "linearizable: veil:.*hidden-"),
     "watch_resume": ("kill etcd,pause etcd", "60s", "chain: "),
     "role_stays": ("kill PostgreSQL", "20s", "credential: the role sb_.* lives, and its lease"),
+    "others_value": ("pause etcd", "40s", "told: version .* holds another's value"),
+    "stale_office": ("pause lease,pause etcd", "60s", "goes on: "),
+    "unguarded_step": ("kill audit", "30s", "leases: .* ended by a token that was revoked"),
+    "unadmitted": ("nearly full", "5s", "admission: .* tokens were made"),
+    "possessions": ("kill audit", "20s", "possession: .* functions of credentials are robust_maker's"),
+    "health_invents": ("seals itself", "5s", "health: .* says `initialized: false`"),
+    "late_value": ("seal and unseal", "20s", "sealed: .* gave a value .* after `seal` had answered"),
     "overlap": ("kill lease", "20s", "broken: "),
 }
 

@@ -66,7 +66,14 @@ def test_a_revision_that_goes_back_is_found() -> None:
 
 def test_an_answer_while_sealed_is_found() -> None:
     assert len(list(validate.sealed(History([_op(2, 3)]), [(1, 4)]))) == 1
-    assert list(validate.sealed(History([_op(0.5, 3), _op(2, 3, outcome=AWAY)]), [(1, 4)])) == []
+    assert list(validate.sealed(History([_op(0.5, 1.2), _op(2, 3, outcome=AWAY)]), [(1, 4)])) == []
+
+
+def test_a_value_that_comes_after_sealing_is_found_whenever_it_was_asked_for() -> None:
+    window = [(1.0, 4.0)]
+    assert len(list(validate.sealed(History([_op(0.5, 3)]), window))) == 1
+    assert list(validate.sealed(History([_op(0.5, 1.2)]), window)) == []  # it had left before
+    assert list(validate.sealed(History([_op(0.5, 3, kind="write")]), window)) == []
 
 
 def test_a_request_that_outlives_its_deadline_is_found() -> None:

@@ -18,6 +18,8 @@ from tests.robustness.run import Struck
 # A request ends after 2 s, after 5 where PostgreSQL works; the rest is for a busy machine.
 DEADLINE, LONG_DEADLINE = 4.5, 7.5
 _LONG = {"issue", "renew", "end"}
+_VALUES = {"read", "own version", "look"}
+_ON_ITS_WAY = 0.5  # seconds from one process's last word to a client, through the gateway
 _SHOWN = 5  # of each sort
 
 
@@ -69,9 +71,16 @@ def _excuses(struck: Struck, op: Op) -> bool:
     return overlaps and op.node in struck.fault.silent
 
 
-def sealed(history: History, windows: Sequence[tuple[float, float]]) -> Iterator[str]:
-    """Between the answer of `seal` and the first share nothing is answered but that it is sealed."""
+def sealed(history: History, windows: Sequence[tuple[float, float]], slack: float = 1.0) -> Iterator[str]:
+    """Between the answer of `seal` and the first share nothing is answered but that it is sealed.
+
+    What was begun before gives no value any more either: `_ON_ITS_WAY` is for answers that had left.
+    """
     for begin, end in windows:
+        left_by = begin + _ON_ITS_WAY * slack
+        for op in history.ops:
+            if op.kind in _VALUES and op.outcome == OK and op.begun < begin and left_by < op.ended <= end:
+                yield f"sealed: {_short(op)} gave a value {op.ended - begin:.1f} s after `seal` had answered"
         for op in history.ops:
             if op.begun >= begin and op.ended <= end and op.outcome in (OK, REFUSED):
                 yield f"sealed: {_short(op)} was answered ({op.reason}) while sealed"

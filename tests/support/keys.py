@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 from strongbox.crypto import IntegrityError
 from strongbox.crypto.aead import Aead
 from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
 from strongbox.crypto.record_keys import RecordKeys
-from strongbox.errors import Sealed, StrongBoxError
+from strongbox.errors import NoQuorum, Sealed, StrongBoxError
+from strongbox.rpc.keys import PROOF_S
 
 
 class FakeKeyClient:
@@ -23,6 +25,13 @@ class FakeKeyClient:
         self.wraps = self.unwraps = self.cancelled = 0
         self._kek = Aead(b"K" * 32)
         self._callbacks: list[Callable[[], None]] = []
+        self.stale = False  # whether every proof has run out
+
+    def require_unsealed_since(self, proven: float) -> None:
+        if self.record_keys is None:
+            raise Sealed
+        if self.stale or time.monotonic() - proven > PROOF_S:
+            raise NoQuorum
 
     async def wrap(self, deks: Sequence[Dek]) -> list[WrappedDek]:
         self._check()

@@ -27,6 +27,7 @@ from tests.support.etcd import dying_with_parent
 
 _NODES = (1, 2, 3)
 _OPERATOR = 9
+_GUEST = 66
 
 
 class NoNamespaces(Exception):
@@ -89,6 +90,12 @@ class Lab:
     def enter(self, node: int) -> list[str]:
         """What a command begins with that is to run on that host."""
         return ["nsenter", f"--net=/proc/{self._holders[node].pid}/ns/net"]
+
+    def guest(self) -> str:
+        """A second address of this process towards the gateways: that of somebody else."""
+        address = f"{self._clients}.{_GUEST}"
+        self._ip([f"addr replace {address}/24 dev {self._name}c"], [])
+        return address
 
     def cut(self, *nodes: int) -> None:
         """Cut these off from their peers, together: they still hear each other."""

@@ -11,10 +11,9 @@ from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 from strongbox.errors import StrongBoxError
-from strongbox.store.batch import Row
 from strongbox.store.deciding import Outcome, Work
 from strongbox.store.journal import Draft
-from strongbox.store.view import View
+from strongbox.store.view import Row, View
 from tests.support.fakes import FakeStore
 
 T = TypeVar("T")
@@ -42,6 +41,8 @@ class FakePipeline:
                 if draft is not None and draft.accessor:
                     self._audit(draft, "refused", refusal.reason)
                 raise
+            finally:
+                view.close()
             if work.on_decided is not None:
                 work.on_decided(value)
             if self._holds(view):
@@ -62,7 +63,8 @@ class FakePipeline:
         self.writes += bool(view.footprint.puts or view.footprint.deletes)
         for one in ([] if draft is None else [draft]) + view.others:
             self._audit(one, "ok", "")
-        return Outcome(value, done.revision, tuple(Row(*row) for row in done.rows))
+        rows = tuple(Row(*row) for row in done.rows)
+        return Outcome(view.told(value, rows), done.revision, rows)
 
     def _audit(self, draft: Draft, outcome: str, reason: str) -> None:
         draft.ts_ms = self.store.now_ms

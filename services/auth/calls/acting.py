@@ -64,13 +64,13 @@ class Acting:
         keys, size = self._guard.lookup.require_keys(), paging.page_size(size)
         start, end = paging.page_range(keys, prefix, token)
 
-        def decide(view: View, caller: Caller) -> Caller:
+        def decide(view: View, caller: Caller) -> list[str]:
             view.fetch(start, end, limit=size)
-            return caller
+            view.reveal(lambda rows: shown_names(caller, rows, path, kind))
+            return []
 
         done = await self.act(context, op, "list", path, decide)
-        names = shown_names(done.value, done.rows, path, kind)
-        return Page(names, paging.next_token(keys, prefix, _keys_of(done.rows), size))
+        return Page(done.value, paging.next_token(keys, prefix, _keys_of(done.rows), size))
 
 
 def _keys_of(rows: Sequence[Any]) -> list[bytes]:

@@ -23,9 +23,9 @@ from strongbox.store.view import View
 class AppRoleCalls(Acting):
     """AppRoles over the pipeline."""
 
-    def __init__(self, pipeline: Pipeline, guard: Guard, door: Door) -> None:
+    def __init__(self, pipeline: Pipeline, guard: Guard, door: Door, secret_ids: SecretIds) -> None:
         Acting.__init__(self, pipeline, guard)
-        self._roles, self._secret_ids = AppRoles(guard.lookup), SecretIds(guard.lookup)
+        self._roles, self._secret_ids = AppRoles(guard.lookup), secret_ids
         self._approle_logins = AppRoleLogins(door, self._roles, self._secret_ids)
 
     async def WriteAppRole(self, request: pb.WriteAppRoleRequest, context: Any) -> pb.WriteAppRoleResponse:

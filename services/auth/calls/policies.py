@@ -60,14 +60,15 @@ class PolicyCalls(Acting):
         keys, size = self._guard.lookup.require_keys(), paging.page_size(request.page_size)
         start, end = paging.page_range(keys, keyspace.POLICIES, request.page_token)
 
-        def decide(view: View, caller: Caller) -> Caller:
+        def decide(view: View, caller: Caller) -> list[str]:
             view.fetch(start, end, limit=size)
-            return caller
+            with_built_in = not request.page_token
+            view.reveal(lambda rows: shown_policies(caller, rows, with_built_in=with_built_in))
+            return []
 
         done = await self.act(context, "ListPolicies", "list", policies.policy_path(""), decide)
-        names = shown_policies(done.value, done.rows, with_built_in=not request.page_token)
         token = paging.next_token(keys, keyspace.POLICIES, [row.key for row in done.rows], size)
-        return pb.ListPoliciesResponse(names=names, next_page_token=token)
+        return pb.ListPoliciesResponse(names=done.value, next_page_token=token)
 
     async def ExplainAccess(self, request: pb.ExplainAccessRequest, context: Any) -> pb.ExplainAccessResponse:
         """What decides about a capability on a path, and what is missing."""

@@ -8,7 +8,6 @@ from typing import Any
 from services.auth import messages, tokens
 from services.auth.calls.acting import Acting
 from services.auth.listing import shown_accessors
-from services.auth.repository import Repository
 from services.auth.tokens import Tokens
 from strongbox.access.durations import parse_duration
 from strongbox.access.guard import Caller, Guard
@@ -24,9 +23,9 @@ _CHUNK = 50  # tokens looked at by one transaction: each is a compare, and so is
 class TokenCalls(Acting):
     """Tokens over the pipeline."""
 
-    def __init__(self, pipeline: Pipeline, guard: Guard) -> None:
+    def __init__(self, pipeline: Pipeline, guard: Guard, domain: Tokens) -> None:
         Acting.__init__(self, pipeline, guard)
-        self._tokens = Tokens(guard, Repository(guard.lookup))
+        self._tokens = domain
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Any) -> pb.CreateTokenResponse:
         """Make a child of the caller's token; the token is in this answer and nowhere else."""
@@ -105,14 +104,14 @@ class TokenCalls(Acting):
         keys, size = self._guard.lookup.require_keys(), paging.page_size(request.page_size)
         start, end = paging.page_range(keys, keyspace.ACCESSORS, request.page_token)
 
-        def decide(view: View, caller: Caller) -> Caller:
+        def decide(view: View, caller: Caller) -> list[tuple[str, str]]:
             view.fetch(start, end, limit=size)
-            return caller
+            view.reveal(lambda rows: shown_accessors(caller, rows))
+            return []
 
         inbound = inbound_of(context)
         done = await self.act(context, "ListTokens", "list", tokens.PATH, decide)
-        shown = shown_accessors(done.value, done.rows)
-        living = await self._living(shown, inbound)
+        living = await self._living(done.value, inbound)
         token = paging.next_token(keys, keyspace.ACCESSORS, [row.key for row in done.rows], size)
         return pb.ListTokensResponse(accessors=living, next_page_token=token)
 
@@ -120,10 +119,13 @@ class TokenCalls(Acting):
         """Of (accessor, digest) pairs, the accessors of tokens that live."""
         found: list[str] = []
         for start in range(0, len(shown), _CHUNK):
-            decide = _telling(self._tokens, shown[start : start + _CHUNK])
+            decide = self._telling(shown[start : start + _CHUNK], inbound)
             found += (await self._pipeline.submit(Work(decide, None, inbound.deadline))).value
         return found
 
+    def _telling(self, some: list[tuple[str, str]], inbound: Inbound) -> Callable[[View], list[str]]:
+        def decide(view: View) -> list[str]:
+            self._guard.require(view, inbound, "list", tokens.PATH)
+            return self._tokens.living(view, some)
 
-def _telling(domain: Tokens, some: list[tuple[str, str]]) -> Callable[[View], list[str]]:
-    return lambda view: domain.living(view, some)
+        return decide

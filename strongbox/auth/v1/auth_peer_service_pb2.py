@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from strongbox.options.v1 import rule_pb2 as strongbox_dot_options_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)strongbox/auth/v1/auth_peer_service.proto\x12\x11strongbox.auth.v1\x1a\x1fstrongbox/options/v1/rule.proto\"\'\n\x0fSpendUseRequest\x12\x14\n\x0ctoken_digest\x18\x01 \x01(\t\"\x1f\n\x10SpendUseResponse\x12\x0b\n\x03use\x18\x01 \x01(\x05\x32\x84\x01\n\x0f\x41uthPeerService\x12q\n\x08SpendUse\x12\".strongbox.auth.v1.SpendUseRequest\x1a#.strongbox.auth.v1.SpendUseResponse\"\x1c\x8a\xb5\x18\x18:\x04seal:\x02kv:\x05lease:\x05\x61uditb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)strongbox/auth/v1/auth_peer_service.proto\x12\x11strongbox.auth.v1\x1a\x1fstrongbox/options/v1/rule.proto\";\n\x0fSpendUseRequest\x12\x14\n\x0ctoken_digest\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1f\n\x10SpendUseResponse\x12\x0b\n\x03use\x18\x01 \x01(\x05\x32\x84\x01\n\x0f\x41uthPeerService\x12q\n\x08SpendUse\x12\".strongbox.auth.v1.SpendUseRequest\x1a#.strongbox.auth.v1.SpendUseResponse\"\x1c\x8a\xb5\x18\x18:\x04seal:\x02kv:\x05lease:\x05\x61uditb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHPEERSERVICE'].methods_by_name['SpendUse']._loaded_options = None
   _globals['_AUTHPEERSERVICE'].methods_by_name['SpendUse']._serialized_options = b'\212\265\030\030:\004seal:\002kv:\005lease:\005audit'
   _globals['_SPENDUSEREQUEST']._serialized_start=97
-  _globals['_SPENDUSEREQUEST']._serialized_end=136
-  _globals['_SPENDUSERESPONSE']._serialized_start=138
-  _globals['_SPENDUSERESPONSE']._serialized_end=169
-  _globals['_AUTHPEERSERVICE']._serialized_start=172
-  _globals['_AUTHPEERSERVICE']._serialized_end=304
+  _globals['_SPENDUSEREQUEST']._serialized_end=156
+  _globals['_SPENDUSERESPONSE']._serialized_start=158
+  _globals['_SPENDUSERESPONSE']._serialized_end=189
+  _globals['_AUTHPEERSERVICE']._serialized_start=192
+  _globals['_AUTHPEERSERVICE']._serialized_end=324
 # @@protoc_insertion_point(module_scope)

@@ -21,16 +21,20 @@ class SpendUseRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TOKEN_DIGEST_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     token_digest: _builtins.str
     """64 hex digits; the token itself does not travel."""
+    request_id: _builtins.str
+    """The gateway's id of the request that uses the token: asked again, it is told the same use."""
     def __init__(
         self,
         *,
         token_digest: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["token_digest", b"token_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "token_digest", b"token_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -42,7 +46,7 @@ class SpendUseResponse(_message.Message):
 
     USE_FIELD_NUMBER: _builtins.int
     use: _builtins.int
-    """From 1 on; no two answers for one token have the same."""
+    """From 1 on; no two requests have the same of one token."""
     def __init__(
         self,
         *,

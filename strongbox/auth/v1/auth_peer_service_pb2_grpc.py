@@ -47,7 +47,8 @@ class AuthPeerServiceServicer:
     """
 
     def SpendUse(self, request, context):
-        """Takes one use of a token and numbers it. Asked twice it takes two: never one use for two requests.
+        """Takes one use of a token for a request and numbers it. Asked again for the same request it tells the same use;
+        two requests never have the same one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,9 @@ class AuthPeerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuthPeerServiceAsyncStub: ...
     SpendUse: _grpc.UnaryUnaryMultiCallable[_auth_peer_service_pb2.SpendUseRequest, _auth_peer_service_pb2.SpendUseResponse]
-    """Takes one use of a token and numbers it. Asked twice it takes two: never one use for two requests."""
+    """Takes one use of a token for a request and numbers it. Asked again for the same request it tells the same use;
+    two requests never have the same one.
+    """
 
 @_typing.type_check_only
 class AuthPeerServiceAsyncStub(AuthPeerServiceStub):
@@ -42,7 +44,9 @@ class AuthPeerServiceAsyncStub(AuthPeerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SpendUse: _aio.UnaryUnaryMultiCallable[_auth_peer_service_pb2.SpendUseRequest, _auth_peer_service_pb2.SpendUseResponse]  # type: ignore[assignment]
-    """Takes one use of a token and numbers it. Asked twice it takes two: never one use for two requests."""
+    """Takes one use of a token for a request and numbers it. Asked again for the same request it tells the same use;
+    two requests never have the same one.
+    """
 
 class AuthPeerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Uses of tokens that have only so many."""
@@ -53,6 +57,8 @@ class AuthPeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_peer_service_pb2.SpendUseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_peer_service_pb2.SpendUseResponse, _abc.Awaitable[_auth_peer_service_pb2.SpendUseResponse]]:
-        """Takes one use of a token and numbers it. Asked twice it takes two: never one use for two requests."""
+        """Takes one use of a token for a request and numbers it. Asked again for the same request it tells the same use;
+        two requests never have the same one.
+        """
 
 def add_AuthPeerServiceServicer_to_server(servicer: AuthPeerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

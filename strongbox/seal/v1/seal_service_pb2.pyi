@@ -723,6 +723,8 @@ Global___GetHealthRequest: _TypeAlias = GetHealthRequest  # noqa: Y015
 
 @_typing.final
 class GetHealthResponse(_message.Message):
+    """What only etcd knows is absent while it does not answer."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -745,6 +747,27 @@ class GetHealthResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class DutiesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___DutyHealth: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___DutyHealth | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     INITIALIZED_FIELD_NUMBER: _builtins.int
     SEALED_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
@@ -754,8 +777,10 @@ class GetHealthResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     LEADERS_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    DUTIES_FIELD_NUMBER: _builtins.int
     initialized: _builtins.bool
     sealed: _builtins.bool
+    """Whether this node holds no key."""
     ready: _builtins.bool
     leader: _builtins.str
     """The node that holds the audit duty, and its term."""
@@ -768,26 +793,81 @@ class GetHealthResponse(_message.Message):
 
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeHealth]: ...
+    @_builtins.property
+    def duties(self) -> _containers.MessageMap[_builtins.str, Global___DutyHealth]:
+        """By name: every duty that there is."""
+
     def __init__(
         self,
         *,
-        initialized: _builtins.bool = ...,
+        initialized: _builtins.bool | None = ...,
         sealed: _builtins.bool = ...,
         ready: _builtins.bool = ...,
-        leader: _builtins.str = ...,
-        term: _builtins.int = ...,
+        leader: _builtins.str | None = ...,
+        term: _builtins.int | None = ...,
         node_id: _builtins.str = ...,
         version: _builtins.str = ...,
         leaders: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         nodes: _abc.Iterable[Global___NodeHealth] | None = ...,
+        duties: _abc.Mapping[_builtins.str, Global___DutyHealth] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_initialized", b"_initialized", "_leader", b"_leader", "_term", b"_term", "initialized", b"initialized", "leader", b"leader", "term", b"term"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["initialized", b"initialized", "leader", b"leader", "leaders", b"leaders", "node_id", b"node_id", "nodes", b"nodes", "ready", b"ready", "sealed", b"sealed", "term", b"term", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initialized", b"_initialized", "_leader", b"_leader", "_term", b"_term", "duties", b"duties", "initialized", b"initialized", "leader", b"leader", "leaders", b"leaders", "node_id", b"node_id", "nodes", b"nodes", "ready", b"ready", "sealed", b"sealed", "term", b"term", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__initialized: _TypeAlias = _typing.Literal["initialized"]  # noqa: Y015
+    _WhichOneofArgType__initialized: _TypeAlias = _typing.Literal["_initialized", b"_initialized"]  # noqa: Y015
+    _WhichOneofReturnType__leader: _TypeAlias = _typing.Literal["leader"]  # noqa: Y015
+    _WhichOneofArgType__leader: _TypeAlias = _typing.Literal["_leader", b"_leader"]  # noqa: Y015
+    _WhichOneofReturnType__term: _TypeAlias = _typing.Literal["term"]  # noqa: Y015
+    _WhichOneofArgType__term: _TypeAlias = _typing.Literal["_term", b"_term"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__initialized) -> _WhichOneofReturnType__initialized | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__leader) -> _WhichOneofReturnType__leader | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__term) -> _WhichOneofReturnType__term | None: ...
 
 Global___GetHealthResponse: _TypeAlias = GetHealthResponse  # noqa: Y015
+
+@_typing.final
+class DutyHealth(_message.Message):
+    """How one duty gets on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: _builtins.int
+    LAST_SUCCESS_AT_FIELD_NUMBER: _builtins.int
+    LATE_FIELD_NUMBER: _builtins.int
+    holder: _builtins.str
+    """The node that holds it; empty when nobody does, absent when that is not known."""
+    late: _builtins.bool
+    """Whether that is longer ago than it should be; absent when it is not known."""
+    @_builtins.property
+    def last_success_at(self) -> _timestamp_pb2.Timestamp:
+        """When its work last made progress, by its holder's clock; absent when no such moment is known."""
+
+    def __init__(
+        self,
+        *,
+        holder: _builtins.str | None = ...,
+        last_success_at: _timestamp_pb2.Timestamp | None = ...,
+        late: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_holder", b"_holder", "_late", b"_late", "holder", b"holder", "last_success_at", b"last_success_at", "late", b"late"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_holder", b"_holder", "_late", b"_late", "holder", b"holder", "last_success_at", b"last_success_at", "late", b"late"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__holder: _TypeAlias = _typing.Literal["holder"]  # noqa: Y015
+    _WhichOneofArgType__holder: _TypeAlias = _typing.Literal["_holder", b"_holder"]  # noqa: Y015
+    _WhichOneofReturnType__late: _TypeAlias = _typing.Literal["late"]  # noqa: Y015
+    _WhichOneofArgType__late: _TypeAlias = _typing.Literal["_late", b"_late"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__holder) -> _WhichOneofReturnType__holder | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__late) -> _WhichOneofReturnType__late | None: ...
+
+Global___DutyHealth: _TypeAlias = DutyHealth  # noqa: Y015
 
 @_typing.final
 class NodeHealth(_message.Message):
@@ -801,6 +881,7 @@ class NodeHealth(_message.Message):
     AUDIT_TROUBLE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     live: _builtins.bool
+    """Absent, as `sealed`, where it is not known."""
     sealed: _builtins.bool
     audit_trouble: _builtins.str
     """What is wrong with the node's audit replica; empty when nothing is."""
@@ -808,15 +889,22 @@ class NodeHealth(_message.Message):
         self,
         *,
         id: _builtins.str = ...,
-        live: _builtins.bool = ...,
-        sealed: _builtins.bool = ...,
+        live: _builtins.bool | None = ...,
+        sealed: _builtins.bool | None = ...,
         audit_trouble: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_live", b"_live", "_sealed", b"_sealed", "live", b"live", "sealed", b"sealed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_trouble", b"audit_trouble", "id", b"id", "live", b"live", "sealed", b"sealed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_live", b"_live", "_sealed", b"_sealed", "audit_trouble", b"audit_trouble", "id", b"id", "live", b"live", "sealed", b"sealed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__live: _TypeAlias = _typing.Literal["live"]  # noqa: Y015
+    _WhichOneofArgType__live: _TypeAlias = _typing.Literal["_live", b"_live"]  # noqa: Y015
+    _WhichOneofReturnType__sealed: _TypeAlias = _typing.Literal["sealed"]  # noqa: Y015
+    _WhichOneofArgType__sealed: _TypeAlias = _typing.Literal["_sealed", b"_sealed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__live) -> _WhichOneofReturnType__live | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sealed) -> _WhichOneofReturnType__sealed | None: ...
 
 Global___NodeHealth: _TypeAlias = NodeHealth  # noqa: Y015
 

@@ -65,6 +65,8 @@ class TokenRecord(_message.Message):
     NUM_USES_FIELD_NUMBER: _builtins.int
     ORPHAN_FIELD_NUMBER: _builtins.int
     USES_SPENT_FIELD_NUMBER: _builtins.int
+    QUOTA_FIELD_NUMBER: _builtins.int
+    RECENT_USES_FIELD_NUMBER: _builtins.int
     accessor: _builtins.str
     created_ms: _builtins.int
     expires_ms: _builtins.int
@@ -81,11 +83,17 @@ class TokenRecord(_message.Message):
     orphan: _builtins.bool
     uses_spent: _builtins.int
     """Uses taken so far, each by one request."""
+    quota: _builtins.str
+    """The counter it is in, by the name of its group (services.auth.quotas); empty: in none."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def ancestors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Digests of all ancestors, the parent first: each is read with the token, so a revoked one kills it."""
+
+    @_builtins.property
+    def recent_uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredUse]:
+        """The last uses, newest last, so that a request that asks again is told the use it has."""
 
     def __init__(
         self,
@@ -103,14 +111,44 @@ class TokenRecord(_message.Message):
         num_uses: _builtins.int = ...,
         orphan: _builtins.bool = ...,
         uses_spent: _builtins.int = ...,
+        quota: _builtins.str = ...,
+        recent_uses: _abc.Iterable[Global___StoredUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "ancestors", b"ancestors", "created_ms", b"created_ms", "display_name", b"display_name", "expires_ms", b"expires_ms", "max_expires_ms", b"max_expires_ms", "num_uses", b"num_uses", "orphan", b"orphan", "parent", b"parent", "period_s", b"period_s", "policies", b"policies", "ttl_s", b"ttl_s", "uses_spent", b"uses_spent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "ancestors", b"ancestors", "created_ms", b"created_ms", "display_name", b"display_name", "expires_ms", b"expires_ms", "max_expires_ms", b"max_expires_ms", "num_uses", b"num_uses", "orphan", b"orphan", "parent", b"parent", "period_s", b"period_s", "policies", b"policies", "quota", b"quota", "recent_uses", b"recent_uses", "ttl_s", b"ttl_s", "uses_spent", b"uses_spent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TokenRecord: _TypeAlias = TokenRecord  # noqa: Y015
+
+@_typing.final
+class StoredUse(_message.Message):
+    """A use of a token that was taken for a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """The gateway's."""
+    use: _builtins.int
+    at_ms: _builtins.int
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        use: _builtins.int = ...,
+        at_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "request_id", b"request_id", "use", b"use"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredUse: _TypeAlias = StoredUse  # noqa: Y015
 
 @_typing.final
 class PolicyRecord(_message.Message):
@@ -255,12 +293,15 @@ class SecretIdRecord(_message.Message):
     NUM_USES_FIELD_NUMBER: _builtins.int
     USES_SPENT_FIELD_NUMBER: _builtins.int
     BOUND_CIDRS_FIELD_NUMBER: _builtins.int
+    QUOTA_FIELD_NUMBER: _builtins.int
     role_id: _builtins.str
     accessor: _builtins.str
     expires_ms: _builtins.int
     num_uses: _builtins.int
     """0: not limited."""
     uses_spent: _builtins.int
+    quota: _builtins.str
+    """The counter it is in, as a token's; empty: in none."""
     @_builtins.property
     def bound_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -272,10 +313,11 @@ class SecretIdRecord(_message.Message):
         num_uses: _builtins.int = ...,
         uses_spent: _builtins.int = ...,
         bound_cidrs: _abc.Iterable[_builtins.str] | None = ...,
+        quota: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "bound_cidrs", b"bound_cidrs", "expires_ms", b"expires_ms", "num_uses", b"num_uses", "role_id", b"role_id", "uses_spent", b"uses_spent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "bound_cidrs", b"bound_cidrs", "expires_ms", b"expires_ms", "num_uses", b"num_uses", "quota", b"quota", "role_id", b"role_id", "uses_spent", b"uses_spent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

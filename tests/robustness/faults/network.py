@@ -10,6 +10,7 @@ from tests.robustness.faults.fault import Fault, but
 from tests.robustness.stage import NODES, RELAYED, Stage
 
 _CUT = 5.0
+_SEALS_ITSELF = 16.0
 _LATE = 0.7  # seconds: an attempt at etcd lasts 0.4, so each arrives after its own repetition
 
 
@@ -38,6 +39,15 @@ def faults(own: random.Random) -> Iterator[Fault]:
     yield Fault(
         "etcd's mail held back", f"node-{RELAYED + 1}, again and again", _hold_again_and_again,
         lambda stage: stage.relay("release"), 0.5, but(RELAYED),
+    )  # fmt: skip
+
+
+def long_faults(own: random.Random) -> Iterator[Fault]:
+    """In a soak: cut off for longer than a seal replica keeps its key without etcd."""
+    number = own.choice(NODES)
+    yield Fault(
+        "partition until it seals itself", f"node-{number + 1}", lambda stage: stage.lab.cut(number + 1),
+        _heal, _SEALS_ITSELF, but(number),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Processes die, and freeze."""
+"""Processes die. (How they stand still is in `rounds`.)"""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from tests.robustness.faults.fault import Fault, but
 from tests.robustness.stage import NAMES, NODES, Stage
 
 _DEAD = 1.5  # seconds a killed process stays dead
-_FROZEN = 2.5  # longer than a session, a proof of the seal, and a request's deadline
 _WHOLE = "everything"
 
 
 def faults(own: random.Random) -> Iterator[Fault]:
-    """Each process once killed and once paused; etcd's leader; a node."""
+    """Each process once killed; etcd's leader; a node."""
     for name in NAMES:
         yield _kill(own.choice(NODES), name)
-        yield _pause(own.choice(NODES), name)
     yield _kill_leader()
-    yield _pause_leader()
     yield _kill_holder()
     yield _kill_node()
 
@@ -44,15 +41,6 @@ def _kill(number: int, name: str) -> Fault:
     )  # fmt: skip
 
 
-def _pause(number: int, name: str) -> Fault:
-    return Fault(
-        f"pause {name}", f"node-{number + 1}",
-        lambda stage: stage.signal(number, name, signal.SIGSTOP),
-        lambda stage: stage.signal(number, name, signal.SIGCONT),
-        _FROZEN, *_seen_by(number, name),
-    )  # fmt: skip
-
-
 def _seen_by(number: int, name: str) -> tuple[list[int], float, list[int]]:
     """A gateway's own death is seen by its clients; everything else is made up for."""
     if name == "envoy":
@@ -65,20 +53,6 @@ def _kill_leader() -> Fault:
         "kill etcd's leader", "whoever leads", lambda stage: _to_leader(stage, signal.SIGKILL),
         Stage.start_dead, _DEAD,
     )  # fmt: skip
-
-
-def _pause_leader() -> Fault:
-    def resume(stage: Stage) -> None:
-        for number in NODES:
-            stage.signal(number, "etcd", signal.SIGCONT)
-
-    return Fault(
-        "pause etcd's leader",
-        "whoever leads",
-        lambda stage: _to_leader(stage, signal.SIGSTOP),
-        resume,
-        _FROZEN,
-    )
 
 
 def _to_leader(stage: Stage, which: signal.Signals) -> None:

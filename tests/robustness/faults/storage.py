@@ -14,8 +14,8 @@ import grpc
 from tests.robustness.faults.fault import Fault, but
 from tests.robustness.stage import NODES, SMALL_DISK, Stage
 
-_FILLER = b"/filler/"
-_FILLER_END = b"/filler0"
+FILLER = b"/filler/"
+FILLER_END = b"/filler0"
 _BLOCK = 1 << 20
 _FILLED_WITHIN = 60.0  # seconds
 
@@ -80,7 +80,7 @@ def fill(stage: Stage) -> None:
     deadline = time.monotonic() + _FILLED_WITHIN
     for number in range(100_000):
         try:
-            stage.etcd.put(_FILLER + b"%06d" % number, block)
+            stage.etcd.put(FILLER + b"%06d" % number, block)
         except grpc.RpcError as error:
             if "space exceeded" in str(error):
                 return
@@ -92,4 +92,4 @@ def fill(stage: Stage) -> None:
 def empty(stage: Stage) -> None:
     """Take away what filled it; the rest is the product's business."""
     with contextlib.suppress(grpc.RpcError):
-        stage.etcd.delete(_FILLER, _FILLER_END)
+        stage.etcd.delete(FILLER, FILLER_END)

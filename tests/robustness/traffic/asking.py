@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.robustness.door import NOTHING, Answer, Native, Rest
+from tests.robustness.door import LEFT, NOTHING, TIMEOUT, Answer, Native, Rest
 from tests.robustness.history import AWAY, BROKEN, OK, REFUSED, History, Op
 
 PAUSE = 0.012  # seconds between two requests of one client: the machine has to serve them as well
@@ -18,6 +18,8 @@ CANARY = "canary-7f3e9a1c-"  # begins every value, and so must be found nowhere 
 _REFUSALS = (401, 403, 404, 409)
 _AWAY = (NOTHING, 429, 503, 504)
 _HASTY = 0.1  # seconds
+# Seconds that a client waits who leaves: about as long as an answer takes, or into an outage of etcd's.
+_LEAVES_AFTER = ((0.002, 0.03), (0.05, 0.4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,12 @@ class Asked:
 
 
 class Worker(ABC):
-    """One client, in a thread of its own, with a connection to each gateway it uses."""
+    """One client, in a thread of its own, with a connection to each gateway it uses.
+
+    `leaving`: the part of its requests for whose answers it does not wait. What they asked may happen or not.
+    """
+
+    leaving = 0.0
 
     def __init__(self, target: Target, history: History) -> None:
         self.target = target
@@ -61,6 +68,10 @@ class Worker(ABC):
         while not stop.is_set():
             self.turn()
             time.sleep(PAUSE)
+        self.close()
+
+    def close(self) -> None:
+        """Its connections."""
         for door in (*self._rests.values(), *self._natives.values()):
             door.close()
 
@@ -74,13 +85,20 @@ class Worker(ABC):
         """Over REST, through a gateway of its choice unless named."""
         node = self._choose(node)
         door = self._rests.get(node) or self._rests.setdefault(node, Rest(self.target.gateways[node]))
-        return self._timed(asked, node, lambda: door.call(token, method, path, body))
+        return self._timed(
+            asked, node, lambda: door.call(token, method, path, body, patience=self._patience())
+        )
 
     def native(self, asked: Asked, token: str, rpc: str, /, node: int = -1, **fields: Any) -> Answer:
         """Over gRPC."""
         node = self._choose(node)
         door = self._natives.get(node) or self._natives.setdefault(node, Native(self.target.gateways[node]))
-        return self._timed(asked, node, lambda: door.call(token, rpc, **fields))
+        return self._timed(asked, node, lambda: door.call(token, rpc, patience=self._patience(), **fields))
+
+    def _patience(self) -> float:
+        if self.random.random() >= self.leaving:
+            return TIMEOUT
+        return self.random.uniform(*self.random.choice(_LEAVES_AFTER))
 
     def _choose(self, node: int) -> int:
         return self.random.randrange(len(self.target.gateways)) if node < 0 else node
@@ -90,7 +108,7 @@ class Worker(ABC):
         answer = call()
         ended = time.monotonic()
         outcome, output = _judged(asked, answer)
-        if outcome == AWAY and ended - begun < _HASTY:
+        if outcome == AWAY and answer.reason != LEFT and ended - begun < _HASTY:
             time.sleep(_HASTY)  # refused at once: no reason to ask a hundred times a second
         self._history.add(
             Op(

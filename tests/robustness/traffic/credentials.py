@@ -15,8 +15,12 @@ from tests.robustness.traffic.asking import Asked, Target, Worker
 
 _HOLDERS = 3
 _PAUSE = (0.1, 0.6)  # seconds between two steps of one client
+_LEAVES_SOMETHING = 0.3  # of the credentials leave a function behind
 _ENDS = 0.75  # of the credentials are ended by who got them
 _REFUSALS = (400, 401, 403, 404, 409)  # 400: what is renewed is over
+
+
+HOLDER = "robust-holder"  # the policy of tokens that hold a credential each
 
 
 class Current:
@@ -32,6 +36,13 @@ class _Client(Worker):
 
     def _rest(self) -> None:
         time.sleep(self.random.uniform(*_PAUSE))
+
+    def _issue(self, role: str, token: str = "") -> Credential | None:
+        path = f"dynamic-postgres/{role}"
+        asked = Asked("made", "issue", (role,), ("IssueCredential", path), changes=True, refusals=_REFUSALS)
+        begun = time.monotonic()
+        answer = self.rest(asked, token or self.target.root, "GET", f"/v1/{path}")
+        return self._ledger.issued(answer.body, begun) if answer.status == 200 else None
 
     def _renew(self, credential: Credential, role: str) -> None:
         seconds = self.random.choice((2, 5, 20, 60))
@@ -57,6 +68,8 @@ class Holder(_Client):
         if credential is None:
             return self._rest()
         self._ledger.check(credential)
+        if self.random.random() < _LEAVES_SOMETHING:
+            self._ledger.leave_behind(credential)
         self._current.credential = credential, role
         for _ in range(self.random.randrange(3)):
             self._rest()
@@ -68,18 +81,31 @@ class Holder(_Client):
             self._ledger.check(credential)
         return self._rest()
 
-    def _issue(self, role: str) -> Credential | None:
-        path = f"dynamic-postgres/{role}"
-        asked = Asked("made", "issue", (role,), ("IssueCredential", path), changes=True, refusals=_REFUSALS)
-        begun = time.monotonic()
-        answer = self.rest(asked, self.target.root, "GET", f"/v1/{path}")
-        return self._ledger.issued(answer.body, begun) if answer.status == 200 else None
-
     def _end(self, credential: Credential, role: str) -> None:
         asked = Asked("made", "end", (), ("RevokeLease", f"leases/dynamic-postgres/{role}"), changes=True)
         credential.end_asked = True
         answer = self.rest(asked, self.target.root, "POST", f"/v1/leases/{credential.lease}/revoke", {})
         credential.ended = answer.status == 200 and answer.body["state"] == "REVOKED"
+
+
+class Disowned(_Client):
+    """Has a token get a credential, and revokes the token: the credential goes along, sooner or later."""
+
+    def turn(self) -> None:
+        """One token's life."""
+        self._rest()
+        asked = Asked("made", "create", (HOLDER,), ("CreateToken", "auth/tokens"), changes=True)
+        body = {"policies": [HOLDER], "ttl": "1h"}
+        made = self.rest(asked, self.target.root, "POST", "/v1/tokens", body)
+        credential = self._issue(DATABASE_ROLES[1], str(made.body["token"])) if made.status == 200 else None
+        self._rest()
+        if credential is None:
+            return
+        accessor = made.body["accessor"]
+        credential.end_asked = True
+        asked = Asked("made", "disown", (), ("RevokeToken", f"auth/tokens/{accessor}"), changes=True)
+        answer = self.rest(asked, self.target.root, "DELETE", f"/v1/tokens/{accessor}")
+        credential.disowned = answer.status == 200
 
 
 class Renewer(_Client):
@@ -107,5 +133,5 @@ def clients(target: Target, history: History, ledger: Ledger) -> list[Worker]:
     """All of them."""
     current = Current()
     holders: list[Worker] = [Holder(target, history, ledger, current) for _ in range(_HOLDERS)]
-    others = [kind(target, history, ledger, current) for kind in (Renewer, User)]
+    others = [kind(target, history, ledger, current) for kind in (Renewer, User, Disowned)]
     return [*holders, *others]

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from services.auth.passwords import Passwords
 from services.auth.peer_servicer import AuthPeerServicer
+from services.auth.quotas import Quotas
 from services.auth.repository import Repository
 from services.auth.servicer import AuthServicer
 from services.auth.tokens import Tokens
@@ -40,7 +41,7 @@ class CountingPasswords(Passwords):
 class AuthService(FakeCluster):
     """The service; calls are by `token`, the root token unless said."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Quotas | None = None) -> None:
         super().__init__()
         self.key_client = FakeKeyClient(self.keys)
         self.pipeline = FakePipeline(self.store)
@@ -49,7 +50,7 @@ class AuthService(FakeCluster):
         self.strangers: list[str] = []
         pipeline = cast("Any", self.pipeline)
         self.servicer = AuthServicer(
-            pipeline, self.guard, self.key_client, self.strangers.append, self.passwords
+            pipeline, self.guard, self.key_client, self.strangers.append, self.passwords, limits
         )
         self.peers = AuthPeerServicer(pipeline, Tokens(self.guard, Repository(self.guard.lookup)))
         self.put_policy("app", {"secret/app/*": "read write"})

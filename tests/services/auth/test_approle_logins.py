@@ -11,6 +11,7 @@ from services.auth.failures import LOCKED, MAX_FAILURES
 from services.auth.networks import is_from, parse_cidrs
 from strongbox.access.records import seal_record
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated
+from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from tests.services.auth.support import AuthService
@@ -185,10 +186,10 @@ async def test_an_expired_secret_id_is_cleared_away_and_a_renewed_one_is_not(aut
     await auth.role(secret_id_ttl={"number_value": 60})
     await auth.secret_id()
     (due,) = auth.store.keys(keyspace.SECRET_IDS_DUE)
-    auth.store.run(lambda view: auth.servicer._secret_ids.expire(view, due))
+    auth.store.run(lambda view: auth.servicer._secret_ids.expire(view, due, Tally()))
     assert len(auth.store.keys(keyspace.SECRET_IDS)) == 1
     auth.store.now_ms += 120_000
-    auth.store.run(lambda view: auth.servicer._secret_ids.expire(view, due))
+    auth.store.run(lambda view: auth.servicer._secret_ids.expire(view, due, Tally()))
     for prefix in (keyspace.SECRET_IDS, keyspace.SECRET_IDS_DUE, keyspace.SECRET_IDS_BY_ROLE):
         assert auth.store.keys(prefix) == []
 

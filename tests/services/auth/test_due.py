@@ -13,6 +13,7 @@ from services.auth.tidy import Tidy
 from strongbox.access import tokens
 from strongbox.access.lookup import Lookup
 from strongbox.errors import Internal
+from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
@@ -28,6 +29,9 @@ class Fence:
     def require(self, view: View, /) -> None:
         if self.over:
             raise PermissionError("deposed")
+
+    def progress(self) -> None:
+        """Nobody looks."""
 
 
 class Tidied(FakeCluster):
@@ -72,6 +76,12 @@ class Tidied(FakeCluster):
     def until_idle(self) -> None:
         while self.one_pass():
             pass
+
+
+def revoke(cluster: Tidied, view: View, digest: str, record: storage.TokenRecord) -> None:
+    tally = Tally()
+    cluster.repository.revoke(view, digest, record, tally)
+    tally.settle(view)
 
 
 @pytest.fixture
@@ -125,7 +135,7 @@ def test_children_of_the_revoked_are_revoked_generation_by_generation(cluster: T
         cluster.make(f"grandchild{number}", f"child{number}", 86_400)
     record = cluster.repository.lookup.token(cluster.store.view(), parent)
     assert record is not None
-    cluster.store.run(lambda view: cluster.repository.revoke(view, parent, record))
+    cluster.store.run(lambda view: revoke(cluster, view, parent, record))
     cluster.until_idle()
     assert records(cluster) == 0
     assert len(cluster.store.keys(keyspace.REVOKED)) == 7
@@ -138,7 +148,7 @@ def test_more_children_than_a_slice_are_all_found(cluster: Tidied) -> None:
         cluster.make(f"child{number}", "parent", 86_400)
     record = cluster.repository.lookup.token(cluster.store.view(), parent)
     assert record is not None
-    cluster.store.run(lambda view: cluster.repository.revoke(view, parent, record))
+    cluster.store.run(lambda view: revoke(cluster, view, parent, record))
     cluster.until_idle()
     assert records(cluster) == 0
 
@@ -150,7 +160,7 @@ async def test_all_children_are_revoked_in_one_pass_and_few_transactions(cluster
         cluster.make(f"child{number}", "parent", 86_400)
     record = cluster.repository.lookup.token(cluster.store.view(), parent)
     assert record is not None
-    cluster.store.run(lambda view: cluster.repository.revoke(view, parent, record))
+    cluster.store.run(lambda view: revoke(cluster, view, parent, record))
     pipeline, unused = FakePipeline(cluster.store), cast("Any", None)
     secret_ids = SecretIds(cluster.repository.lookup)
     tidy = Tidy(cast("Any", pipeline), cluster.repository, secret_ids, unused, unused)
@@ -167,7 +177,7 @@ async def test_children_that_cannot_be_revoked_are_tried_again_after_a_pause(
     cluster.make("child", "parent", 86_400)
     record = cluster.repository.lookup.token(cluster.store.view(), parent)
     assert record is not None
-    cluster.store.run(lambda view: cluster.repository.revoke(view, parent, record))
+    cluster.store.run(lambda view: revoke(cluster, view, parent, record))
 
     def refuse(*_: object) -> None:
         raise Internal
@@ -184,7 +194,7 @@ def test_markers_go_when_no_lease_can_be_left_and_nothing_remains(cluster: Tidie
     digest = cluster.make("old")
     record = cluster.repository.lookup.token(cluster.store.view(), digest)
     assert record is not None
-    cluster.store.run(lambda view: cluster.repository.revoke(view, digest, record))
+    cluster.store.run(lambda view: revoke(cluster, view, digest, record))
     cluster.until_idle()
     assert cluster.store.value(keyspace.REVOKED + digest.encode()) == b"old"
     cluster.store.now_ms += MARKER_MS + 2 * MINUTE_MS

@@ -36,6 +36,9 @@ class Fence:
     def require(self, view: View, /) -> None:
         pass
 
+    def progress(self) -> None:
+        """Nobody looks."""
+
 
 async def seed(etcd: Etcd, cluster: FakeCluster, count: int, now_ms: int) -> None:
     """So many expired tokens, with all that leads to them, as CreateToken puts them."""

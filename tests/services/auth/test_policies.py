@@ -13,11 +13,11 @@ from strongbox.access.guard import Caller, Guard
 from strongbox.access.policy import Rule
 from strongbox.errors import InvalidInput, NotFound, TooLarge
 from strongbox.store import keyspace
+from strongbox.store.view import Row
 from tests.support.access import FakeCluster, FakeInbound
 
 if TYPE_CHECKING:
     from strongbox.rpc.inbound import Inbound
-    from strongbox.store.batch import Row
 
 READ_A = (Rule("secret/a", ("read",)),)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, cast
 
 import pytest
 
+from services.auth.tokens import RECENT_USES
 from strongbox.access import tokens as access
 from strongbox.auth.v1 import auth_peer_service_pb2 as peer_pb
-from strongbox.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated
+from strongbox.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated, UnknownOutcome
 from strongbox.rpc.inbound import UseNeeded
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
@@ -24,9 +26,10 @@ async def limited(auth: AuthService, uses: int = 2, **fields: Any) -> Any:
     return await auth.call("CreateToken", policies=["app"], num_uses=uses, **fields)
 
 
-async def take(auth: AuthService, token: str) -> int:
+async def take(auth: AuthService, token: str, request_id: str = "") -> int:
     await auth.call("LookupSelf")  # binds a request
-    request = peer_pb.SpendUseRequest(token_digest=access.digest(token))
+    asked = request_id or str(uuid.uuid4())
+    request = peer_pb.SpendUseRequest(token_digest=access.digest(token), request_id=asked)
     return int((await auth.peers.SpendUse(request, cast("Any", None))).use)
 
 
@@ -47,6 +50,50 @@ async def test_uses_are_numbered_and_run_out(auth: AuthService) -> None:
         assert told.num_uses == 2 - number
     with pytest.raises(Unauthenticated):
         await take(auth, made.token)
+
+
+async def test_a_request_that_lost_the_answer_is_told_the_use_that_it_has(auth: AuthService) -> None:
+    made = await limited(auth, 2)
+    assert await take(auth, made.token, "first") == 1
+    assert await take(auth, made.token, "first") == 1
+    assert await take(auth, made.token, "second") == 2
+    assert await take(auth, made.token, "second") == 2  # the last use, and so the token is spent
+    for late in ("third", ""):
+        with pytest.raises(Unauthenticated):
+            await take(auth, made.token, late)
+
+
+async def test_requests_without_an_id_never_share_a_use(auth: AuthService) -> None:
+    made = await limited(auth, 3)
+    digest = access.digest(made.token)
+    assert [await auth.peers.take(digest, "", 1e12) for _ in range(3)] == [1, 2, 3]
+
+
+async def test_an_id_names_its_use_only_as_long_as_a_request_lasts(auth: AuthService) -> None:
+    made = await limited(auth, 20)
+    assert await take(auth, made.token, "request") == 1
+    auth.store.now_ms += 10_000
+    assert await take(auth, made.token, "request") == 2
+    for number in range(3, 13):  # more than are kept
+        assert await take(auth, made.token, f"request-{number}") == number
+    record = auth.store.run(lambda view: auth.guard.lookup.token(view, access.digest(made.token))).value
+    assert len(cast("storage.TokenRecord", record).recent_uses) == RECENT_USES
+
+
+async def test_an_unknown_outcome_is_looked_up_and_costs_one_use(auth: AuthService) -> None:
+    made = await limited(auth, 2)
+    submit, failed = auth.pipeline.submit, []
+
+    async def losing(work: Any) -> Any:
+        done = await submit(work)
+        if not failed:
+            failed.append(done)
+            raise UnknownOutcome
+        return done
+
+    auth.pipeline.submit = losing  # type: ignore[method-assign]
+    assert await auth.peers.take(access.digest(made.token), "request", 1e12) == 1
+    assert await auth.peers.take(access.digest(made.token), "other", 1e12) == 2
 
 
 async def test_a_spent_token_is_as_dead_as_an_expired_one_and_can_be_revoked(auth: AuthService) -> None:

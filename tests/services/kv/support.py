@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
-from services.kv.room import Room
 from services.kv.servicer import KVServicer
 from services.kv.watching import Watching
 from strongbox.access.guard import Guard
@@ -32,7 +31,6 @@ class Kv(FakeCluster):
             self.guard,
             self.key_client,
             Watching(cast("Any", self.pipeline), self.guard, cast("Any", None)),
-            Room(cast("Any", None), (), 1),
         )
         self.requests = 0
 

@@ -11,7 +11,6 @@ from typing import Any, cast
 import pytest
 
 from services.kv.purge import Purge
-from services.kv.room import Room
 from services.kv.servicer import KVServicer
 from services.kv.watching import Watching
 from strongbox.access.guard import Guard
@@ -21,6 +20,7 @@ from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.rpc.inbound import Inbound, bind
 from strongbox.store import errors, keyspace, txn
 from strongbox.store.client import Etcd
+from strongbox.store.defragment import Defragmenter
 from strongbox.store.memory import Memory
 from strongbox.store.pipeline import Pipeline
 from strongbox.store.view import View
@@ -40,7 +40,7 @@ class Replica:
         keys = FakeKeyClient(cluster.keys)
         guard = Guard(keys)
         self.watching = Watching(self.pipeline, guard, self.etcd)
-        self.servicer = KVServicer(self.pipeline, guard, keys, self.watching, Room(self.etcd, (), 1))
+        self.servicer = KVServicer(self.pipeline, guard, keys, self.watching)
 
     async def call(self, name: str, request: Any, key: str = "") -> Any:
         inbound = Inbound(self.cluster.root, secrets.token_hex(8), "", key, time.monotonic() + 10)
@@ -62,6 +62,9 @@ class Fence:
 
     def require(self, view: View, /) -> None:
         pass
+
+    def progress(self) -> None:
+        """Nobody looks."""
 
 
 @pytest.fixture
@@ -167,7 +170,9 @@ async def test_after_purged_at_no_revision_holds_the_envelope_that_was_destroyed
     await one.call("DestroySecretVersions", pb.DestroySecretVersionsRequest(path=path, versions=[1, 2]))
     clock = ManualClock(SystemClock().now_ms() + 20_000)
     members = [member.address for member in one.etcd.ring.members]
-    assert await Purge(one.pipeline, one.etcd, members, clock).one_pass(Fence()) >= 1
+    assert (
+        await Purge(one.pipeline, one.etcd, Defragmenter(one.etcd, members).run, clock).one_pass(Fence()) >= 1
+    )
     told = await one.call("ReadSecretMetadata", pb.ReadSecretMetadataRequest(path=path))
     assert all(version.HasField("purged_at") for version in told.versions)
     with pytest.raises(errors.Compacted):

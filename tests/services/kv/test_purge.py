@@ -15,9 +15,8 @@ from strongbox.errors import NotFound
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import errors, keyspace, txn
-from strongbox.store.batch import Row
 from strongbox.store.client import Etcd
-from strongbox.store.view import View
+from strongbox.store.view import Row, View
 from tests.services.kv.support import Kv
 from tests.support.etcd import EtcdCluster
 
@@ -31,22 +30,22 @@ class Fence:
         if self.over:
             raise PermissionError("deposed")
 
+    def progress(self) -> None:
+        """Nobody looks."""
+
 
 class FakeUpkeep:
     """Remembers what it was asked."""
 
     def __init__(self) -> None:
         self.compacted: list[int] = []
-        self.defragmented: list[str] = []
-        self.down: set[str] = set()
+        self.defragmented = 0
 
     async def compact(self, revision: int, *, physical: bool = True) -> None:
         self.compacted.append(revision)
 
-    async def defragment(self, endpoint: str, *, timeout: float) -> None:
-        if endpoint in self.down:
-            raise errors.Unavailable("down")
-        self.defragmented.append(endpoint)
+    async def defragment(self) -> None:
+        self.defragmented += 1
 
 
 class Duty:
@@ -55,7 +54,7 @@ class Duty:
     def __init__(self, kv: Kv) -> None:
         self.kv, self.upkeep, self.fence = kv, FakeUpkeep(), Fence()
         self.clock = ManualClock(kv.store.now_ms)
-        self.purge = Purge(cast("Any", kv.pipeline), self.upkeep, ["m1", "m2", "m3"], self.clock)
+        self.purge = Purge(cast("Any", kv.pipeline), self.upkeep, self.upkeep.defragment, self.clock)
 
     async def after(self, seconds: float) -> int:
         self.clock.advance(seconds)
@@ -76,7 +75,7 @@ async def test_what_was_destroyed_is_compacted_away_and_then_said_to_be_purged(d
     assert not (await duty.kv.metadata()).versions[0].HasField("purged_at")
     assert await duty.after(2) == 1
     assert duty.upkeep.compacted == [revision]
-    assert duty.upkeep.defragmented == ["m1", "m2", "m3"]
+    assert duty.upkeep.defragmented == 1
     assert (await duty.kv.metadata()).versions[0].HasField("purged_at")
     assert duty.kv.store.keys(keyspace.KV_PURGES) == []
 
@@ -101,14 +100,6 @@ async def test_however_many_were_destroyed_one_compaction_serves_them_all(duty: 
     assert await duty.after(11) == 2 * purge.SLICE + 3
     assert len(duty.upkeep.compacted) == 1
     assert duty.kv.store.keys(keyspace.KV_PURGES) == []
-
-
-async def test_a_member_that_is_down_keeps_nobody_waiting(duty: Duty) -> None:
-    await duty.kv.write()
-    await duty.kv.change("Destroy", 1)
-    duty.upkeep.down = {"m2"}
-    assert await duty.after(11) == 1
-    assert duty.upkeep.defragmented == ["m1", "m3"]
 
 
 async def test_a_deposed_holder_says_nothing_is_purged(duty: Duty) -> None:

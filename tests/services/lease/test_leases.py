@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.lease.leases import is_below
-from strongbox.errors import InvalidInput, InvalidPath, NotFound, PermissionDenied
+from strongbox.errors import InvalidInput, InvalidPath, NotFound, PermissionDenied, Unauthenticated
 from strongbox.leases import index
 from strongbox.store import keyspace
 from tests.services.lease.support import Lease
@@ -173,3 +173,34 @@ async def test_a_prefix_of_one_name_does_not_end_what_is_under_a_longer_one(leas
     short, long = lease.hold(token, "secret/app", ttl_s=600), lease.hold(token, "secret/app2", ttl_s=600)
     await lease.call("RevokeLeasePrefix", prefix="secret/app")
     assert (lease.state(short), lease.state(long)) == ("REVOKED", "ACTIVE")
+
+
+async def test_a_token_that_is_revoked_ends_no_further_lease_of_a_prefix(lease: Lease) -> None:
+    names = [lease.hold(lease.reader(secret__a="read"), "secret/a") for _ in range(70)]
+    token = lease.reader(leases__ALL="delete")
+    submit, ended = lease.pipeline.submit, 0
+
+    async def revoking(work: Any) -> Any:
+        nonlocal ended
+        done = await submit(work)
+        if [name for name in names if lease.state(name) == "REVOKED"] and not ended:
+            ended = sum(lease.state(name) == "REVOKED" for name in names)
+            lease.drop(token)
+        return done
+
+    lease.pipeline.submit = revoking  # type: ignore[method-assign]
+    with pytest.raises(Unauthenticated):
+        await lease.call("RevokeLeasePrefix", token, prefix="secret/a")
+    assert sum(lease.state(name) == "REVOKED" for name in names) == ended < len(names)
+
+
+async def test_each_lease_that_a_prefix_ends_is_recorded_with_its_end(lease: Lease) -> None:
+    for _ in range(3):
+        lease.hold(lease.reader(secret__a="read"), "secret/a")
+    lease.pipeline.audited.clear()
+    await lease.call("RevokeLeasePrefix", prefix="secret/a")
+    told = [(draft.op, draft.path, bool(draft.accessor)) for draft in lease.pipeline.audited]
+    assert told == [
+        ("RevokeLeasePrefix", "leases/secret/a", True),
+        *[("RevokeLease", "leases/secret/a", True)] * 3,
+    ]

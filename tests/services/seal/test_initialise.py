@@ -156,7 +156,7 @@ async def test_nobody_has_shares_computed_where_there_is_a_cluster(monkeypatch: 
         raise AssertionError("computed")
 
     monkeypatch.setattr(initialise, "conceive", conceive)
-    servicer = SealServicer(cast("Any", FakePipeline(world.store)), SystemClock(), *[cast("Any", None)] * 7)
+    servicer = SealServicer(cast("Any", FakePipeline(world.store)), SystemClock(), *[cast("Any", None)] * 8)
     bind(Inbound("", "request", "127.0.0.1", "", time.monotonic() + 4.5))
     with pytest.raises(AlreadyInitialized):
         await servicer.Initialize(pb.InitializeRequest(shares=255, threshold=255), cast("Any", None))

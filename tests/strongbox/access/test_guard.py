@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -203,3 +204,25 @@ def test_compiled_policies_are_kept_once_for_a_set_and_bounded_by_their_rules(
     look("c", "d")
     assert len(one._compiled) == 1
     assert one._rules == sum(len(policy.rules) for found in one._compiled for policy in found)
+
+
+def test_a_caller_is_worth_nothing_beyond_the_decision_that_proves_him(cluster: FakeCluster) -> None:
+    outcome = ask(cluster, cluster.root)
+    caller = cast("Caller", outcome.value)
+    outcome.view.close()
+    uses: list[Callable[[], object]] = [
+        lambda: caller.allows("read", "secret/a"),
+        lambda: caller.require("read", "secret/a"),
+        lambda: caller.decide("read", "secret/a"),
+        lambda: caller.accessor,
+        lambda: caller.policies,
+        lambda: caller.record,
+        lambda: caller.token_key,
+        lambda: caller.digest,
+        lambda: caller.expires_at_ms,
+        lambda: caller.is_root,
+        lambda: caller.denying,
+    ]
+    for use in uses:
+        with pytest.raises(RuntimeError, match="beyond"):
+            use()

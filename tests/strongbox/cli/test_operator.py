@@ -131,3 +131,17 @@ def test_a_ceremony_goes_on_only_with_its_nonce(run: Run, world: World) -> None:
         assert run("operator", *words, said=SHARES[0]).exit_code == 2
     assert run("operator", "rekey", SHARES[0]).exit_code == 2
     assert world.asked == []
+
+
+def test_status_says_what_is_not_known_and_calls_no_cluster_uninitialised(run: Run, world: World) -> None:
+    """Whoever read `initialized  false` in an outage of etcd tried `operator init`."""
+    world.etcd_is_away = True
+    answer = run("operator", "status")
+    assert answer.exit_code == 1
+    pairs = (line.partition("  ") for line in answer.stdout.splitlines())
+    lines = {name: value.strip() for name, _, value in pairs}
+    assert (lines["initialized"], lines["leader"], lines["term"]) == ("unknown", "unknown", "unknown")
+    told = json.loads(run("operator", "status", "-o", "json").stdout)
+    assert (told["initialized"], told["leader"], told["sealed"]) == (None, None, False)
+    world.sealed = True
+    assert run("operator", "status").exit_code == 2

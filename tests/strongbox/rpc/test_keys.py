@@ -253,3 +253,26 @@ async def test_nothing_secret_is_shown_of_the_keys(keys: KeyClient) -> None:
     await keys.start()
     await keys.wait_unsealed()
     assert "1111" not in repr(keys.record_keys)
+
+
+async def test_what_was_decided_leaves_within_two_seconds_of_its_proof_and_not_after_a_sealing(
+    keys: KeyClient, seals: list[FakeSeal]
+) -> None:
+    """By the monotonic clock, so a process that was stopped meanwhile finds its proof stale."""
+    with pytest.raises(Sealed):
+        keys.require_unsealed_since(time.monotonic())
+    await keys.start()
+    await _until(lambda: keys.record_keys is not None)
+    proven = time.monotonic()
+    keys.require_unsealed_since(proven)
+    with pytest.raises(NoQuorum):
+        keys.require_unsealed_since(proven - module.PROOF_S)
+    for seal in seals:
+        seal.error = "SEALED"
+    await _until(lambda: keys.record_keys is None)
+    for seal in seals:
+        seal.error = ""
+    await _until(lambda: keys.record_keys is not None)
+    with pytest.raises(Sealed):
+        keys.require_unsealed_since(proven)
+    keys.require_unsealed_since(time.monotonic())

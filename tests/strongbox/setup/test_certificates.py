@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from strongbox.dev.authority import Authority, Pair
 from strongbox.rpc.identity import parse_peer
-from strongbox.setup.certificates import AUTHORITY, ensure_certificates, leaves
+from strongbox.setup.certificates import AUTHORITY, AuthorityLost, ensure_certificates, leaves
 from strongbox.setup.kubernetes import Api, Conflict
 from strongbox.setup.settings import CertificateSettings
 
@@ -164,3 +164,70 @@ def test_a_refusal_does_not_tell_what_was_sent(api: Api, tmp_path: Path) -> None
     with pytest.raises(OSError, match="HTTP 403") as caught:
         ensure_certificates(api, SETTINGS)
     assert "account-token" not in str(caught.value)
+
+
+def test_an_authority_that_is_gone_is_not_made_anew_beside_what_it_signed(
+    api: Api, secrets: dict[str, dict[str, Any]]
+) -> None:
+    ensure_certificates(api, SETTINGS)
+    before = {name: one["data"] for name, one in secrets.items() if name != AUTHORITY}
+    del secrets[AUTHORITY]
+    with pytest.raises(AuthorityLost, match=AUTHORITY):
+        ensure_certificates(api, SETTINGS)
+    assert {name: one["data"] for name, one in secrets.items()} == before
+
+
+def test_a_certificate_whose_names_have_changed_is_renewed_at_once(
+    api: Api, secrets: dict[str, dict[str, Any]]
+) -> None:
+    ensure_certificates(api, SETTINGS)
+    wider = SETTINGS.model_copy(update={"etcd_replicas": 5})
+    assert ensure_certificates(api, wider) == ["strongbox-etcd-tls"]
+    assert ensure_certificates(api, wider) == []
+    assert "strongbox-etcd-tls" in secrets
+
+
+def test_labels_and_annotations_of_people_stay_on_a_renewed_secret(
+    api: Api, secrets: dict[str, dict[str, Any]]
+) -> None:
+    ensure_certificates(api, SETTINGS)
+    metadata = secrets["strongbox-audit-tls"]["metadata"]
+    metadata["labels"]["team"] = "a"
+    metadata["annotations"] = {"backup": "no"}
+    lasting = SETTINGS.model_copy(update={"renew_before_days": 200})
+    assert "strongbox-audit-tls" in ensure_certificates(api, lasting)
+    after = secrets["strongbox-audit-tls"]["metadata"]
+    assert after["labels"] == {"team": "a", "app.kubernetes.io/part-of": "strongbox"}
+    assert after["annotations"] == {"backup": "no"}
+
+
+def test_etcds_certificate_is_the_first_that_is_made(api: Api) -> None:
+    assert ensure_certificates(api, SETTINGS)[:2] == [AUTHORITY, "strongbox-etcd-tls"]
+
+
+def test_a_refusal_names_the_secret_the_reason_and_the_field(
+    api: Api, secrets: dict[str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {
+        "reason": "Invalid",
+        "message": "the body quotes a key",
+        "details": {"causes": [{"field": "data[tls.crt]", "message": "a key"}]},
+    }
+    monkeypatch.setattr(FakeKubernetes, "_store", lambda self, name, body: self._reply(422, told))
+    with pytest.raises(OSError) as caught:
+        ensure_certificates(api, SETTINGS)
+    assert f"POST secret {AUTHORITY}: HTTP 422 (Invalid, data[tls.crt])" in str(caught.value)
+    assert "quotes" not in str(caught.value)
+    assert not secrets
+
+
+def test_a_conflict_names_the_secret(api: Api, secrets: dict[str, dict[str, Any]]) -> None:
+    class Blind(Api):
+        def read(self, name: str) -> dict[str, Any] | None:
+            return None
+
+    ensure_certificates(api, SETTINGS)
+    blind = Blind.__new__(Blind)
+    blind.__dict__.update(api.__dict__)
+    with pytest.raises(Conflict, match=AUTHORITY):
+        ensure_certificates(blind, SETTINGS)

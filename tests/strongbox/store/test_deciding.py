@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from strongbox.clock import SystemClock
+from strongbox.errors import Internal
 from strongbox.store import txn
 from strongbox.store.deciding import Decider, Item, Work
 from strongbox.store.election import Deposed, Term
 from strongbox.store.memory import Fact, Memory
-from strongbox.store.view import View
+from strongbox.store.view import Row, View
 
 KEY = b"/strongbox/election/lease/reaper"
 
@@ -93,4 +94,39 @@ async def test_a_holder_whose_term_is_over_in_etcd_as_well_is_deposed() -> None:
     item = Item(work(Term(2, KEY, 9).require))
     assert await decider(store, memory).decide([item]) == []
     with pytest.raises(Deposed):
+        item.done.result()
+
+
+async def test_what_is_revealed_is_told_once_with_the_rows_of_the_transaction() -> None:
+    told: list[object] = []
+
+    def decide(view: View) -> str:
+        def read(rows: object) -> str:
+            view.require_open()
+            told.append(rows)
+            return "revealed"
+
+        view.fetch(b"a", b"b")
+        view.reveal(read)
+        return "decided"
+
+    item = Item(work(decide))
+    assert await decider(Store({}), Memory()).decide([item]) == [item]
+    assert told == []
+    rows = (Row(b"a", b"v", 3, 3),)
+    item.succeed(7, rows)
+    assert item.done.result().value == "revealed"
+    assert told == [rows]
+    with pytest.raises(RuntimeError):
+        item.view.require_open()  # type: ignore[union-attr]
+
+
+async def test_a_defect_in_what_is_revealed_fails_its_own_request() -> None:
+    def decide(view: View) -> None:
+        view.reveal(lambda rows: 1 // 0)
+
+    item = Item(work(decide))
+    await decider(Store({}), Memory()).decide([item])
+    item.succeed(7, ())
+    with pytest.raises(Internal):
         item.done.result()

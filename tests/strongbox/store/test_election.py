@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import pytest
+from structlog.testing import capture_logs
 
-from strongbox.store import txn
+from strongbox.store import election, txn
 from strongbox.store.client import Etcd
 from strongbox.store.election import Deposed, Duty, Holder, Term
 from strongbox.store.session import Session
@@ -238,3 +239,56 @@ def test_a_term_makes_a_decision_depend_on_its_fence() -> None:
         with pytest.raises(Deposed):
             term.require(_View(revision))
     assert term.compare() == txn.mod_is(b"election/x", 41)
+
+
+async def test_each_term_is_logged_with_why_it_ended_and_a_livelock_is_seen_and_does_not_flood(
+    etcd: Etcd, prefix: bytes
+) -> None:
+    async def give_up(term: Term) -> None:
+        raise Deposed("the work believes so")
+
+    with capture_logs() as told:
+        async with candidates(prefix, etcd) as (one,):
+            await one.start(give_up)
+            async with asyncio.timeout(_PATIENCE):
+                while len(one.terms) < 10:
+                    await asyncio.sleep(0.05)
+    assert [(line["event"], line["term"]) for line in told if line["event"] == "in office"] == [
+        ("in office", 1)
+    ]
+    (over,) = [line for line in told if line["event"] == "out of office"]
+    assert over["why"] == "its work met Deposed"
+
+
+def test_terms_that_follow_each_other_fast_are_counted_in_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(election.time, "monotonic", lambda: now)
+    told_of = election._Told("lease/reaper")
+    with capture_logs() as told:
+        for number in range(100):
+            told_of.begun(Term(number, b"k", 1))
+            told_of.ended("its work met Deposed")
+            now += 0.2
+    assert [(line["event"], line["log_level"]) for line in told] == [
+        ("in office", "info"), ("out of office", "info"),
+        ("terms of a duty follow each other fast", "warning"),
+        ("in office", "info"), ("out of office", "info"),
+    ]  # fmt: skip
+    assert told[2]["more"] == 49
+
+
+async def test_progress_is_told_to_whoever_keeps_the_duty(etcd: Etcd, prefix: bytes) -> None:
+    progress = asyncio.Event()
+    session = Session(etcd, prefix + b"nodes/one", lambda: b"", 1)
+    duty = Duty(etcd, session, prefix + b"duty", "node-1", progress.set)
+
+    async def work(term: Term) -> None:
+        term.progress()
+        await asyncio.Event().wait()
+
+    await session.start()
+    running = asyncio.create_task(duty.run(work))
+    await asyncio.wait_for(progress.wait(), _PATIENCE)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await session.close()

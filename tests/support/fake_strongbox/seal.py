@@ -84,6 +84,8 @@ class FakeSeal(seal_grpc.SealServiceServicer):
 
     def GetHealth(self, request: Any, context: Any) -> seal_pb.GetHealthResponse:
         self.world.admit("GetHealth", request, context, open_to_all=True)
+        if self.world.etcd_is_away:
+            return seal_pb.GetHealthResponse(sealed=self.world.sealed, node_id="node-1")
         return seal_pb.GetHealthResponse(
             initialized=True, sealed=self.world.sealed, ready=not self.world.sealed, node_id="node-1"
         )

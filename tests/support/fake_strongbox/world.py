@@ -47,6 +47,7 @@ class World:
     """What the fake knows, and what was asked of it."""
 
     sealed: bool = False
+    etcd_is_away: bool = False  # health says what it knows without it
     progress: set[str] = field(default_factory=set)
     secrets: dict[str, list[kv_pb.WriteSecretRequest]] = field(default_factory=dict)
     policies: dict[str, list[auth_pb.PolicyRule]] = field(default_factory=dict)

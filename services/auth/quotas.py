@@ -1,0 +1,78 @@
+"""How much one caller may keep alive: live tokens of a group, secret ids of an AppRole. Pure.
+
+    counts/token/<accessor>/<x>        tokens below this one, at any depth, its orphans too
+    counts/users/<folded>/<x>          tokens of a user's logins and below; so `approles`, `kubernetes`
+    counts/secret-ids/<role id>/<x>    secret ids of an AppRole
+
+Rules:
+* Every token is in one group, which its record names: that of its maker, else (the maker is in none) the
+  group of its maker's own. What a login gives is in the group of the user or role. So a tree counts once,
+  however deep it is, and no token makes room by making others.
+* What a token with the `root` policy makes is in no group: operators make everything below it. The group of
+  such a child is its own, so each has a quota, and the root token has none.
+* A counter moves in the transaction that puts or deletes the record, and is compared by it: no crash comes
+  between. What nobody counted (records from before) is not given back either.
+* A group is counted in sixteen parts, by the last digit of the digest, each with a sixteenth of the limit:
+  up to sixteen of its records share a commit (docs/adr/0060). It is refused a little below its limit, never
+  allowed more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from strongbox import paths
+from strongbox.access.guard import Caller
+from strongbox.errors import QuotaExceeded
+from strongbox.leases.counters import PARTS, Tally, count
+from strongbox.store import keyspace
+from strongbox.store.view import View
+
+RETRY_AFTER_S = 60  # what is alive ends by its own time, in minutes at best
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """How many of each may live."""
+
+    tokens: int = 16_384  # of one group
+    secret_ids: int = 16_384  # of one AppRole
+
+
+def group_of(caller: Caller) -> str:
+    """The group of the tokens that a caller makes; empty: they are not counted."""
+    if caller.is_root:
+        return ""
+    return str(caller.record.quota) or f"token/{caller.accessor}"
+
+
+def login_group(kind: str, name: str) -> str:
+    """The group of the tokens that logins give; `kind`: `users`, `approles`, `kubernetes`."""
+    return f"{kind}/{paths.fold_name(name)}"
+
+
+def secret_id_group(role_id: str) -> str:
+    """The group of an AppRole's secret ids."""
+    return f"secret-ids/{role_id}"
+
+
+def take(view: View, group: str, digest: str, limit: int, what: str) -> None:
+    """Count one more `what`. Raises `QuotaExceeded` when `limit` of them live."""
+    if not group:
+        return
+    key = _key(group, digest)
+    if count(view, key) >= -(-limit // len(PARTS)):
+        raise QuotaExceeded(f"there are as many live {what} as may be", retry_after=str(RETRY_AFTER_S))
+    tally = Tally()
+    tally.move(key, 1)
+    tally.settle(view)
+
+
+def give_back(tally: Tally, group: str, digest: str) -> None:
+    """One less; written when the tally is settled, once for all that one decision ends."""
+    if group:
+        tally.move(_key(group, digest), -1)
+
+
+def _key(group: str, digest: str) -> bytes:
+    return keyspace.AUTH_COUNTS + f"{group}/{digest[-1:]}".encode()

@@ -1,0 +1,145 @@
+"""Admission: what may still be put, by what it does to etcd's space and by how full etcd is.
+
+    effect    refused from      (shares of etcd's `--quota-backend-bytes`, in use | of the file)
+    GROWS     70 % | 85 %       a new key, a longer value, or a value so large that its history counts
+    NEUTRAL   85 % | 93 %       what leaves no more than its audit record: a read, a counter that moves
+    FREES     never             what takes away more than it puts
+    SAFETY    never             seal, unseal, revocations, marks: work that must go on, though it puts keys
+
+* StrongBox's own quota is so 85 % of etcd's: what is above is the reserve of what frees and of safety.
+* etcd raises its alarm by the *file*; pages that are free inside the file are used again before it grows.
+  So both are looked at. What kv's keeper measures stands in one key (`room`), and every batch's answer
+  brings it along: knowing costs no call. What is refused is refused by a look made since the request came.
+* Between two measurements this process counts what it puts itself, and believes that `REPLICAS` do the same.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import NamedTuple
+
+from strongbox.errors import Overloaded
+
+REPLICAS = 3  # of a service: what one of them has put the others may have put as well
+SLACK = 64  # bytes that an existing key may become longer by, such as a counter
+HISTORY = 16 << 10  # bytes in one decision: what they replace stays until it is compacted away
+PER_KEY = 128  # bytes that etcd keeps for a key beside its name and value
+_STEP = 16  # revisions that are counted as one
+_MOST = 4096  # such steps
+
+
+class Effect(Enum):
+    """What a decision does to etcd's space."""
+
+    GROWS = auto()
+    NEUTRAL = auto()
+    FREES = auto()
+    SAFETY = auto()
+
+
+STRENGTH = (None, Effect.GROWS, Effect.NEUTRAL, Effect.FREES, Effect.SAFETY)  # of what is said
+
+
+class Limit(NamedTuple):
+    """Shares of the quota from which an effect is refused."""
+
+    in_use: float
+    file: float
+
+
+LIMITS = {Effect.GROWS: Limit(0.70, 0.85), Effect.NEUTRAL: Limit(0.85, 0.93)}
+
+
+class Room(NamedTuple):
+    """What was measured of the fullest member, in bytes; puts up to `revision` are in it."""
+
+    revision: int
+    file: int
+    in_use: int
+    keeper: str
+
+    def pack(self) -> bytes:
+        """As it is stored."""
+        return f"{self.revision} {self.file} {self.in_use} {self.keeper}".encode()
+
+    @classmethod
+    def parse(cls, _: bytes, value: bytes) -> Room:
+        """Raises ValueError."""
+        revision, file, in_use, keeper = value.decode().split(" ", 3)
+        return cls(int(revision), int(file), int(in_use), keeper)
+
+
+NOTHING_KNOWN = Room(0, 0, 0, "")
+
+
+class Space:
+    """What one process knows of etcd's space. `quota` is etcd's, in bytes; 0: nothing is ever refused."""
+
+    def __init__(self, quota: int = 0) -> None:
+        self._quota = quota
+        self._puts: deque[tuple[int, int]] = deque()  # (etcd revision, bytes), oldest first
+        self._own = 0
+
+    def put(self, revision: int, size: int) -> None:
+        """This process has put so many bytes, at this revision."""
+        if not size or not self._quota:
+            return
+        self._own += size
+        if self._puts and self._puts[-1][0] // _STEP == revision // _STEP:
+            size += self._puts.pop()[1]
+        self._puts.append((revision, size))
+        if len(self._puts) > _MOST:  # nobody measures: nothing will be taken off soon
+            oldest = self._puts.popleft()
+            self._puts[0] = (self._puts[0][0], self._puts[0][1] + oldest[1])
+
+    def refuses(self, effect: Effect, room: Room) -> bool:
+        """Whether what has this effect is refused, as far as is known."""
+        limit = LIMITS.get(effect)
+        if limit is None or not self._quota:
+            return False
+        in_use, file = self._estimate(room)
+        return in_use >= limit.in_use * self._quota or file >= limit.file * self._quota
+
+    def refusal(self, effect: Effect) -> Overloaded:
+        """What it is refused with."""
+        if effect is Effect.GROWS:
+            return Overloaded(
+                "etcd's space is nearly used up: nothing that grows it is taken until there is room"
+            )
+        return Overloaded("etcd's space is used up: only what frees some, or ends something, is taken")
+
+    def _estimate(self, room: Room) -> tuple[int, int]:
+        while self._puts and self._puts[0][0] <= room.revision:
+            self._own -= self._puts.popleft()[1]
+        in_use = room.in_use + REPLICAS * self._own
+        return in_use, max(room.file, in_use)
+
+
+def bytes_of(puts: dict[bytes, bytes]) -> int:
+    """What etcd keeps for these, roughly."""
+    return sum(PER_KEY + len(key) + len(value) for key, value in puts.items())
+
+
+def effect_of(
+    puts: dict[bytes, bytes],
+    deletes: set[bytes],
+    reads: dict[bytes, int],
+    old: Callable[[bytes], bytes | None],
+) -> Effect:
+    """The effect of what nobody has said it of. `old`: what a key is known to hold; None: absent, or unknown.
+
+    A key that is deleted unseen counts as there: entries of indexes are moved so.
+    """
+    keys = longer = 0
+    for key, value in puts.items():
+        known = old(key)
+        keys += known is None and not reads.get(key)
+        longer += len(value) - len(known or b"")
+    for key in deletes:
+        keys -= reads.get(key) != 0
+        longer -= len(old(key) or b"")
+    if keys > 0 or longer > SLACK + max(0, -keys) * PER_KEY or sum(map(len, puts.values())) > HISTORY:
+        return Effect.GROWS
+    return Effect.FREES if keys < 0 or longer < 0 else Effect.NEUTRAL

@@ -1,0 +1,114 @@
+"""etcd is nearly full of what somebody keeps alive: nobody may make more of it, and making room goes on.
+
+What fills it is the suite's own, put past every service, since making so many tokens would take minutes. At
+three quarters of the quota a caller with a valid, narrow token tries to make tokens, which has to be refused,
+and others read. At nearly nine tenths what frees and what safety needs still goes on: his token is revoked,
+and a secret is removed with all its versions.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+from tests.robustness.door import Answer, Rest
+from tests.robustness.faults import storage
+from tests.robustness.faults.fault import Fault
+from tests.robustness.stage import NODES, QUOTA, Stage
+
+_GROWS_NO_MORE, _ONLY_WHAT_FREES = 0.76, 0.88  # of the quota: the brakes are at 0.7 and 0.85
+_BLOCK = 1 << 20
+_LOOK_EVERY = 4  # blocks
+_FILLED_WITHIN = 60.0  # seconds
+_SEEN_WITHIN = 4.0  # seconds: the store is looked at every three
+_ROOM_WITHIN = 90.0  # seconds until history is gone, files have shrunk, and everybody is served
+_TRIES = 40  # to make a token
+_SERVED_WITHIN = 8.0  # seconds, for what has to go on
+_POLICY = "filler"
+
+
+def faults(_: random.Random) -> Iterator[Fault]:
+    """One."""
+    yield Fault("etcd nearly full", "everything", _begin, _end, 0.0, (), recovery=_ROOM_WITHIN)
+
+
+def _begin(stage: Stage) -> None:
+    rest = Rest(stage.gateway(0))
+    root = stage.cluster.root_token
+    try:
+        rules = [{"path": "auth/tokens", "capabilities": ["write"]}]
+        _until_done(rest, root, "PUT", f"/v1/policies/{_POLICY}", {"rules": rules})
+        made = _until_done(rest, root, "POST", "/v1/tokens", {"policies": [_POLICY], "ttl": "1h"}).body
+        _until_done(rest, root, "PUT", "/v1/secrets/robust/kept", {"value": "read by others"})
+        _until_done(rest, root, "PUT", "/v1/secrets/robust/removed", {"value": "makes room"})
+        _fill(stage, _GROWS_NO_MORE)
+        time.sleep(_SEEN_WITHIN)
+        _grow(stage, rest, str(made["token"]))
+        _go_on(stage, rest, "GET", "/v1/secrets/robust/kept")
+        _fill(stage, _ONLY_WHAT_FREES)
+        time.sleep(_SEEN_WITHIN)
+        _go_on(stage, rest, "DELETE", f"/v1/tokens/{made['accessor']}")
+        _go_on(stage, rest, "DELETE", "/v1/secrets-metadata/robust/removed")
+        if stage.etcd.alarms():
+            stage.violations.append("admission: etcd's alarm was raised by what one caller made")
+    finally:
+        rest.close()
+
+
+def _grow(stage: Stage, rest: Rest, token: str) -> None:
+    body = {"policies": [_POLICY], "ttl": "1h", "display_name": "\N{GRINNING FACE}" * 128}
+    answers = [rest.call(token, "POST", "/v1/tokens", body) for _ in range(_TRIES)]
+    made = sum(answer.status == 200 for answer in answers)
+    if made:
+        told = f"{made} of {_TRIES} tokens were made by one caller at {_GROWS_NO_MORE:.0%} of the quota"
+        stage.violations.append(f"admission: {told}")
+
+
+def _go_on(stage: Stage, rest: Rest, method: str, path: str) -> None:
+    """What has to be possible however full it is; violations are the stage's."""
+    deadline = time.monotonic() + _SERVED_WITHIN
+    while (answer := rest.call(stage.cluster.root_token, method, path)).status != 200:
+        if time.monotonic() > deadline:
+            said = f"{answer.status} {answer.reason}"
+            stage.violations.append(
+                f"admission: {method} {path} is refused while etcd is nearly full: {said}"
+            )
+            return
+        time.sleep(0.2)
+
+
+def _until_done(rest: Rest, token: str, method: str, path: str, body: Any) -> Answer:
+    deadline = time.monotonic() + 30
+    while (answer := rest.call(token, method, path, body)).status != 200:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{method} {path}: {answer.status} {answer.reason}")
+        time.sleep(0.2)
+    return answer
+
+
+def _fill(stage: Stage, part: float) -> None:
+    """Put blocks until the largest member's file has that part of the quota. Raises TimeoutError."""
+    block, deadline = bytes(_BLOCK), time.monotonic() + _FILLED_WITHIN
+    for number in itertools.count():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"etcd is not at {part:.0%} of its quota")
+        try:
+            if number % _LOOK_EVERY == 0 and _size(stage) >= part * QUOTA:
+                return
+            stage.etcd.put(storage.FILLER + b"%.3f/%06d" % (part, number), block)
+        except grpc.RpcError:
+            time.sleep(0.1)  # it is busy with the last ones
+
+
+def _size(stage: Stage) -> int:
+    return max(int(stage.etcd.status(stage.node(number)).dbSize) for number in NODES)
+
+
+def _end(stage: Stage) -> None:
+    """Take away what the suite put: that there is room again is the product's business."""
+    storage.empty(stage)
