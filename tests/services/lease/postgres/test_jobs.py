@@ -11,10 +11,12 @@ from typing import TypeVar
 import psycopg2
 import pytest
 
+from services.lease import database_roles
 from services.lease.postgres import dsn, removal, roles, scram, survey
 from services.lease.postgres.database import FRESH, Database, Desk, Login
 from services.lease.postgres.failures import LoginRefused, PostgresFailure, Rejected, Unreachable
 from services.lease.postgres.roles import Role
+from strongbox.errors import InvalidInput
 from tests.support.postgres import PASSWORD, PostgresServer
 
 T = TypeVar("T")
@@ -284,3 +286,20 @@ async def test_a_job_that_meets_a_server_being_forgotten_is_refused_as_by_one_th
         await database.run(lambda desk: None, 5)
     assert database._known is None
     assert not database._room.locked()
+
+
+async def test_a_template_has_to_be_there_and_to_be_given_away(
+    database: Database, postgres: PostgresServer
+) -> None:
+    await database.run(lambda desk: survey.require_template(desk.session, "template"), 5)
+    with pytest.raises(Rejected, match="does not exist"):
+        await database.run(lambda desk: survey.require_template(desk.session, "nobody"), 5)
+    if not database_is_superusers(database):
+        with pytest.raises(Rejected, match="ADMIN OPTION"):
+            await database.run(lambda desk: survey.require_template(desk.session, "pg_monitor"), 5)
+
+
+@pytest.mark.parametrize("name", ["none", "public"])
+def test_a_template_is_no_reserved_word(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        database_roles.require_template(name)
