@@ -1,8 +1,8 @@
 """Database roles: what credentials of a name may do and how long they live. Pure functions of a view.
 
 Rules:
-* The connection exists when the role is written; the template is a role in the database, whose member every
-  credential is. It is looked for when a credential is made, so it may be written before.
+* The connection exists when the role is written, and so does the template: a role in the database, whose
+  member every credential is, and which takes over what a credential leaves.
 * Times to live are 1 s to 32 days; the first is not longer than the last.
 * Names are compared folded, as everywhere; a role answers to its own spelling only.
 * Deleting a role ends nothing: credentials made from it live on until they expire or are revoked.
@@ -11,6 +11,7 @@ Rules:
 from __future__ import annotations
 
 from services.lease import repository
+from services.lease.databases import Stored
 from strongbox import paths
 from strongbox.access.durations import parse_duration
 from strongbox.access.lookup import Lookup
@@ -43,11 +44,18 @@ def parse(request: pb.WritePostgresRoleRequest) -> Record:
     return Record(
         name=paths.require_name(request.name, "database role"),
         connection=paths.require_name(request.connection, "connection"),
-        template_role=require_identifier(request.template_role, "template_role"),
+        template_role=require_template(request.template_role),
         default_ttl_s=default_s,
         max_ttl_s=max_s,
         max_leases=request.max_leases or DEFAULT_MAX_LEASES,
     )
+
+
+def require_template(text: str) -> str:
+    """Return the name of a role that may have members. Raises `InvalidInput`."""
+    if text in ("none", "public"):  # reserved, in quotes as well
+        raise InvalidInput("template_role is a role of its own: none and public are not")
+    return require_identifier(text, "template_role")
 
 
 def require_identifier(text: str, field: str) -> str:
@@ -63,11 +71,17 @@ def write(view: View, lookup: Lookup, record: Record) -> Record:
     known = repository.find_role(view, keys, record.name)
     if known is not None and known.name != record.name:
         raise InvalidInput("a database role of this name exists in other letters", name=known.name)
-    connection = repository.find_connection(view, keys, record.connection)
-    if connection is None or connection.name != record.connection:
-        raise InvalidInput("there is no connection of that name")
+    connection_of(view, lookup, record)
     repository.put_role(view, keys, record)
     return record
+
+
+def connection_of(view: View, lookup: Lookup, record: Record) -> Stored:
+    """The connection that a role names. Raises `InvalidInput`."""
+    connection = repository.find_connection(view, lookup.require_keys(), record.connection)
+    if connection is None or connection.name != record.connection:
+        raise InvalidInput("there is no connection of that name")
+    return Stored(connection, view.get(repository.connection_key(connection.name)).mod_revision)
 
 
 def read(view: View, lookup: Lookup, name: str) -> Record:

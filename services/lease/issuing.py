@@ -21,14 +21,21 @@ from services.lease import database_roles, grants, repository
 from services.lease.calls import Calls
 from services.lease.databases import Databases, Stored
 from services.lease.measures import Measures
-from services.lease.postgres import roles, scram
+from services.lease.postgres import roles, scram, survey
 from services.lease.postgres.database import Desk
-from services.lease.postgres.failures import Lost, PostgresFailure, Unreachable
+from services.lease.postgres.failures import Lost, PostgresFailure, Rejected, Unreachable
 from services.lease.postgres.roles import Role, comment_of, issuer_of
 from strongbox import paths
 from strongbox.access.guard import Caller, earliest
 from strongbox.access.lookup import Lookup
-from strongbox.errors import DependencyDown, NotFound, StrongBoxError, Unauthenticated, UnknownOutcome
+from strongbox.errors import (
+    DependencyDown,
+    InvalidInput,
+    NotFound,
+    StrongBoxError,
+    Unauthenticated,
+    UnknownOutcome,
+)
 from strongbox.leases import counters
 from strongbox.leases.counters import Tally
 from strongbox.rpc.inbound import Inbound
@@ -104,6 +111,7 @@ def intend(view: View, lookup: Lookup, caller: Caller, name: str, fresh: Fresh) 
         role=role.name,
         connection=connection.name,
         username=grants.username_of(fresh.id),
+        template_role=role.template_role,
         ttl_s=role.default_ttl_s,
         issued_ms=view.now_ms,
         expires_ms=earliest(view.now_ms + role.default_ttl_s * 1000, max_ms, caller.expires_at_ms),
@@ -181,6 +189,18 @@ class Issuer:
             raise
         self._measures.issue_seconds.observe(time.monotonic() - started)
         return replace(done.value, password=fresh.password)
+
+    async def require_template(self, inbound: Inbound, stored: Stored, template: str) -> None:
+        """Look for a template in its database. Raises `InvalidInput`, `DependencyDown`, `Sealed`."""
+        left = inbound.deadline - time.monotonic() - RESERVE
+        try:
+            await self._databases.at(stored).run(
+                lambda desk: survey.require_template(desk.session, template), min(PATIENCE, max(0.1, left))
+            )
+        except Rejected as error:
+            raise InvalidInput(str(error)) from None
+        except PostgresFailure as error:
+            raise DependencyDown(str(error)) from None
 
     def _intending(self, name: str, fresh: Fresh) -> Callable[[View, Caller], Plan]:
         def decide(view: View, caller: Caller) -> Plan:

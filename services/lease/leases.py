@@ -104,6 +104,14 @@ def require_prefix(text: str) -> str:
     return text
 
 
+def is_below(path: str, prefix: str) -> bool:
+    """Whether a prefix means the path: itself or what is below it, by whole segments.
+
+    With a slash at its end it means only what is below. `dynamic-postgres/app` is not about `…/app2`.
+    """
+    return path == prefix or path.startswith(prefix.removesuffix("/") + "/")
+
+
 def find(view: View, keys: RecordKeys, name: str) -> Record | None:
     """A lease of either kind; `None` for what is absent, forged or no id."""
     if read_lease.is_lease_id(name):
@@ -190,7 +198,7 @@ class Leases:
         """Of these ids, end the leases below a prefix that the caller may end; returns them."""
         keys, tally, ended = self._lookup.require_keys(), Tally(), []
         for told in self._found(view, names):
-            if told.state == "REVOKED" or not told.record.path.startswith(prefix):
+            if told.state == "REVOKED" or not is_below(told.record.path, prefix):
                 continue
             if _may(caller, "delete", told):
                 ended.append(Told(end(view, keys, told.record, tally), view.now_ms))

@@ -57,11 +57,11 @@ class _Duty:
             Work(decide, None, time.monotonic() + DEADLINE, effect=Effect.FREES)
         )
 
-    async def _each(self, settle: Callable[[list[bytes]], Awaitable[None]], entries: list[bytes]) -> None:
+    async def _each(self, settle: Callable[[list[bytes]], Awaitable[None]], entries: list[bytes]) -> bool:
         """Settle entries together; when that fails for a reason of one of them, each by itself.
 
-        What cannot be settled is logged and left: the next pass meets it again, twice a second, which the log
-        need not hear of each time. Raises what is no entry's.
+        What cannot be settled is logged and left, and then this is False: the next pass meets it again, twice
+        a second, which the log need not hear of each time. Raises what is no entry's.
         """
         try:
             await settle(entries)
@@ -70,9 +70,9 @@ class _Duty:
         except StrongBoxError as error:
             if len(entries) == 1:
                 self._tell(entries[0], error.reason)
-                return
-            for entry in entries:
-                await self._each(settle, [entry])
+                return False
+            return all([await self._each(settle, [entry]) for entry in entries])
+        return True
 
     def _tell(self, entry: bytes, why: str) -> None:
         now = time.monotonic()
@@ -128,7 +128,7 @@ class Reaper(_Duty):
         return (await self._submit(lambda view: due.cluster_ms(view, term))).value
 
     async def _settle(self, term: Fence, entries: list[bytes]) -> None:
-        await self._each(lambda some: self._settle_together(term, some), entries)
+        await self._each(lambda some: self._settle_together(term, some), entries)  # all come again
 
     async def _settle_together(self, term: Fence, entries: list[bytes]) -> None:
         decide = _settling(term, self._lookup, entries)
@@ -138,18 +138,29 @@ class Reaper(_Duty):
 
 
 class Follower(_Duty):
-    """Follows the markers of revoked tokens with a cursor of its own: lists what is new, then watches."""
+    """Follows the markers of revoked tokens with a cursor of its own: lists what is new, then watches.
+
+    The cursor passes a marker only when every lease of its token has been told to end. Tokens of which one
+    could not be (its record's key has not arrived yet, say) are tried again with each pass, and hold up no
+    other; should this process die, the next one finds them behind the cursor.
+    """
 
     def __init__(self, pipeline: Pipeline, lookup: Lookup, etcd: Etcd) -> None:
         super().__init__(pipeline, lookup)
         self._etcd = etcd
+        self._unsettled: set[str] = set()
         self._busy = False
 
     async def work(self, term: Fence) -> None:
         """Follow until cancelled, when the term is over."""
         while True:
             try:
-                await self._watch(term, await self.catch_up(term))
+                revision = await self.catch_up(term)
+                while self._unsettled:
+                    # Those that are new are looked for as well, while these are waited for.
+                    await asyncio.sleep(PAUSE)
+                    revision = await self.catch_up(term, beyond=revision)
+                await self._watch(term, revision)
             except Compacted:
                 continue
             except StrongBoxError as error:
@@ -158,11 +169,16 @@ class Follower(_Duty):
                 _log.warning("following revoked tokens waits for etcd", why=str(error))
             await asyncio.sleep(PAUSE)
 
-    async def catch_up(self, term: Fence) -> int:
-        """Revoke for every marker newer than the cursor; returns the revision to watch from, less one."""
+    async def catch_up(self, term: Fence, beyond: int = 0) -> int:
+        """Revoke for every marker newer than the cursor; returns the revision to watch from, less one.
+
+        `beyond`: those up to this revision were seen, and of them the unsettled are tried again.
+        """
         seen = await self._submit(lambda view: due.followed(view, term))
+        for accessor in sorted(self._unsettled):
+            await self.revoke_all(term, accessor)
         async for marker in self._pages(lambda view, after: due.read_markers(view, term, after)):
-            if marker.mod_revision > seen.value:
+            if marker.mod_revision > max(seen.value, beyond):
                 await self.revoke_all(term, _accessor_in(marker.value))
         # What was marked since the listing began is newer than `seen`: the watch finds it, if again.
         await self._follow_to(term, seen.revision)
@@ -170,16 +186,21 @@ class Follower(_Duty):
 
     async def revoke_all(self, term: Fence, accessor: str) -> None:
         """End every lease of a token; its credentials are due at once, and the reaper takes them up."""
+        self._unsettled.add(accessor)  # also should this be interrupted
         entries: list[bytes] = []
+        settled = True
         async for row in self._pages(lambda view, after: due.read_held(view, term, accessor, after)):
             entries.append(row.key)
             if len(entries) == due.GROUP:
-                await self._end(term, entries)
+                settled &= await self._end(term, entries)
                 entries = []
         if entries:
-            await self._end(term, entries)
+            settled &= await self._end(term, entries)
+        if settled:
+            self._unsettled.discard(accessor)
 
     async def _watch(self, term: Fence, revision: int) -> None:
+        """Until one cannot be settled."""
         end = keyspace.prefix_end(keyspace.REVOKED)
         beat = asyncio.create_task(self._beat(term), name="beat of the follower")
         try:
@@ -191,6 +212,8 @@ class Follower(_Duty):
                             await self.revoke_all(term, _accessor_in(event.value))
                     await self._follow_to(term, batch.revision)
                     self._busy = False
+                    if self._unsettled:
+                        return
         finally:
             self._busy = False
             beat.cancel()
@@ -206,12 +229,15 @@ class Follower(_Duty):
                     term.progress()
 
     async def _follow_to(self, term: Fence, revision: int) -> None:
-        await self._submit(lambda view: due.follow_to(view, term, revision))
-        term.progress()
+        if not self._unsettled:
+            await self._submit(lambda view: due.follow_to(view, term, revision))
+            term.progress()
 
-    async def _end(self, term: Fence, entries: list[bytes]) -> None:
-        await self._each(lambda some: self._end_together(term, some), entries)
-        term.progress()
+    async def _end(self, term: Fence, entries: list[bytes]) -> bool:
+        settled = await self._each(lambda some: self._end_together(term, some), entries)
+        if settled:
+            term.progress()
+        return settled
 
     async def _end_together(self, term: Fence, entries: list[bytes]) -> None:
         await self._submit(lambda view: due.end_held(view, term, self._lookup.require_keys(), entries))

@@ -213,7 +213,11 @@ class Revoker:
             why = "its connection does not exist"
             # Nothing was ever promised of an abandoned one; of others people have to know.
             return {one.id: "" if one.state == grants.ABANDONED else why for one in records}
-        roles = {one.id: Role(one.username, comment_of(cluster_id, one.id)) for one in records}
+        # Those that resisted before come last: whatever they cost, the others have gone by then.
+        records = sorted(records, key=lambda one: one.attempts)
+        roles = {
+            one.id: Role(one.username, comment_of(cluster_id, one.id), one.template_role) for one in records
+        }
         issuers = [issuer_of(one.id) for one in records if one.state == grants.ABANDONED]
 
         def job(desk: Desk) -> dict[str, str]:

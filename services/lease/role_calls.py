@@ -6,11 +6,13 @@ from typing import Any
 
 from services.lease import database_roles
 from services.lease.calls import Calls
+from services.lease.databases import Stored
 from services.lease.issuing import Issuer
 from services.lease.listing import list_names
 from services.lease.messages import moment
 from strongbox import paths
 from strongbox.access.guard import Caller
+from strongbox.errors import StrongBoxError
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.lease.v1 import lease_service_pb2_grpc as rpc
 from strongbox.leases import counters
@@ -45,15 +47,27 @@ class RoleCalls(rpc.LeaseServiceServicer):
     async def WritePostgresRole(
         self, request: pb.WritePostgresRoleRequest, context: Any
     ) -> pb.WritePostgresRoleResponse:
-        """Make or replace a database role."""
-        record = database_roles.parse(request)
-        path = database_roles.policy_path(record.name)
+        """Make or replace a database role, after looking for its template in the database."""
+        record, inbound = database_roles.parse(request), inbound_of(context)
+        op, path = "WritePostgresRole", database_roles.policy_path(record.name)
+
+        def where(view: View, caller: Caller) -> Stored:
+            caller.require("write", path)
+            return database_roles.connection_of(view, self._calls.guard.lookup, record)
+
+        found = await self._calls.allowed(inbound, where)
+        if isinstance(found, StrongBoxError):
+            raise await self._calls.refuse(inbound, op, path, found)
+        try:
+            await self._issuer.require_template(inbound, found, record.template_role)
+        except StrongBoxError as error:
+            raise await self._calls.refuse(inbound, op, path, error) from None
 
         def decide(view: View, caller: Caller) -> database_roles.Record:
             caller.require("write", path)
             return database_roles.write(view, self._calls.guard.lookup, record)
 
-        await self._calls.act(inbound_of(context), "WritePostgresRole", path, decide)
+        await self._calls.act(inbound, op, path, decide)
         return pb.WritePostgresRoleResponse(**_role_fields(record))
 
     async def ReadPostgresRole(

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from services.lease.postgres import dsn
-from services.lease.postgres.failures import Lost, PostgresFailure, Unreachable
+from services.lease.postgres.failures import Full, Lost, PostgresFailure, Unreachable
 from services.lease.postgres.session import Session, connect, deadline
 
 T = TypeVar("T")
@@ -31,6 +31,8 @@ MAX_AGE = 60.0  # seconds
 PAUSE = 1.0  # seconds
 FRESH = 0.5  # seconds for which a session that was in use is believed to be there still
 GRACE = 0.25  # seconds: the thread's own deadline comes first
+RESERVE = 0.5  # seconds that a job needs at least
+WAITING = 0.1  # seconds from one look for a session to the next, where the server has none free
 Passwords = Callable[[], Awaitable[list[str]]]
 
 
@@ -50,9 +52,18 @@ class Desk:
         self.session = session
         self._login, self._passwords = login, passwords
 
+    @property
+    def user(self) -> str:
+        """As whom we log in."""
+        return self._login.user
+
     def enter(self, database: str) -> Session:
         """A session in another database of the same server, to be closed. Raises PostgresFailure."""
         return _connect(self._login, self._passwords, database)
+
+    def require_taken(self, password: str) -> None:
+        """Raise LoginRefused when this password is not taken, Unreachable when nobody can tell."""
+        _connect(self._login, [password], self._login.server.database).close()
 
 
 Job = Callable[[Desk], T]
@@ -129,18 +140,26 @@ class Database:
                 except PostgresFailure:
                     session.close()
                     session = None
-            session = session or self._enter(passwords)
+            session = session or self._enter(passwords, at)
             try:
                 return job(Desk(session, self._login, passwords))
             finally:
                 self._give_back(session)
 
-    def _enter(self, passwords: list[str]) -> Session:
-        try:
-            return _connect(self._login, passwords, self._login.server.database)
-        except PostgresFailure as error:
-            self._failed_at, self._why, self._known = time.monotonic(), str(error), None
-            raise
+    def _enter(self, passwords: list[str], at: float) -> Session:
+        while True:
+            try:
+                return _connect(self._login, passwords, self._login.server.database)
+            except Full:  # the server is well: another job's session may serve this one too
+                if at - time.monotonic() < 2 * WAITING + RESERVE:
+                    raise
+            except PostgresFailure as error:
+                self._failed_at, self._why, self._known = time.monotonic(), str(error), None
+                raise
+            time.sleep(WAITING)
+            session = self._take()
+            if session is not None:
+                return session
 
     def _take(self) -> Session | None:
         with self._lock:
@@ -166,6 +185,8 @@ def _connect(login: Login, passwords: list[str], database: str) -> Session:
     for password in passwords[:-1]:
         try:
             return connect(parameters, login.user, password, login.ca)
+        except Full:
+            raise
         except PostgresFailure:
             continue  # not only LoginRefused: libpq's words are no contract
     return connect(parameters, login.user, passwords[-1], login.ca)

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import psycopg2
 from psycopg2.extensions import parse_dsn
 
+from services.lease.postgres import pins
 from strongbox.errors import InvalidInput
 
 MAX_BYTES = 1024
 _KNOWN = {"host", "port", "dbname", "user", "sslmode", "target_session_attrs"}
 _MODES = {"disable", "require", "verify-ca", "verify-full"}
-_OPTIONS = "-c statement_timeout=10s -c idle_in_transaction_session_timeout=10s -c lock_timeout=2s"
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -50,7 +50,7 @@ class Server:
             # A frozen or vanished host is noticed by the kernel too, should a thread ever outlive its job.
             "tcp_user_timeout": "5000",
             "keepalives_idle": "10",
-            "options": _OPTIONS,
+            "options": pins.options(),
         }
 
 

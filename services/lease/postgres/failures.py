@@ -2,6 +2,7 @@
 
 PostgresFailure
 ├── Unreachable     no session: nobody there, no answer in time, TLS that does not verify
+│   └── Full        the server is there and has no session free for this user
 ├── LoginRefused    the server does not take the user's password, or offers a login that we refuse
 ├── Rejected        the server said no to a statement; it has had no effect
 └── Lost            the session broke, or the deadline passed, under way: it may have had an effect
@@ -14,6 +15,13 @@ import psycopg2
 # Of these a repetition may fare better: somebody else changed the same thing at the same time.
 _TRANSIENT = {"XX000", "40001", "40P01", "55P03", "55006", "2BP01"}
 _LOGIN = {"28000", "28P01"}
+# Class 53, insufficient resources, as the server and pgbouncer say it; libpq tells no code while it connects.
+_FULL = (
+    "too many connections for",
+    "too many clients already",
+    "remaining connection slots are reserved",
+    "no more connections allowed",
+)
 
 
 class PostgresFailure(Exception):
@@ -28,6 +36,10 @@ class Unreachable(PostgresFailure):
     """There is no session."""
 
 
+class Full(Unreachable):
+    """All sessions that this user may have are in use."""
+
+
 class LoginRefused(PostgresFailure):
     """The user may not come in."""
 
@@ -39,6 +51,11 @@ class Rejected(PostgresFailure):
     def is_transient(self) -> bool:
         """Whether trying again may help."""
         return self.sqlstate in _TRANSIENT
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether somebody else has it locked."""
+        return self.sqlstate == "55P03"
 
 
 class Lost(PostgresFailure):
@@ -64,9 +81,18 @@ def of_connecting(error: psycopg2.Error) -> PostgresFailure:
         return LoginRefused("PostgreSQL does not take this user's password", code)
     if "no pg_hba.conf entry" in text or "does not exist" in text or "not permitted to log in" in text:
         return LoginRefused("PostgreSQL does not let this user into this database", code)
+    if code.startswith("53") or any(sentence in text for sentence in _FULL):
+        return Full("PostgreSQL has no connection free for this user", code or "53300")
+    if "unsupported startup parameter" in text:
+        return Unreachable("a pooler in front of PostgreSQL refuses what every session of ours asks for")
     if "certificate" in text or "SSL" in text:
         return Unreachable("TLS with PostgreSQL failed", code)
     return Unreachable("PostgreSQL does not answer", code)
+
+
+def is_pooler_refusal(error: psycopg2.Error) -> bool:
+    """Whether a pooler takes no `options` (pgbouncer, unless it is told to ignore them)."""
+    return "unsupported startup parameter" in str(error) and "options" in str(error)
 
 
 def _sentence(code: str) -> str:
@@ -75,8 +101,9 @@ def _sentence(code: str) -> str:
         "42501": "the connection's user has not the right to do this",
         "42704": "a role that is named does not exist in the database",
         "42710": "a role of this name exists already",
+        "42939": "a role that is named is none that can be given",
         "57014": "PostgreSQL took too long",
-        "55P03": "something in the database is locked",
+        "55P03": "something in the database is locked, by a session or a prepared transaction",
         "2BP01": "the role still owns something",
         "55006": "the role is in use",
     }.get(code, "PostgreSQL refused")

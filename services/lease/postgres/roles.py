@@ -4,7 +4,8 @@ Rules:
 * A role is told from others by its comment `strongbox:<cluster id>:<lease id>`, which it gets in the
   transaction that makes it. What does not bear the expected comment is never touched.
 * It is made as a member of its template (`IN ROLE`): no grants on single objects, which would collide with
-  each other ("tuple concurrently updated").
+  each other ("tuple concurrently updated"). Who is no superuser becomes its member in the same transaction:
+  ending its sessions and taking over what it owns needs that, and later the credential could be in the way.
 * VALID UNTIL is computed from PostgreSQL's own clock, and while a role lives never moves back.
 * Everything can be repeated, and be under way twice.
 """
@@ -21,15 +22,15 @@ from services.lease.postgres.session import Session
 
 _NOTHING = sql.SQL("")
 _STAMP = "YYYY-MM-DD HH24:MI:SS.US+00"
-_RENEWING = 0x5342 << 32  # the advisory locks of renewals: this and the role's oid
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """One credential's role, and the comment that shows that it is ours."""
+    """One credential's role, the comment that shows that it is ours, and its template, if that is known."""
 
     username: str
     comment: str
+    template: str = ""
 
 
 def comment_of(cluster_id: str, lease_id: str) -> str:
@@ -50,6 +51,7 @@ def create(session: Session, role: Role, template: str, verifier: str, ttl_s: in
 def _create(session: Session, role: Role, template: str, verifier: str, ttl_s: int, issuer: str) -> None:
     # Two round trips for all of it: with many threads each one costs a turn at the interpreter.
     name = sql.Identifier(role.username)
+    mine = sql.SQL("") if session.is_superuser else joining(session, [role.username]) + sql.SQL("; ")
     with session.transaction(commit=False):
         begin = sql.SQL("BEGIN; SET LOCAL application_name = {}; ").format(sql.Literal(issuer))
         until = _from_now(session, ttl_s, begin)
@@ -59,12 +61,18 @@ def _create(session: Session, role: Role, template: str, verifier: str, ttl_s: i
             sql.SQL(
                 (quiet if session.is_superuser else "")
                 + "CREATE ROLE {} LOGIN INHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-                " PASSWORD {} VALID UNTIL {} IN ROLE {}; COMMENT ON ROLE {} IS {}; COMMIT"
+                " PASSWORD {} VALID UNTIL {} IN ROLE {}; {}COMMENT ON ROLE {} IS {}; COMMIT"
             ).format(
                 name, sql.Literal(verifier), sql.Literal(until), sql.Identifier(template),
-                name, sql.Literal(role.comment),
+                mine, name, sql.Literal(role.comment),
             )
         )  # fmt: skip
+
+
+def joining(session: Session, names: list[str]) -> sql.Composed:
+    """The statement that makes us a member of these roles, with their rights."""
+    how = " WITH INHERIT TRUE, SET TRUE" if session.server_version >= 160000 else ""
+    return sql.SQL("GRANT {} TO CURRENT_USER" + how).format(sql.SQL(", ").join(map(sql.Identifier, names)))
 
 
 def renew(session: Session, role: Role, ttl_s: int) -> bool:
@@ -86,25 +94,24 @@ def renew(session: Session, role: Role, ttl_s: int) -> bool:
 
 
 def _renew(session: Session, role: Role, oid: int, ttl_s: int) -> None:
-    # Under a lock, since what is read may be changed before it is written: by another renewal, or by one
-    # that its server was too slow for and that nobody waits for any more.
+    # The role is locked before it is read, by a change that changes nothing, since what is read may be
+    # changed before it is written: by another renewal, or by one that its server was too slow for and that
+    # nobody waits for any more. (Not by an advisory lock: any credential could hold those of others.)
+    name = sql.Identifier(role.username)
     with session.transaction(commit=False):
         # READ COMMITTED: what is read behind the lock is as it is then, whatever the server's default.
-        lock = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_advisory_xact_lock({}); ")
-        until = _from_now(session, ttl_s, lock.format(sql.Literal(_RENEWING | oid)), oid)
-        session.ask(
-            sql.SQL("ALTER ROLE {} VALID UNTIL {}; COMMIT").format(
-                sql.Identifier(role.username), sql.Literal(until)
-            )
-        )
+        lock = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED; ALTER ROLE {} INHERIT; ").format(name)
+        until = _from_now(session, ttl_s, lock, oid)
+        session.ask(sql.SQL("ALTER ROLE {} VALID UNTIL {}; COMMIT").format(name, sql.Literal(until)))
 
 
 def find(session: Session, roles: list[Role]) -> dict[int, Role]:
     """Those of the roles that exist, by their oid. Raises Rejected when one exists and is not ours."""
     wanted = {role.username: role for role in roles}
     rows = session.ask(
-        "SELECT oid::bigint, rolname, shobj_description(oid, 'pg_authid') FROM pg_roles"
-        " WHERE rolname = ANY(%s)",
+        "SELECT oid::pg_catalog.int8, rolname,"
+        " pg_catalog.shobj_description(oid, 'pg_authid'::pg_catalog.name)"
+        " FROM pg_catalog.pg_roles WHERE rolname = ANY(%s::pg_catalog.name[])",
         (list(wanted),),
     )
     found = {}
@@ -118,8 +125,9 @@ def find(session: Session, roles: list[Role]) -> dict[int, Role]:
 def _from_now(session: Session, ttl_s: int, before: sql.Composable = _NOTHING, oid: int = 0) -> str:
     """When it is `ttl_s` from now by the server's clock, or later: as long as the role of `oid` is valid."""
     asking = sql.SQL(
-        "SELECT coalesce(to_char(greatest((SELECT rolvaliduntil FROM pg_roles WHERE oid = {}),"
-        " clock_timestamp() + make_interval(secs => {})) AT TIME ZONE 'UTC', {}), 'infinity')"
-    ).format(sql.Literal(oid), sql.Literal(ttl_s), sql.Literal(_STAMP))
+        "SELECT coalesce(pg_catalog.to_char(pg_catalog.timezone('UTC'::pg_catalog.text, greatest("
+        "(SELECT rolvaliduntil FROM pg_catalog.pg_roles WHERE oid = {}::pg_catalog.oid),"
+        " pg_catalog.clock_timestamp() + {}::pg_catalog.interval)), {}::pg_catalog.text), 'infinity')"
+    ).format(sql.Literal(oid), sql.Literal(f"{ttl_s} seconds"), sql.Literal(_STAMP))
     ((until,),) = session.ask(before + asking)
     return str(until)

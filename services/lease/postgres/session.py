@@ -20,7 +20,17 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql
 
-from services.lease.postgres.failures import DeadlinePassed, Lost, Unreachable, of_connecting, of_statement
+from services.lease.postgres import pins
+from services.lease.postgres.failures import (
+    DeadlinePassed,
+    Lost,
+    PostgresFailure,
+    Rejected,
+    Unreachable,
+    is_pooler_refusal,
+    of_connecting,
+    of_statement,
+)
 
 LONGEST = 30.0  # seconds
 _mine = threading.local()
@@ -65,6 +75,7 @@ class Session:
     def __init__(self, connection: Any, made_at: float) -> None:
         self._connection = connection
         self.made_at = self.used_at = made_at
+        self._before: sql.SQL | None = None
 
     @property
     def server_version(self) -> int:
@@ -81,11 +92,29 @@ class Session:
         """The database it is in."""
         return str(self._connection.info.dbname)
 
-    def ask(self, statement: Statement, values: Sequence[Any] | None = None) -> list[tuple[Any, ...]]:
+    def pin(self, login: str) -> None:
+        """Have what `pins` names hold from now on. Raises PostgresFailure when it does not."""
+        settings = pins.wanted(self.server_version, superuser=self.is_superuser)
+        given = {name: value for name, value in settings.items() if name not in pins.SETTINGS}
+        look = pins.looking(settings)
+        found = pins.seen(settings, self._row(f"{pins.setting(given)}; {look}" if given else look))
+        found.require(login)
+        if found.settings != settings:
+            self._before = sql.SQL(pins.setting(settings, local=True) + "; ")
+            found = pins.seen(settings, self._row(look))
+            found.require(login)
+            pins.require(found, settings)
+
+    def ask(
+        self, statement: Statement, values: Sequence[Any] | None = None, *, bare: bool = False
+    ) -> list[tuple[Any, ...]]:
         """Rows of the (last) statement; none if it has none. Raises Rejected, Lost.
 
         Values and identifiers are quoted by the driver: `values` for `%s`, `sql.Identifier` for names.
+        `bare`: it cannot be sent with another one, and calls nothing.
         """
+        if self._before is not None and not bare:
+            statement = self._before + (sql.SQL(statement) if isinstance(statement, str) else statement)
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute(statement, values)
@@ -106,10 +135,14 @@ class Session:
         except BaseException:
             if self.is_open:
                 with contextlib.suppress(Exception):
-                    self.ask("ROLLBACK")
+                    self.ask("ROLLBACK", bare=True)
             raise
         if commit:
             self.ask("COMMIT")
+
+    def _row(self, statement: Statement) -> Any:
+        (row,) = self.ask(statement)
+        return row
 
     @property
     def is_open(self) -> bool:
@@ -123,17 +156,52 @@ class Session:
 
 
 def connect(parameters: Mapping[str, str], user: str, password: str, ca: str = "") -> Session:
-    """A session, within this thread's deadline. Raises Unreachable, LoginRefused."""
+    """A session, pinned, within this thread's deadline. Raises Unreachable, LoginRefused."""
     with _authority(ca, parameters["sslmode"]) as trusted:
+        everything: dict[str, Any] = {**parameters, **trusted, "user": user, "password": password}
+        session = _open(everything)
         try:
-            everything: dict[str, Any] = {**parameters, **trusted, "user": user, "password": password}
-            connection = psycopg2.connect(**everything)
-        except DeadlinePassed:
-            raise Unreachable("PostgreSQL does not answer in time") from None
-        except psycopg2.Error as error:
-            raise of_connecting(error) from None
+            return _pinned(session, user)
+        except Lost:
+            pass  # nothing was begun. A timeout that is set for the role may have ended it
+        newer = pins.newer_options(session.server_version)
+        try:
+            return _pinned(_open({**everything, "options": f"{parameters['options']} {newer}"}), user)
+        except Lost as error:
+            raise Unreachable(str(error), error.sqlstate) from None
+
+
+def _pinned(session: Session, user: str) -> Session:
+    try:
+        session.pin(user)
+    except Rejected as error:
+        session.close()
+        raise Unreachable(str(error), error.sqlstate) from None
+    except PostgresFailure:
+        session.close()
+        raise
+    return session
+
+
+def _open(everything: dict[str, Any]) -> Session:
+    try:
+        connection = _connect(everything)
+    except DeadlinePassed:
+        raise Unreachable("PostgreSQL does not answer in time") from None
+    except psycopg2.Error as error:
+        raise of_connecting(error) from None
     connection.autocommit = True
     return Session(connection, time.monotonic())
+
+
+def _connect(everything: dict[str, Any]) -> Any:
+    try:
+        return psycopg2.connect(**everything)
+    except psycopg2.Error as error:
+        if not is_pooler_refusal(error):
+            raise
+    # A pooler that takes no options: they are set, and looked at, as soon as there is a session.
+    return psycopg2.connect(**{name: value for name, value in everything.items() if name != "options"})
 
 
 @contextlib.contextmanager

@@ -130,6 +130,7 @@ class GrantRecord(_message.Message):
     NEXT_MS_FIELD_NUMBER: _builtins.int
     ABANDONED_MS_FIELD_NUMBER: _builtins.int
     SEEN_ABSENT_FIELD_NUMBER: _builtins.int
+    TEMPLATE_ROLE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     path: _builtins.str
     """The policy path: dynamic-postgres/<role>."""
@@ -153,6 +154,8 @@ class GrantRecord(_message.Message):
     abandoned_ms: _builtins.int
     """When an intent was given up; and whether its role was looked for since, and is not there."""
     seen_absent: _builtins.bool
+    template_role: _builtins.str
+    """Whose member the role was made: takes over what it leaves. Empty in leases of earlier versions."""
     def __init__(
         self,
         *,
@@ -173,10 +176,11 @@ class GrantRecord(_message.Message):
         next_ms: _builtins.int = ...,
         abandoned_ms: _builtins.int = ...,
         seen_absent: _builtins.bool = ...,
+        template_role: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned_ms", b"abandoned_ms", "accessor", b"accessor", "attempts", b"attempts", "connection", b"connection", "expires_ms", b"expires_ms", "id", b"id", "issued_ms", b"issued_ms", "last_error", b"last_error", "max_expires_ms", b"max_expires_ms", "next_ms", b"next_ms", "path", b"path", "revoked_ms", b"revoked_ms", "role", b"role", "seen_absent", b"seen_absent", "state", b"state", "ttl_s", b"ttl_s", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned_ms", b"abandoned_ms", "accessor", b"accessor", "attempts", b"attempts", "connection", b"connection", "expires_ms", b"expires_ms", "id", b"id", "issued_ms", b"issued_ms", "last_error", b"last_error", "max_expires_ms", b"max_expires_ms", "next_ms", b"next_ms", "path", b"path", "revoked_ms", b"revoked_ms", "role", b"role", "seen_absent", b"seen_absent", "state", b"state", "template_role", b"template_role", "ttl_s", b"ttl_s", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

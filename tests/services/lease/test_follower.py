@@ -15,7 +15,7 @@ from services.lease.reaper import Follower
 from strongbox.access.lookup import Lookup
 from strongbox.access.tokens import digest
 from strongbox.clock import SystemClock
-from strongbox.errors import Internal
+from strongbox.errors import DependencyDown, Internal, StrongBoxError
 from strongbox.leases import index, read_lease
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace, txn
@@ -151,3 +151,31 @@ async def revoked(lease: Lease, etcd: Etcd, name: str) -> bool:
             return True
         await asyncio.sleep(0.05)
     return False
+
+
+@pytest.mark.parametrize("reason", [DependencyDown, Internal])
+async def test_a_marker_is_passed_only_when_all_its_leases_have_been_told_to_end(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch, reason: type[StrongBoxError]
+) -> None:
+    """The key of a record may arrive late: its lease must end all the same, and hold up no other."""
+    tokens = [lease.reader(secret__ALL="read") for _ in range(2)]
+    late, other = [lease.hold(token, "secret/a", ttl_s=600) for token in tokens]
+    for token in tokens:
+        mark(lease, token)
+    end_held = due.end_held
+
+    def waiting(view: Any, fence: Any, keys: Any, entries: Any) -> None:
+        if any(index.name_in(entry) == late for entry in entries):
+            raise reason()
+        end_held(view, fence, keys, entries)
+
+    duty = follower(lease)
+    with monkeypatch.context() as patched:
+        patched.setattr(due, "end_held", waiting)
+        seen = await duty.catch_up(lease.fence)
+        seen = await duty.catch_up(lease.fence, beyond=seen)
+    assert (lease.state(late), lease.state(other)) == ("ACTIVE", "REVOKED")
+    assert lease.store.run(lambda view: due.followed(view, lease.fence)).value == 0
+    await duty.catch_up(lease.fence, beyond=seen)
+    assert lease.state(late) == "REVOKED"
+    assert lease.store.run(lambda view: due.followed(view, lease.fence)).value > 0

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from services.lease.leases import is_below
 from strongbox.errors import InvalidInput, InvalidPath, NotFound, PermissionDenied, Unauthenticated
 from strongbox.leases import index
 from strongbox.store import keyspace
@@ -150,6 +151,28 @@ async def test_a_query_that_makes_no_sense_is_refused(lease: Lease, fields: dict
 async def test_a_path_that_is_not_canonical_is_refused(lease: Lease, path: str) -> None:
     with pytest.raises(InvalidPath):
         await lease.call("ListLeases", path=path)
+
+
+@pytest.mark.parametrize(
+    ("path", "prefix", "means"),
+    [
+        ("dynamic-postgres/app", "dynamic-postgres/app", True),
+        ("dynamic-postgres/app/x", "dynamic-postgres/app", True),
+        ("dynamic-postgres/app2", "dynamic-postgres/app", False),
+        ("dynamic-postgres/app", "dynamic-postgres/app/", False),
+        ("dynamic-postgres/app", "dynamic-postgres/", True),
+        ("dynamic-postgres/app", "dynamic-postgres", True),
+    ],
+)
+def test_a_prefix_goes_by_whole_segments(path: str, prefix: str, means: bool) -> None:
+    assert is_below(path, prefix) is means
+
+
+async def test_a_prefix_of_one_name_does_not_end_what_is_under_a_longer_one(lease: Lease) -> None:
+    token = lease.reader(secret__ALL="read")
+    short, long = lease.hold(token, "secret/app", ttl_s=600), lease.hold(token, "secret/app2", ttl_s=600)
+    await lease.call("RevokeLeasePrefix", prefix="secret/app")
+    assert (lease.state(short), lease.state(long)) == ("REVOKED", "ACTIVE")
 
 
 async def test_a_token_that_is_revoked_ends_no_further_lease_of_a_prefix(lease: Lease) -> None:

@@ -11,10 +11,12 @@ from typing import TypeVar
 import psycopg2
 import pytest
 
+from services.lease import database_roles
 from services.lease.postgres import dsn, removal, roles, scram, survey
 from services.lease.postgres.database import FRESH, Database, Desk, Login
 from services.lease.postgres.failures import LoginRefused, PostgresFailure, Rejected, Unreachable
 from services.lease.postgres.roles import Role
+from strongbox.errors import InvalidInput
 from tests.support.postgres import PASSWORD, PostgresServer
 
 T = TypeVar("T")
@@ -75,7 +77,7 @@ async def test_a_role_logs_in_and_after_its_removal_is_gone_with_its_sessions(
         session.ask("SELECT 1")
 
 
-async def test_what_a_role_owns_in_several_databases_stays_and_is_ours(
+async def test_what_a_role_owns_in_several_databases_stays_and_is_its_templates(
     database: Database, postgres: PostgresServer
 ) -> None:
     other = f"other_{secrets.token_hex(4)}"
@@ -93,7 +95,7 @@ async def test_what_a_role_owns_in_several_databases_stays_and_is_ours(
     assert role.username not in postgres.roles()
     assert postgres.ask(f"SELECT x FROM {table}") == [(7,)]
     owners = postgres.ask("SELECT tableowner FROM pg_tables WHERE tablename = 'mine'", database=other)
-    assert owners in ([("postgres",)], [("maker",)])
+    assert owners == [("template",)]
 
 
 async def test_a_role_that_cannot_go_keeps_no_other(database: Database, postgres: PostgresServer) -> None:
@@ -174,17 +176,13 @@ async def test_a_renewal_that_waited_sees_what_it_waited_for_whatever_the_server
     role, database = role_named(), database_of(postgres)
     await database.run(creating(role, scram.new_password(), template="pg_monitor"), 5)
     database.close()
-    ((oid,),) = postgres.ask("SELECT oid::bigint FROM pg_roles WHERE rolname = %s", role.username)
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    waiting += " AND wait_event = 'advisory'"
+    waiting += " AND wait_event = 'transactionid'"
     postgres.ask("ALTER ROLE postgres SET default_transaction_isolation = 'repeatable read'")
     database = database_of(postgres)
     try:
-        assert await database.run(lambda desk: desk.session.ask("SHOW default_transaction_isolation"), 5) == [
-            ("repeatable read",)
-        ]
         with postgres.open() as peer:
-            peer.ask(f"BEGIN; SELECT pg_advisory_xact_lock({roles._RENEWING | oid})")
+            peer.ask("BEGIN")
             peer.ask(f"ALTER ROLE {role.username} VALID UNTIL '2099-01-01'")
             short = asyncio.create_task(database.run(lambda desk: roles.renew(desk.session, role, 60), 10))
             while postgres.ask(waiting) != [(1,)]:  # as long as the test's own time limit
@@ -264,7 +262,7 @@ async def test_a_user_changes_its_own_password(postgres: PostgresServer) -> None
     postgres.ask("CREATE ROLE changing LOGIN CREATEROLE PASSWORD 'before-password'")
     database = database_of(postgres, "changing", "before-password")
     verifier = scram.verifier("after-password")
-    await database.run(lambda desk: survey.change_password(desk.session, verifier), 5)
+    await database.run(lambda desk: survey.change_password(desk.session, desk.user, verifier), 5)
     assert postgres.logs_in("changing", "after-password")
     assert not postgres.logs_in("changing", "before-password")
     database.close()
@@ -288,3 +286,20 @@ async def test_a_job_that_meets_a_server_being_forgotten_is_refused_as_by_one_th
         await database.run(lambda desk: None, 5)
     assert database._known is None
     assert not database._room.locked()
+
+
+async def test_a_template_has_to_be_there_and_to_be_given_away(
+    database: Database, postgres: PostgresServer
+) -> None:
+    await database.run(lambda desk: survey.require_template(desk.session, "template"), 5)
+    with pytest.raises(Rejected, match="does not exist"):
+        await database.run(lambda desk: survey.require_template(desk.session, "nobody"), 5)
+    if not database_is_superusers(database):
+        with pytest.raises(Rejected, match="ADMIN OPTION"):
+            await database.run(lambda desk: survey.require_template(desk.session, "pg_monitor"), 5)
+
+
+@pytest.mark.parametrize("name", ["none", "public"])
+def test_a_template_is_no_reserved_word(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        database_roles.require_template(name)

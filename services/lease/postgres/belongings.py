@@ -1,0 +1,120 @@
+"""What a role owns and was granted, in each database: handed to its template, and taken from it.
+
+Rules:
+* As a whole where that is possible: REASSIGN OWNED, DROP OWNED.
+* Where it is not, piece by piece, and what has gone stays gone if time is over: a role can own more than one
+  transaction can lock; and who is no superuser may give the template nothing that it may not own (a function
+  in a schema in which it may not create). That is dropped, with what hangs on it. What holds data (tables,
+  types, schemas, extensions) never is: it waits, and the lease says why.
+* DROP OWNED takes back what an object's owner granted; the rest is in `privileges`.
+* A role whose template is gone has no rights, nor has what it owns. It waits for somebody to decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+from psycopg2 import sql
+
+from services.lease.postgres import privileges, standing
+from services.lease.postgres.failures import PostgresFailure, Rejected
+from services.lease.postgres.pieces import did, named
+from services.lease.postgres.roles import joining
+from services.lease.postgres.session import Session
+from services.lease.postgres.standing import Standing
+
+PAGE = 50  # objects that change hands in one transaction
+MOST = 5000  # objects of one attempt
+Enter = Callable[[str], Session]  # a session in another database
+_PLACES = (
+    "SELECT coalesce(d.datname, pg_catalog.current_database()), array_agg(s.refobjid::pg_catalog.int8)"
+    "  FILTER (WHERE s.deptype = 'o'::pg_catalog.\"char\" AND s.classid <> ALL(ARRAY["
+    "   'pg_catalog.pg_default_acl'::pg_catalog.regclass::pg_catalog.oid,"
+    "   'pg_catalog.pg_user_mapping'::pg_catalog.regclass::pg_catalog.oid]))"
+    " FROM pg_catalog.pg_shdepend s LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid"
+    " WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass::pg_catalog.oid"
+    "  AND s.refobjid = ANY(%s::pg_catalog.oid[]) GROUP BY 1"
+)
+_OBJECTS = (
+    "SELECT i.type, i.identity FROM pg_catalog.pg_shdepend s"
+    " CROSS JOIN LATERAL pg_catalog.pg_identify_object(s.classid, s.objid, s.objsubid) i"
+    " WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass::pg_catalog.oid"
+    "  AND s.refobjid = %s::pg_catalog.oid AND s.deptype = 'o'::pg_catalog.\"char\" AND s.dbid ="
+    "  (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())"
+    " ORDER BY i.type <> 'schema'::pg_catalog.text LIMIT %s"  # a schema's new owner may create in it
+)
+# What may be dropped when the template may not own it.
+_EXPENDABLE = {
+    "function", "procedure", "aggregate", "operator", "operator class", "operator family", "collation",
+    "conversion", "text search configuration", "text search dictionary", "statistics object", "server",
+    "publication",
+}  # fmt: skip
+
+
+def places(session: Session, oids: list[int]) -> dict[str, set[int]]:
+    """The databases where something depends on one of the roles, and which of them own something there."""
+    return {str(name): set(map(int, owning or [])) for name, owning in session.ask(_PLACES, (oids,))}
+
+
+@contextlib.contextmanager
+def inside(session: Session, enter: Enter, database: str) -> Iterator[Session]:
+    """A session in that database: this one, or one that ends here. Raises Rejected."""
+    if database == session.database:
+        yield session
+        return
+    try:
+        other = enter(database)
+    except PostgresFailure as error:
+        raise Rejected(f"a database where the role owns something cannot be entered: {error}") from None
+    try:
+        yield other
+    finally:
+        other.close()
+
+
+def disowning(some: list[Standing], owning: set[int]) -> sql.Composed:
+    """The statements for one database, where those of `owning` own something. Raises Rejected."""
+    owners = sorted((one for one in some if one.oid in owning), key=lambda one: one.heir)
+    statements = sql.Composed([])
+    for heir, group in groupby(owners, key=lambda one: one.heir):
+        if not heir:
+            raise Rejected("the role owns something, and its template, which would take it over, is gone")
+        reassign = sql.SQL("REASSIGN OWNED BY {} TO {}; ")
+        statements += reassign.format(standing.names(group), sql.Identifier(heir))
+    return statements + sql.SQL("DROP OWNED BY {}; ").format(standing.names(some))
+
+
+def hand_over_in_pieces(session: Session, enter: Enter, one: Standing, seconds: float) -> None:
+    """As much as there is time for; what is left is told by who tries the whole again."""
+    end = time.monotonic() + seconds / 2
+    for database in sorted(places(session, [one.oid])):
+        with inside(session, enter, database) as there:
+            if one.heir:
+                _hand_over(there, one, end)
+            privileges.take_back(there, one)
+
+
+def _hand_over(session: Session, one: Standing, end: float) -> None:
+    if not session.is_superuser:
+        with contextlib.suppress(Rejected):  # should it be a template that we were given without its rights
+            session.ask(joining(session, [one.heir]))
+    objects = [(str(kind), str(name)) for kind, name in session.ask(_OBJECTS, (one.oid, MOST))]
+    for at in range(0, len(objects), PAGE):
+        page = objects[at : at + PAGE]
+        if time.monotonic() > end:
+            return
+        if not did(session, sql.SQL("; ").join(_giving(*each, one.heir) for each in page)):
+            for each in page:
+                if not did(session, _giving(*each, one.heir)) and each[0] in _EXPENDABLE:
+                    did(session, _dropping(*each))
+
+
+def _giving(kind: str, identity: str, heir: str) -> sql.Composed:
+    return sql.SQL("ALTER {} OWNER TO {}").format(named(kind, identity), sql.Identifier(heir))
+
+
+def _dropping(kind: str, identity: str) -> sql.Composable:
+    return sql.SQL("DROP {} CASCADE").format(named(kind, identity))

@@ -1,0 +1,36 @@
+"""Statements about single objects, as PostgreSQL names them."""
+
+from __future__ import annotations
+
+from psycopg2 import sql
+
+from services.lease.postgres.failures import Rejected
+from services.lease.postgres.session import Session
+
+_BRIEFLY = "BEGIN; SET LOCAL lock_timeout = '50ms'; SET LOCAL statement_timeout = '1s'; "
+_KEYWORDS = {
+    "composite type": "TYPE",
+    "statistics object": "STATISTICS",
+    "text search configuration": "TEXT SEARCH CONFIGURATION",
+    "text search dictionary": "TEXT SEARCH DICTIONARY",
+}
+
+
+def named(kind: str, identity: str) -> sql.Composable:
+    """An object for ALTER or DROP, by what pg_identify_object says: quoted, and with its schema."""
+    return sql.SQL(_KEYWORDS.get(kind, kind.upper()) + " ") + verbatim(identity)
+
+
+def did(session: Session, statements: sql.Composable) -> bool:
+    """Whether they were done, all of them, without waiting long for anybody."""
+    try:
+        with session.transaction(commit=False):
+            session.ask(sql.SQL(_BRIEFLY) + statements + sql.SQL("; COMMIT"))
+    except Rejected:
+        return False
+    return True
+
+
+def verbatim(text: str) -> sql.SQL:
+    """PostgreSQL's own text within a statement that is formatted."""
+    return sql.SQL(text.replace("{", "{{").replace("}", "}}"))
