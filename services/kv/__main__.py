@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.kv.purge import Purge
+from services.kv.repository import Repository
 from services.kv.rewrap import KINDS
 from services.kv.room import Room
 from services.kv.servicer import KVServicer
@@ -22,7 +23,9 @@ async def assemble(runtime: Runtime) -> None:
     servicer = KVServicer(runtime.pipeline, guard, runtime.keys, watching, room)
     runtime.serve(add_KVServiceServicer_to_server, servicer, "strongbox.kv.v1.KVService")
     runtime.spawn(room.keep())
-    runtime.duty("purge", Purge(runtime.pipeline, runtime.upkeep, members, runtime.clock).work)
+    secrets = Repository(guard.lookup)
+    purge = Purge(runtime.pipeline, secrets, runtime.upkeep, members, runtime.clock)
+    runtime.duty("purge", purge.work)
     runtime.duty("rewrap-kv", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "kv", KINDS).work)
 
 

@@ -23,11 +23,13 @@ from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from strongbox.access.guard import Caller, Guard
 from strongbox.errors import Internal, InvalidInput, Overloaded, RateLimited
 from strongbox.paths import DirectoryPath
 from strongbox.rpc.inbound import Inbound
+from strongbox.storage.v1 import auth_records_pb2
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.client import Etcd
@@ -171,10 +173,17 @@ def _readable(changes: Sequence[Change]) -> Callable[[Caller], list[Change]]:
 
 def changes_of(event: Event) -> list[Change]:
     """What an event of a secret's head tells: one change for each version; none when it is no operation."""
-    path = event.key.removeprefix(keyspace.KV_HEADS).decode()
     if event.kind is Kind.DELETE:
+        path = event.key.removeprefix(keyspace.KV_HEADS).decode("utf-8", "replace")
         return [Change(path, 0, REMOVED, event.mod_revision)]
-    head = storage.SecretHead.FromString(event.value)
+    try:
+        # Its MAC is not looked at: an event tells that something has happened, which a deletion tells without
+        # one, and whoever reads then is told no forged head.
+        record = auth_records_pb2.AuthenticatedRecord.FromString(event.value)
+        head = storage.SecretHead.FromString(record.body)
+        path = event.key.removeprefix(keyspace.KV_HEADS).decode()
+    except (DecodeError, UnicodeDecodeError):
+        return []  # junk ends nobody's stream
     # The newest operation has no revision of its own yet just when this very revision is its.
     if not head.operations or head.operations[-1].revision:
         return []

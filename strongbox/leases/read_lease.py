@@ -59,9 +59,17 @@ def is_lease_id(text: str) -> bool:
     return _ID.match(text) is not None
 
 
-def hold(view: View, keys: RecordKeys, accessor: str, path: str, token_expires_ms: int) -> Held:
+def hold(
+    view: View,
+    keys: RecordKeys,
+    accessor: str,
+    path: str,
+    token_expires_ms: int,
+    tally: Tally | None = None,
+) -> Held:
     """The token's lease of `path`, written if it must be. `token_expires_ms` 0: the token never expires.
 
+    Whoever holds several in one decision gives the tally, and settles it; each path once.
     Raises `QuotaExceeded`.
     """
     name = lease_id(accessor, path)
@@ -72,11 +80,13 @@ def hold(view: View, keys: RecordKeys, accessor: str, path: str, token_expires_m
     lives = known is not None and state_of(known, view.now_ms) == ACTIVE
     issued_ms = known.issued_ms if known is not None and lives else view.now_ms
     record = Record(id=name, path=path, accessor=accessor, issued_ms=issued_ms, expires_ms=expires_ms)
+    own = tally or Tally()
     if known is None or known.revoked_ms:
-        counters.require_room(view, counters.token_key(accessor, name), counters.PER_PART, "token")
-    tally = Tally()
-    put(view, keys, record, known, tally)
-    tally.settle(view)
+        counter = counters.token_key(accessor, name)
+        counters.require_room(view, counter, counters.PER_PART - own.moved(counter), "token")
+    put(view, keys, record, known, own)
+    if tally is None:
+        own.settle(view)
     return Held(name, expires_ms, view.now_ms)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from services.kv import watching
 from services.kv.watching import Change, changes_of, revision_of
+from strongbox.access.records import RecordKeys, seal_record
 from strongbox.errors import InvalidInput, RateLimited, Unauthenticated
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.paths import DirectoryPath
@@ -133,12 +134,22 @@ async def test_a_token_holds_only_so_many_watches(
 
 def test_a_head_that_was_put_by_no_operation_tells_nothing() -> None:
     head = storage.SecretHead(current_version=2)
-    event = Event(Kind.PUT, keyspace.head("a/b"), head.SerializeToString(), 9)
-    assert changes_of(event) == []
+    assert changes_of(event_of(head)) == []
     head.operations.add(op="WriteSecret", versions=[2], revision=7)
-    assert changes_of(event._replace(value=head.SerializeToString())) == []
+    assert changes_of(event_of(head)) == []
     head.operations.add(op="WriteSecret", versions=[2])
-    assert changes_of(event._replace(value=head.SerializeToString())) == [Change("a/b", 2, "WRITTEN", 9)]
+    assert changes_of(event_of(head)) == [Change("a/b", 2, "WRITTEN", 9)]
+
+
+def test_junk_where_a_head_should_be_tells_nothing_and_ends_no_stream() -> None:
+    for key in (keyspace.head("a/b"), keyspace.KV_HEADS + b"\xff"):
+        assert changes_of(Event(Kind.PUT, key, b"\xff\xff\xff\xff", 9)) == []
+
+
+def event_of(head: storage.SecretHead) -> Event:
+    key = keyspace.head("a/b")
+    value = seal_record(RecordKeys({1: b"k" * 32}, 1), key, head.SerializeToString())
+    return Event(Kind.PUT, key, value, 9)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "9" * 30, "\u0661", str(1 << 63)])
