@@ -131,7 +131,7 @@ async def test_no_value_leaves_once_the_proof_is_older_than_seal_waits_for(
     read = asyncio.ensure_future(kv.read())
     await asyncio.sleep(0.01)
     real = time.monotonic
-    monkeypatch.setattr(unsealed.time, "monotonic", lambda: real() + unsealed.STANDS_FOR)
+    monkeypatch.setattr("services.kv.unsealed.time.monotonic", lambda: real() + unsealed.STANDS_FOR)
     kv.key_client.gate.set()
     with pytest.raises(NoQuorum):
         await read

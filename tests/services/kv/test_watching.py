@@ -13,6 +13,7 @@ import pytest
 from services.kv import watching
 from services.kv.watching import Change, changes_of, revision_of
 from strongbox.access.records import RecordKeys, seal_record
+from strongbox.access.tokens import digest
 from strongbox.errors import InvalidInput, RateLimited, Unauthenticated
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.paths import DirectoryPath
@@ -130,6 +131,36 @@ async def test_a_token_holds_only_so_many_watches(
             await anext(opened(kv, folder, first))
     async with aclosing(opened(kv, folder, first)) as again:
         await take(again, 1)
+
+
+async def test_children_share_the_watches_of_their_first_ancestor(
+    kv: Replica, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "MOST_OF_A_TOKEN", 1)
+    first = int((await kv.write(f"{folder}/a", "1")).revision)
+    child = await token_of(kv, ancestors=[digest(kv.cluster.root)])
+    async with aclosing(opened(kv, folder, first)) as one:
+        await take(one, 1)
+        with pytest.raises(RateLimited):
+            await anext(opened(kv, folder, first, child))
+
+
+async def test_a_stream_ends_with_the_last_use_of_its_token(kv: Replica, folder: str) -> None:
+    first = int((await kv.write(f"{folder}/a", "1")).revision)
+    spent = await token_of(kv, num_uses=1, uses_spent=1)
+    inbound = Inbound(spent, secrets.token_hex(8), "", "", time.monotonic() + 5, use=1)
+    async with aclosing(kv.watching.changes(inbound, DirectoryPath(folder), first)) as changes:
+        async with asyncio.timeout(WAIT):
+            with pytest.raises(Unauthenticated):
+                await anext(changes)
+
+
+async def token_of(kv: Replica, **fields: object) -> str:
+    """A token with the root policy, in etcd."""
+    token = kv.cluster.add_token(policies=["root"], **fields)
+    puts = [txn.put(key, fact.value or b"") for key, fact in kv.cluster.store.facts.items()]
+    await kv.etcd.transact(txn.txn([], puts), idempotent=True)
+    return token
 
 
 def test_a_head_that_was_put_by_no_operation_tells_nothing() -> None:
