@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from services.seal.keyring import purpose_kek
+from strongbox.access.records import RecordKeys, seal_record
 from strongbox.config import Settings
 from strongbox.crypto.envelope import Dek, seal_value, wrap_dek
 from strongbox.crypto.shamir import Share
@@ -87,6 +88,7 @@ async def _wraps(cluster: Cluster, seconds: float) -> None:
 async def _seed(cluster: Cluster, versions: int) -> None:
     keys = keys_of(cluster, [Share.decode(share) for share in cluster.shares[:2]])
     kek = purpose_kek(keys["KEK 1"], "kv")
+    records = RecordKeys({1: keys["record key 1"]}, 1)
     certs = Path(cluster.description["certs"])
     tls = Tls.read(certs / "ca.pem", certs / "operator.pem", certs / "operator.key")
     etcd = Etcd([str(one).removeprefix("https://") for one in cluster.description["etcd"]], tls)
@@ -103,14 +105,17 @@ async def _seed(cluster: Cluster, versions: int) -> None:
                 value = b"t" + f"{path} {version}".encode()
                 envelopes.append(to_record(seal_value(dek, wrapped, "kv", path, version, value)))
             stored = [
-                kv_records_pb2.StoredVersion(version=version, created_ms=now_ms)
-                for version in range(1, KEPT + 1)
+                kv_records_pb2.StoredVersion(
+                    version=version, created_ms=now_ms, size=len(one.ciphertext), dek_id=one.dek_id
+                )
+                for version, one in enumerate(envelopes, 1)
             ]
-            head = kv_records_pb2.SecretHead(current_version=KEPT, versions=stored, envelope=envelopes[-1])
-            puts.append(txn.put(keyspace.head(path), head.SerializeToString()))
+            head = kv_records_pb2.SecretHead(current_version=KEPT, versions=stored)
+            key = keyspace.head(path)
+            puts.append(txn.put(key, seal_record(records, key, head.SerializeToString())))
             puts += [
-                txn.put(keyspace.old_version(path, version), envelope.SerializeToString())
-                for version, envelope in enumerate(envelopes[:-1], 1)
+                txn.put(keyspace.envelope(path, version), envelope.SerializeToString())
+                for version, envelope in enumerate(envelopes, 1)
             ]
         await etcd.transact(txn.txn([], puts), deadline=time.monotonic() + 5, idempotent=True)
     await etcd.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 
 from services.kv.purge import Purge
+from services.kv.repository import Repository
 from services.kv.rewrap import KINDS
 from services.kv.servicer import KVServicer
 from services.kv.watching import Watching
@@ -27,7 +28,8 @@ async def assemble(runtime: Runtime) -> None:
     servicer = KVServicer(runtime.pipeline, guard, runtime.keys, watching)
     runtime.serve(add_KVServiceServicer_to_server, servicer, "strongbox.kv.v1.KVService")
     runtime.spawn(keeper.keep(), "keeper of etcd's room")
-    runtime.duty("purge", Purge(runtime.pipeline, runtime.upkeep, defragmenter.run, runtime.clock).work)
+    purge = Purge(runtime.pipeline, Repository(guard.lookup), runtime.upkeep, defragmenter.run, runtime.clock)
+    runtime.duty("purge", purge.work)
     runtime.duty("rewrap-kv", Rewrap(runtime.etcd, runtime.keys, runtime.clock, "kv", KINDS).work)
 
 

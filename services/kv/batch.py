@@ -1,25 +1,32 @@
-"""Many secrets in one call: each has its own permission, its own audit record, and its own refusal.
+"""Many secrets in one call: one decision, in which each has its own permission, audit record and refusal.
 
 Rules:
 * 1 to 256 secrets. What is wrong with one of them (its path, no permission, not there) is told in its place;
   what is wrong with the caller or the cluster (no token, sealed, no quorum) refuses the call.
-* Each is a read of its own to the pipeline, which makes one batch of them: usually one transaction.
-* The answer names one etcd revision at which every secret that is told stood as it is told. Reads that fell
-  into several transactions are proved to, by one that compares all heads; those that changed are read again.
-  What is wrong with one secret is told as it was when that one was looked at.
-* Values are opened in the order of the requests until they come to 1 MiB; the rest is `TOO_LARGE`, to be
-  asked for again. Their reads are audited all the same: what is recorded may not have been told, never the
-  reverse.
+* All are decided together and proved by one transaction, so the answer's revision is one at which each stood
+  as it is told or refused. One look at token and policies, one packed audit record with an entry for each.
+* Heads say how large values are. In the order of the requests values are read until they come to 1 MiB; the
+  rest is `TOO_LARGE`, to be asked for again, and no envelope of it is looked at. So a call means 1 MiB of
+  values, whatever it names.
+* Leases are written with it. Four keys each, so some 150 fit one transaction: when more have to be written
+  the first ones are, with the records of what was read, and all is decided again, when these need no
+  writing. What is recorded may not have been told, never the reverse.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+import structlog
+
+from services.kv.datakeys import PURPOSE
 from services.kv.reading import Reading, Taken
-from strongbox.access.guard import Guard
+from services.kv.secrets import Found, Secrets
+from services.kv.unsealed import Moment
+from strongbox.access.guard import Caller, Guard
+from strongbox.crypto.envelope import WrappedDek
 from strongbox.errors import (
     Internal,
     InvalidInput,
@@ -29,17 +36,23 @@ from strongbox.errors import (
     StrongBoxError,
     TooLarge,
 )
+from strongbox.leases import counters, read_lease
+from strongbox.leases.counters import Tally
 from strongbox.paths import SecretPath
 from strongbox.rpc.inbound import Inbound
+from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.journal import Draft
 from strongbox.store.view import View
+from strongbox.trail.outbox import draft_of
 
 MOST = 256  # secrets
 MOST_BYTES = 1 << 20  # of all values together
-ROUNDS = 4  # of reading again what has changed meanwhile
+MOST_WRITES = 600  # keys that one transaction writes for leases: etcd takes 1024 operations
+ROUNDS = 5  # of writing leases, and one for keys that did not open
 OP = "BatchReadSecrets"
 _OF_ONE = (InvalidInput, PermissionDenied, NotFound, Internal)
+_log = structlog.get_logger(__name__)
 
 Result = Taken | StrongBoxError
 
@@ -51,56 +64,179 @@ class Item(NamedTuple):
     number: int | None
 
 
+class Told(NamedTuple):
+    """What one decision came to; `is_whole`: every lease that is needed is written."""
+
+    results: list[Found | StrongBoxError]
+    is_whole: bool
+
+    @property
+    def wrapped(self) -> list[WrappedDek]:
+        """The keys to unwrap."""
+        if not self.is_whole:
+            return []
+        return [one.envelope.wrapped for one in self.results if isinstance(one, Found)]
+
+
+class Answer(NamedTuple):
+    """A result for each item, the revision at which they stood, and the moment before the proof was sent."""
+
+    results: list[Result]
+    revision: int
+    since: Moment
+
+
 class Batch:
     """Reads many."""
 
-    def __init__(self, pipeline: Pipeline, guard: Guard, reading: Reading) -> None:
-        self._pipeline, self._guard, self._reading = pipeline, guard, reading
+    def __init__(self, guard: Guard, secrets: Secrets, reading: Reading) -> None:
+        self._guard, self._secrets, self._reading = guard, secrets, reading
 
-    async def read(self, inbound: Inbound, items: Sequence[Item]) -> tuple[int, list[Result]]:
-        """The revision, and a result for each item. Raises as the module says."""
-        results: dict[int, Result] = {}
-        wanted = list(range(len(items)))
+    async def read(self, inbound: Inbound, items: Sequence[Item]) -> Answer:
+        """A result for each item. Raises as the module says."""
+        draft = draft_of(inbound, OP, "secret/")
+        compared = False
         for _ in range(ROUNDS):
-            read = await asyncio.gather(*(self._one(inbound, items[index]) for index in wanted))
-            results.update(zip(wanted, read, strict=True))
-            revision, wanted = await self._prove(inbound, results)
-            if not wanted:
-                return revision, [results[index] for index in range(len(items))]
-        raise Overloaded("these secrets change faster than they can be read together; ask for fewer")
+            decision = _Decision(self._guard, self._secrets, inbound, items, compared=compared)
+            done, keys, since = await self._reading.prove(
+                inbound, draft, decision.decide, lambda told: told.wrapped
+            )
+            if not done.value.is_whole:
+                continue
+            if all(keys.values()) or compared:
+                results = [
+                    _taken(item, one, keys) for item, one in zip(items, done.value.results, strict=True)
+                ]
+                return Answer(results, done.revision, since)
+            compared = True  # a remembered envelope may be under a key term that is retired by now
+        raise Overloaded("the leases of these secrets change faster than they can be written; ask for fewer")
 
-    async def _one(self, inbound: Inbound, item: Item) -> Result:
-        if isinstance(item.path, StrongBoxError):
-            return item.path
+
+class _Decision:
+    """One batch, as a function of a view."""
+
+    def __init__(
+        self, guard: Guard, secrets: Secrets, inbound: Inbound, items: Sequence[Item], *, compared: bool
+    ) -> None:
+        self._guard, self._secrets, self._inbound = guard, secrets, inbound
+        self._items, self._compared = items, compared
+
+    def decide(self, view: View) -> Told:
+        """Raises what concerns the caller or the cluster; what concerns one secret is its result."""
+        draft = view.draft
         try:
-            return await self._reading.take(inbound, OP, item.path, item.number)
-        except _OF_ONE as refusal:
+            caller = self._guard.authenticate(view, self._inbound)
+        except PermissionDenied as refusal:  # he is somebody: a policy of his token is missing
+            results: list[Found | StrongBoxError] = [refusal] * len(self._items)
+            is_whole = True
+        else:
+            found = self._found(view, caller)
+            results, is_whole = self._opened(view, caller, found)
+        view.draft = None  # the entries of the secrets stand for the call
+        for item, result in zip(self._items, results, strict=True):
+            # What waits for its lease is recorded by the decision that reads it.
+            waits = isinstance(result, Overloaded)
+            if draft is not None and isinstance(item.path, SecretPath) and not waits:
+                view.record(_entry(draft, item.path, item.number, result))
+        return Told(results, is_whole)
+
+    def _found(self, view: View, caller: Caller) -> list[storage.StoredVersion | StrongBoxError]:
+        """The version of each that may be read, within `MOST_BYTES`; no value is looked at."""
+        paths = [item.path for item in self._items if isinstance(item.path, SecretPath)]
+        allowed = [path for path in paths if caller.allows("read", path.policy_path)]
+        leases = [read_lease.lease_id(caller.accessor, path.policy_path) for path in allowed]
+        view.prefetch(
+            *(keyspace.head(path.text) for path in allowed),
+            *(keyspace.read_lease(name) for name in leases),
+            *{counters.token_key(caller.accessor, name) for name in leases},
+        )
+        room = MOST_BYTES
+        found: list[storage.StoredVersion | StrongBoxError] = []
+        for item in self._items:
+            try:
+                version = self._version(view, caller, item)
+            except _OF_ONE as refusal:
+                found.append(refusal)
+                continue
+            room -= version.size
+            found.append(version if room >= 0 else TooLarge("the values of one call come to 1 MiB at most"))
+        return found
+
+    def _version(self, view: View, caller: Caller, item: Item) -> storage.StoredVersion:
+        if isinstance(item.path, StrongBoxError):
+            raise item.path
+        caller.require("read", item.path.policy_path)
+        return self._secrets.version(view, item.path, item.number)
+
+    def _opened(
+        self, view: View, caller: Caller, found: Sequence[storage.StoredVersion | StrongBoxError]
+    ) -> tuple[list[Found | StrongBoxError], bool]:
+        """The envelopes and leases of these; whether all leases are written that are needed."""
+        wanted = [
+            (item.path, one)
+            for item, one in zip(self._items, found, strict=True)
+            if isinstance(item.path, SecretPath) and isinstance(one, storage.StoredVersion)
+        ]
+        view.prefetch(*(keyspace.envelope(path.text, version.version) for path, version in wanted))
+        leases = _Leases(view, caller, self._secrets)
+        results: list[Found | StrongBoxError] = []
+        for item, one in zip(self._items, found, strict=True):
+            if isinstance(item.path, StrongBoxError):
+                results.append(item.path)
+            elif isinstance(one, StrongBoxError):
+                results.append(one)
+            else:
+                results.append(self._open(view, leases, item.path, one))
+        leases.settle()
+        return results, leases.is_whole
+
+    def _open(
+        self, view: View, leases: _Leases, path: SecretPath, version: storage.StoredVersion
+    ) -> Found | StrongBoxError:
+        try:
+            envelope = self._secrets.envelope(view, path, version, compared=self._compared)
+            return Found(version, envelope, leases.hold(path))
+        except (*_OF_ONE, Overloaded) as refusal:
             return refusal
 
-    async def _prove(self, inbound: Inbound, results: dict[int, Result]) -> tuple[int, list[int]]:
-        """One revision at which all stood that were read, and which of them stand no more."""
-        taken = {index: one for index, one in results.items() if isinstance(one, Taken)}
-        revisions = {one.revision for one in taken.values()}
-        if len(revisions) == 1:
-            return revisions.pop(), []
-        keys = {index: keyspace.head(one.path.text) for index, one in taken.items()}
 
-        def changed(view: View) -> list[int]:
-            self._guard.authenticate(view, inbound)
-            view.prefetch(*keys.values())
-            return [index for index, one in taken.items() if view.get(keys[index]).mod_revision != one.head]
+class _Leases:
+    """The caller's leases of the secrets of one batch: one for each path, as many as may be written."""
 
-        done = await self._pipeline.submit(Work(changed, None, inbound.deadline))
-        return done.revision, done.value
+    def __init__(self, view: View, caller: Caller, secrets: Secrets) -> None:
+        self._view, self._caller, self._secrets = view, caller, secrets
+        self._tally = Tally()
+        self._held: dict[str, read_lease.Held | None] = {}
+        self.is_whole = True
+
+    def hold(self, path: SecretPath) -> read_lease.Held | None:
+        """`None`: etcd has no space for it. Raises `Overloaded` when it is for the next transaction."""
+        if path.text not in self._held:
+            if len(self._view.footprint.puts) >= MOST_WRITES:
+                self.is_whole = False
+                raise Overloaded("its lease is written by the next transaction")
+            self._held[path.text] = self._secrets.hold(self._view, self._caller, path, self._tally)
+        return self._held[path.text]
+
+    def settle(self) -> None:
+        """Count those that are new."""
+        self._tally.settle(self._view)
 
 
-def within_limit(results: Sequence[Result]) -> list[Result]:
-    """The same, those left out that go beyond `MOST_BYTES` together."""
-    room, kept = MOST_BYTES, list[Result]()
-    for one in results:
-        if not isinstance(one, Taken):
-            kept.append(one)
-            continue
-        room -= one.size
-        kept.append(one if room >= 0 else TooLarge("the values of one call come to 1 MiB at most"))
-    return kept
+def _taken(item: Item, result: Found | StrongBoxError, keys: dict[WrappedDek, bytes]) -> Result:
+    if isinstance(result, StrongBoxError) or isinstance(item.path, StrongBoxError):
+        return result if isinstance(result, StrongBoxError) else Internal()
+    key = keys[result.envelope.wrapped]
+    if not key:
+        _log.error("a wrapped data key does not authenticate", purpose=PURPOSE)
+        return Internal()
+    return Taken(item.path, result, key)
+
+
+def _entry(draft: Draft, path: SecretPath, number: int | None, result: Found | StrongBoxError) -> Draft:
+    """The audit record of one secret."""
+    if isinstance(result, StrongBoxError):
+        told = result.metadata.get("version", "0")
+        version = number or (int(told) if told.isdigit() else 0)
+        return replace(draft, path=path.policy_path, version=version, outcome="refused", reason=result.reason)
+    return replace(draft, path=path.policy_path, version=result.version.version, outcome="ok")

@@ -2,6 +2,8 @@
 
 * A key is wrapped before the request is decided, since deciding waits for nothing. One that no value was
   sealed under goes to the next writer: junk requests do not use up the wraps a key term has.
+* A key belongs to one request at a time, and what was sealed is remembered by the request (`Sealing`), never
+  by the key: who has given his key back seals nothing with it any more, however late he is decided for.
 * Wrapped under an older term than the one in use a key is thrown away (`Stale`): such a term will be retired.
 * Spare keys are clear in memory; they are few, and are dropped when the cluster is sealed.
 * An unwrap that nobody waits for any more is cancelled, and its error is nobody's.
@@ -11,19 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
-
-import structlog
 
 from strongbox.crypto.envelope import Dek, Envelope, WrappedDek, seal_value
 from strongbox.crypto.record_keys import RecordKeys
-from strongbox.errors import DependencyDown, Internal, Sealed, StrongBoxError
+from strongbox.errors import DependencyDown, Sealed, StrongBoxError
 
 PURPOSE = "kv"
 MAX_SPARE = 32
-_log = structlog.get_logger(__name__)
 
 
 class Keys(Protocol):
@@ -47,27 +46,41 @@ class Stale(DependencyDown):
     """A data key was wrapped under a term that is no longer in use; another one has to be taken."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class DataKey:
     """A fresh key with its wrapping, for one value."""
 
     dek: Dek
     wrapped: WrappedDek
-    _sealed: dict[tuple[str, int], Envelope] = field(default_factory=dict, repr=False)
 
-    @property
-    def is_unused(self) -> bool:
-        """Whether nothing was sealed under it."""
-        return not self._sealed
 
-    def seal(self, path: str, version: int, plaintext: bytes) -> Envelope:
-        """The one value of this key as a version; deciding again for the same version seals nothing anew."""
-        known = self._sealed.get((path, version))
-        if known is None:
-            known = seal_value(self.dek, self.wrapped, PURPOSE, path, version, plaintext)
-            # Only the latest is kept: under contention each round decides for another version.
-            self._sealed = {(path, version): known}
-        return known
+class Sealing:
+    """One request's value and the key it is sealed under, until the request is over."""
+
+    def __init__(self, key: DataKey, plaintext: bytes) -> None:
+        self._key: DataKey | None = key
+        self._plaintext = plaintext
+        self._sealed: tuple[str, int, Envelope] | None = None
+        self.term = key.wrapped.term
+
+    def seal(self, path: str, version: int) -> Envelope:
+        """The value as a version; deciding again for the same version seals nothing anew.
+
+        Raises RuntimeError, which is a defect's, when the request is over: its key may be another's by now.
+        """
+        if self._key is None:
+            raise RuntimeError("a value was to be sealed for a request that is over")
+        if self._sealed is None or self._sealed[:2] != (path, version):
+            # Only the latest is kept: under contention each round decides for another version. One key for
+            # several versions of one value is sound: each has a nonce of its own, and one of them is stored.
+            sealed = seal_value(self._key.dek, self._key.wrapped, PURPOSE, path, version, self._plaintext)
+            self._sealed = path, version, sealed
+        return self._sealed[2]
+
+    def end(self) -> DataKey | None:
+        """The request is over: its key, if nothing was ever sealed under it."""
+        key, self._key = self._key, None
+        return key if self._sealed is None else None
 
 
 class DataKeys:
@@ -78,8 +91,9 @@ class DataKeys:
         self._spare: list[DataKey] = []
         keys.on_sealed(self._spare.clear)
 
-    async def take(self, deadline: float) -> DataKey | StrongBoxError:
-        """A key, or why there is none: raised when the request is decided, if the guard has nothing to say.
+    async def take(self, deadline: float, plaintext: bytes) -> Sealing | StrongBoxError:
+        """A key for this value, or why there is none: raised when the request is decided, if the guard has
+        nothing to say. Whoever takes one gives it back.
 
         While the seal replicas begin a new life after sealing none answers; yet the answer is "sealed".
         """
@@ -88,7 +102,7 @@ class DataKeys:
         while self._spare:
             spare = self._spare.pop()
             if spare.wrapped.term >= self._keys.record_keys.newest:
-                return spare
+                return Sealing(spare, plaintext)
         dek = Dek.fresh()
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
@@ -97,53 +111,54 @@ class DataKeys:
             return error
         except TimeoutError:
             raise DependencyDown("the seal service did not wrap a key in time") from None
-        return DataKey(dek, wrapped)
+        return Sealing(DataKey(dek, wrapped), plaintext)
 
-    def give_back(self, key: DataKey | StrongBoxError) -> None:
-        """Keep a key that was not used, if it can still be."""
-        if not isinstance(key, DataKey) or not key.is_unused or self._keys.record_keys is None:
+    def give_back(self, sealing: Sealing | StrongBoxError) -> None:
+        """The request is over; keep its key if it was not used and can still be."""
+        key = sealing.end() if isinstance(sealing, Sealing) else None
+        if key is None or self._keys.record_keys is None:
             return
         if len(self._spare) < MAX_SPARE:
             self._spare.append(key)
 
 
 class Unwrapping:
-    """The key of one envelope, asked for as soon as it is known which; leaving the context leaves nothing."""
+    """The keys of envelopes, asked for as soon as it is known which; leaving the context leaves nothing."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._wrapped: WrappedDek | None = None
-        self._answer: asyncio.Future[list[bytes]] | None = None
+        self._answers: dict[WrappedDek, asyncio.Future[list[bytes]]] = {}
+        self._is_over = False
 
     def __enter__(self) -> Unwrapping:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._drop()
+        self._is_over = True
+        self.start(())
 
-    def start(self, wrapped: WrappedDek) -> None:
-        """Ask for the key, unless it is asked for; another one asked for before is forgotten."""
-        if self._answer is not None and wrapped == self._wrapped:
-            return
-        self._drop()
-        self._wrapped = wrapped
-        self._answer = self._keys.unwrap_soon(wrapped)
+    def start(self, wanted: Iterable[WrappedDek]) -> None:
+        """Ask for these keys, unless they are asked for; others asked for before are forgotten.
+
+        Nothing is asked for whoever has left.
+        """
+        several = frozenset(() if self._is_over else wanted)
+        for wrapped in self._answers.keys() - several:
+            _drop(self._answers.pop(wrapped))
+        for wrapped in several - self._answers.keys():
+            self._answers[wrapped] = self._keys.unwrap_soon(wrapped)
 
     async def key(self, wrapped: WrappedDek) -> bytes:
-        """The data key. Raises `Sealed`, `DependencyDown`, and `Internal` for a wrapping that was altered."""
-        self.start(wrapped)
-        assert self._answer is not None
-        (key,) = await self._answer
-        if not key:
-            _log.error("a wrapped data key does not authenticate", dek_id=wrapped.id.hex())
-            raise Internal
+        """The data key, which was asked for; empty when the wrapping does not open.
+
+        Raises `Sealed`, `DependencyDown`.
+        """
+        (key,) = await self._answers[wrapped]
         return key
 
-    def _drop(self) -> None:
-        if self._answer is None:
-            return
-        if not self._answer.done():
-            self._answer.cancel()
-        elif not self._answer.cancelled():
-            self._answer.exception()  # taken, so that nobody is told that it was not
-        self._answer = None
+
+def _drop(answer: asyncio.Future[list[bytes]]) -> None:
+    if not answer.done():
+        answer.cancel()
+    elif not answer.cancelled():
+        answer.exception()  # taken, so that nobody is told that it was not

@@ -9,7 +9,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.kv import content, versions
 from services.kv.batch import MOST, Item, Result
 from services.kv.reading import Taken
-from services.kv.secrets import Settings, Wanted
+from services.kv.secrets import Wanted
+from services.kv.versions import Settings
 from services.kv.watching import Change
 from strongbox.access.durations import parse_duration
 from strongbox.errors import InvalidInput, StrongBoxError, TooLarge
@@ -76,14 +77,28 @@ def settings_of(request: pb.UpdateSecretMetadataRequest) -> Settings:
     most = request.max_versions if request.HasField("max_versions") else None
     if most is not None and not 1 <= most <= versions.MAX_MAX_VERSIONS:
         raise InvalidInput(f"max_versions is 1 to {versions.MAX_MAX_VERSIONS}")
+    cas_required = request.cas_required if request.HasField("cas_required") else None
+    settings = Settings(most, cas_required, _custom_of(request))
+    if settings == Settings(None, None, None):
+        raise InvalidInput("nothing is to be changed; clear_custom empties the custom metadata")
+    return settings
+
+
+def _custom_of(request: pb.UpdateSecretMetadataRequest) -> dict[str, str] | None:
+    """The custom metadata as it is to be. An empty map cannot be told from none."""
     custom = dict(request.custom)
+    if request.clear_custom:
+        if custom:
+            raise InvalidInput("custom and clear_custom exclude each other")
+        return {}
     if len(custom) > MAX_CUSTOM:
         raise TooLarge(f"custom has at most {MAX_CUSTOM} entries")
+    if "" in custom:
+        raise InvalidInput("a key of the custom metadata is not empty")
     for key, value in custom.items():
-        if not 1 <= len(key.encode()) <= MAX_CUSTOM_KEY or len(value.encode()) > MAX_CUSTOM_VALUE:
+        if len(key.encode()) > MAX_CUSTOM_KEY or len(value.encode()) > MAX_CUSTOM_VALUE:
             raise TooLarge(f"custom has keys of 1 to {MAX_CUSTOM_KEY} bytes, values up to {MAX_CUSTOM_VALUE}")
-    cas_required = request.cas_required if request.HasField("cas_required") else None
-    return Settings(most, cas_required, custom)
+    return custom or None
 
 
 def _lease_to_proto(lease: Held) -> pb.ReadLease:

@@ -1,7 +1,7 @@
 """The purge duty: what was destroyed leaves etcd's history within a minute, and old history goes as well.
 
     destroy   kv removes the envelope and leaves a request to purge (repository)
-    +10 s     ripe: no pipeline still looks up an outcome at a revision that old
+    +10 s     ripe by cluster/time: no pipeline still looks up an outcome at a revision that old
     compact   past the request's revision: no readable revision holds the envelope any more
     defragment  each member in turn: its pages leave the member's file; one that is down does it when back
     purged    `purged_at` in the head, and the request deleted, under the term's fence
@@ -23,6 +23,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from services.kv import repository, versions
+from services.kv.repository import Repository
 from strongbox.clock import Clock
 from strongbox.errors import StrongBoxError
 from strongbox.storage.v1 import kv_records_pb2 as storage
@@ -61,10 +62,17 @@ class Upkeep(Protocol):
 
 
 def read_requests(view: View, fence: Fence, after: bytes = b"") -> None:
-    """Fetch a slice of what is to be purged, behind the key `after`."""
+    """Fetch the cluster's time and a slice of what is to be purged, behind the key `after`."""
     fence.require(view)
+    view.fetch(keyspace.CLUSTER_TIME, keyspace.CLUSTER_TIME + b"\0")
     start = after + b"\0" if after else keyspace.KV_PURGES
     view.fetch(start, keyspace.prefix_end(keyspace.KV_PURGES), limit=SLICE)
+
+
+def split(rows: Sequence[Row]) -> tuple[int, list[Row]]:
+    """The cluster's time (0: it has none yet), and the requests of what `read_requests` fetched."""
+    times = [int(row.value) for row in rows if row.key == keyspace.CLUSTER_TIME]
+    return max(times, default=0), [row for row in rows if row.key != keyspace.CLUSTER_TIME]
 
 
 def ripe(rows: Sequence[Row], now_ms: int) -> list[Row]:
@@ -82,19 +90,22 @@ def _asked_at(row: Row) -> int | None:
         return None
 
 
-def settle(view: View, fence: Fence, key: bytes, revision: int) -> None:
-    """Say that what the request of that revision asked for is purged; a newer one at its key waits."""
+def settle(view: View, fence: Fence, secrets: Repository, key: bytes, revision: int) -> None:
+    """Say that what the request of that revision asked for is purged; a newer one at its key waits.
+
+    A head that is junk or forged is left alone, and holds up nothing.
+    """
     fence.require(view)
     if view.get(key).mod_revision != revision:
         return
     request = repository.purge_of(view, key)
     view.delete(key)
-    head = repository.head(view, request.path) if request is not None else None
-    if request is None or head is None:
+    head = secrets.head_or_junk(view, request.path) if request is not None else None
+    if request is None or not isinstance(head, storage.SecretHead):
         return
     change = versions.purged(head, request.versions, request.at_ms, view.now_ms)
     if change.head != head:
-        repository.put_change(view, request.path, head, change)
+        secrets.put_change(view, request.path, change)
 
 
 class History:
@@ -125,9 +136,14 @@ class Purge:
     """The duty, over the pipeline and etcd's upkeep calls."""
 
     def __init__(
-        self, pipeline: Pipeline, etcd: Upkeep, defragment: Callable[[], Awaitable[None]], clock: Clock
+        self,
+        pipeline: Pipeline,
+        secrets: Repository,
+        etcd: Upkeep,
+        defragment: Callable[[], Awaitable[None]],
+        clock: Clock,
     ) -> None:
-        self._pipeline, self._etcd, self._clock = pipeline, etcd, clock
+        self._pipeline, self._secrets, self._etcd, self._clock = pipeline, secrets, etcd, clock
         self._defragment = defragment
         self._history = History()
         self._purged_at = float("-inf")
@@ -152,9 +168,10 @@ class Purge:
         old = self._history.due(now)
         if old is not None:
             await self._etcd.compact(old, physical=False)
-        if not told.rows or now - self._purged_at < SPACING:
+        time_ms, first = split(told.rows)
+        if not first or now - self._purged_at < SPACING:
             return 0
-        rows = ripe(await self._all(term, told.rows), self._clock.now_ms())
+        rows = ripe(await self._all(term, first), time_ms)
         if rows:
             self._purged_at = now
             await self._purge(term, rows)
@@ -165,7 +182,7 @@ class Purge:
         rows, page = list(first), first
         while len(page) == SLICE:
             last = rows[-1].key
-            page = (await self._submit(_reading(term, last))).rows
+            page = split((await self._submit(_reading(term, last))).rows)[1]
             rows += page
         return rows
 
@@ -177,7 +194,7 @@ class Purge:
             term.progress()
 
     async def _settle(self, term: Fence, row: Row) -> None:
-        await self._submit(lambda view: settle(view, term, row.key, row.mod_revision))
+        await self._submit(lambda view: settle(view, term, self._secrets, row.key, row.mod_revision))
 
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
         return await self._pipeline.submit(

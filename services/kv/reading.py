@@ -1,43 +1,42 @@
-"""Reading a value: proved and audited by one transaction, its key unwrapped meanwhile, opened at the end."""
+"""Reading a value: proved and audited by one transaction, its key unwrapped meanwhile, opened at the end.
+
+What is remembered of an envelope may be wrapped under a key term that is retired by now. Then its key does
+not open, and it is read once more, compared with what stands in etcd; both reads are audited.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import structlog
 
 from services.kv.datakeys import PURPOSE, Keys, Unwrapping
 from services.kv.secrets import Found, Secrets
+from services.kv.unsealed import Moment, Unsealed
 from strongbox.access.guard import Guard
 from strongbox.crypto import IntegrityError
-from strongbox.crypto.envelope import open_value
+from strongbox.crypto.envelope import WrappedDek, open_value
 from strongbox.errors import Internal
+from strongbox.leases import read_lease
 from strongbox.paths import SecretPath
 from strongbox.rpc.inbound import Inbound
 from strongbox.store import keyspace
-from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.journal import Draft
+from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
 from strongbox.trail.outbox import draft_of
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
 class Taken(NamedTuple):
-    """A version that was read: its audit record is committed, its value not opened yet.
-
-    `head` is the revision at which the secret's head was put, `revision` one at which it stood.
-    """
+    """A version that was read: its audit record is committed, its value not opened yet."""
 
     path: SecretPath
     found: Found
     key: bytes
-    head: int
-    revision: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of the value."""
-        return len(self.found.envelope.ciphertext)
 
     def open(self) -> bytes:
         """The value. Raises `Internal` when it does not authenticate."""
@@ -49,28 +48,68 @@ class Taken(NamedTuple):
             raise Internal from None
 
 
+class Read(NamedTuple):
+    """One read: what was taken, at which revision it stood, and the moment before its proof was sent."""
+
+    taken: Taken
+    revision: int
+    since: Moment
+
+
 class Reading:
     """Reads through the pipeline."""
 
-    def __init__(self, pipeline: Pipeline, guard: Guard, secrets: Secrets, keys: Keys) -> None:
-        self._pipeline, self._guard, self._secrets, self._keys = pipeline, guard, secrets, keys
+    def __init__(
+        self, pipeline: Pipeline, guard: Guard, secrets: Secrets, keys: Keys, unsealed: Unsealed
+    ) -> None:
+        self._pipeline, self._guard, self._secrets = pipeline, guard, secrets
+        self._keys, self._unsealed = keys, unsealed
 
-    async def take(self, inbound: Inbound, op: str, path: SecretPath, number: int | None) -> Taken:
+    async def take(self, inbound: Inbound, op: str, path: SecretPath, number: int | None) -> Read:
         """A version, the newest when `number` is `None`.
 
         Raises what the guard raises, `NotFound`, `VersionDeleted`, `VersionDestroyed`, `Unavailable`.
         """
-
-        def guarded(view: View) -> tuple[Found, int]:
-            caller = self._guard.require(view, inbound, "read", path.policy_path)
-            found = self._secrets.read(view, caller, path, number)
-            return found, view.get(keyspace.head(path.text)).mod_revision
-
         draft = draft_of(inbound, op, path.policy_path)
-        with Unwrapping(self._keys) as unwrapping:
-            work = Work(
-                guarded, draft, inbound.deadline, lambda read: unwrapping.start(read[0].envelope.wrapped)
+        for compared in (False, True):
+
+            def guarded(view: View, *, compared: bool = compared) -> Found:
+                caller = self._guard.require(view, inbound, "read", path.policy_path)
+                lease = read_lease.lease_id(caller.accessor, path.policy_path)
+                view.prefetch(keyspace.head(path.text), keyspace.read_lease(lease))
+                version = self._secrets.version(view, path, number)
+                envelope = self._secrets.envelope(view, path, version, compared=compared)
+                return Found(version, envelope, self._secrets.hold(view, caller, path))
+
+            done, keys, since = await self.prove(
+                inbound, draft, guarded, lambda found: [found.envelope.wrapped]
             )
-            done = await self._pipeline.submit(work)
-            found, head = done.value
-            return Taken(path, found, await unwrapping.key(found.envelope.wrapped), head, done.revision)
+            found = done.value
+            key = keys[found.envelope.wrapped]
+            if key:
+                return Read(Taken(path, found, key), done.revision, since)
+        _log.error("a wrapped data key does not authenticate", dek_id=found.envelope.dek_id.hex())
+        raise Internal
+
+    async def prove(
+        self,
+        inbound: Inbound,
+        draft: Draft,
+        decide: Callable[[View], T],
+        wrapped_of: Callable[[T], list[WrappedDek]],
+    ) -> tuple[Outcome[T], dict[WrappedDek, bytes], Moment]:
+        """Decide and prove; meanwhile the keys that the decision needs are unwrapped, in one request.
+
+        An empty key: its wrapping does not open. The moment is one before the proof was sent.
+        """
+        since = self._unsealed.now()
+        with Unwrapping(self._keys) as unwrapping:
+
+            def begin(value: T) -> None:
+                nonlocal since
+                since = self._unsealed.now()
+                unwrapping.start(wrapped_of(value))
+
+            done = await self._pipeline.submit(Work(decide, draft, inbound.deadline, begin))
+            keys = {wrapped: await unwrapping.key(wrapped) for wrapped in wrapped_of(done.value)}
+        return done, keys, since

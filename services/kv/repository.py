@@ -1,106 +1,139 @@
 r"""Where secrets stand in etcd, and how they get there. All through a view.
 
-    kv/head/<path>                   SecretHead: metadata, the newest version's envelope, the last operations
-    kv/old/<path>\0<version>         the Envelope of each older version
+    kv/head/<path>                   SecretHead, authenticated: metadata, the last operations, and of each
+                                     kept version its times, its size and which data key it has
+    kv/envelope/<path>\0<version>    the Envelope of each version; rewrapped or removed, never else changed
     kv/purge/<path>\0<version>       PurgeRecord: destroyed together; named by the lowest of their versions
     kv/purge/<path>\0removed         PurgeRecord: the whole secret was removed; keeps its last operations, so
                                      that a repeated request finds them, until the duty has purged
 
-Removing or replacing an envelope is one transaction with the head that says so.
+Making or removing an envelope is one transaction with the head that says so, and the head names the
+envelope's data key. So comparing the head is enough to know the right envelope, wherever it was seen.
+
+The head is under a MAC for its etcd key (strongbox.access.records): who writes to etcd can neither change
+one nor move one. One that does not verify is `Internal`, never "there is no secret": else the next write
+would begin a new history at version 1, and `cas` 0 would succeed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import structlog
+from google.protobuf.message import DecodeError
 
 from services.kv import versions
 from services.kv.idempotency import Operation, remembered
+from strongbox.access.lookup import Lookup
+from strongbox.access.records import Forged, RecordKeys, open_record, seal_record
+from strongbox.errors import Internal
 from strongbox.storage.v1 import envelope_pb2
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
 
 _REMOVED = b"removed"
+_log = structlog.get_logger(__name__)
 
 
-def head(view: View, path: str) -> storage.SecretHead | None:
-    """A secret's head, not to be changed; `None` when there is no secret."""
-    return view.parsed(keyspace.head(path), _to_head)
+class Unreadable(NamedTuple):
+    """What stands at a head's key, and is none that kv has put there."""
+
+    why: str
 
 
-def envelope(view: View, path: str, found: storage.SecretHead, version: int) -> envelope_pb2.Envelope | None:
-    """The envelope of a kept version; `None` when it is not there."""
-    if version == found.current_version:
-        return found.envelope if found.HasField("envelope") else None
-    return view.parsed(keyspace.old_version(path, version), _to_envelope)
+class Repository:
+    """Secrets in etcd, authenticated by the keys of `lookup`. All methods raise `Sealed` without them."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+
+    def head(self, view: View, path: str) -> storage.SecretHead | None:
+        """A secret's head, not to be changed; `None` when there is no secret. Raises `Internal`: forged."""
+        found = self.head_or_junk(view, path)
+        if isinstance(found, Unreadable):
+            raise Internal
+        return found
+
+    def head_or_junk(self, view: View, path: str) -> storage.SecretHead | Unreadable | None:
+        """As `head`, for whoever goes on without one."""
+        keys = self._lookup.require_keys()
+
+        def parse(key: bytes, value: bytes) -> storage.SecretHead | Unreadable:
+            return _to_head(keys, key, value)
+
+        return view.parsed(keyspace.head(path), parse)
+
+    def operations(self, view: View, path: str) -> tuple[Sequence[Operation], int]:
+        """The last operations of a secret, there or just removed, and the revision of the last change."""
+        found = self.head(view, path)
+        if found is not None:
+            return found.operations, view.get(keyspace.head(path)).mod_revision
+        tomb = view.parsed(tomb_key(path), _to_purge)
+        return (tomb.operations, view.get(tomb_key(path)).mod_revision) if tomb is not None else ((), 0)
+
+    def put_new_version(
+        self,
+        view: View,
+        path: str,
+        change: versions.Change,
+        sealed: envelope_pb2.Envelope,
+        operation: Operation,
+    ) -> None:
+        """Put a new version."""
+        newest = change.head.versions[-1]
+        newest.size, newest.dek_id = len(sealed.ciphertext), sealed.dek_id
+        view.put(keyspace.envelope(path, newest.version), sealed.SerializeToString())
+        self.put_change(view, path, change, operation)
+
+    def put_change(
+        self, view: View, path: str, change: versions.Change, operation: Operation | None = None
+    ) -> None:
+        """Put the head as it is to be, and take away the envelopes that go."""
+        known, revision = self.operations(view, path)
+        after = change.head
+        del after.operations[:]
+        after.operations.extend(remembered(known, operation, revision))
+        for version in change.gone:
+            view.delete(keyspace.envelope(path, version))
+        key, body = keyspace.head(path), after.SerializeToString(deterministic=True)
+        view.put(key, seal_record(self._lookup.require_keys(), key, body))
+
+    def remove(self, view: View, path: str, found: storage.SecretHead, operation: Operation) -> None:
+        """Take the whole secret away, and ask the duty to purge it."""
+        known, revision = self.operations(view, path)
+        gone = versions.stored(found)
+        for version in gone:
+            view.delete(keyspace.envelope(path, version))
+        view.delete(keyspace.head(path))
+        tomb = storage.PurgeRecord(
+            path=path, versions=gone, at_ms=view.now_ms, operations=remembered(known, operation, revision)
+        )
+        view.put(tomb_key(path), tomb.SerializeToString(deterministic=True))
 
 
-def operations(view: View, path: str) -> tuple[Sequence[Operation], int]:
-    """The last operations of a secret, there or just removed, and the revision of the last change."""
-    found = head(view, path)
-    if found is not None:
-        return found.operations, view.get(keyspace.head(path)).mod_revision
-    tomb = view.parsed(tomb_key(path), _to_purge)
-    return (tomb.operations, view.get(tomb_key(path)).mod_revision) if tomb is not None else ((), 0)
+def envelope(
+    view: View, path: str, version: storage.StoredVersion, *, compared: bool = False
+) -> envelope_pb2.Envelope | None:
+    """The envelope of a kept version of a head that is compared; `None` when it is not there.
 
-
-def put_new_version(
-    view: View,
-    path: str,
-    before: storage.SecretHead | None,
-    change: versions.Change,
-    sealed: envelope_pb2.Envelope,
-    operation: Operation,
-) -> None:
-    """Put a new version; the one that was newest moves to a key of its own, if it is kept."""
-    if before is not None and before.HasField("envelope") and before.current_version not in change.gone:
-        old = keyspace.old_version(path, before.current_version)
-        view.put(old, before.envelope.SerializeToString())
-    change.head.envelope.CopyFrom(sealed)
-    put_change(view, path, before, change, operation)
-
-
-def put_change(
-    view: View,
-    path: str,
-    before: storage.SecretHead | None,
-    change: versions.Change,
-    operation: Operation | None = None,
-) -> None:
-    """Put the head as it is to be, and take away the envelopes that go."""
-    known, revision = operations(view, path)
-    after = change.head
-    del after.operations[:]
-    after.operations.extend(remembered(known, operation, revision))
-    current = before.current_version if before is not None else 0
-    for version in change.gone:
-        if version == current == after.current_version:
-            after.ClearField("envelope")
-        elif version != current:
-            view.delete(keyspace.old_version(path, version))
-    view.put(keyspace.head(path), after.SerializeToString(deterministic=True))
+    What is remembered may be under an older key term than what stands in etcd; `compared` looks there.
+    """
+    key = keyspace.envelope(path, version.version)
+    if not compared:
+        found = view.known(key, _to_envelope)
+        if found is not None and found.dek_id == version.dek_id:
+            return found
+    # That of a secret removed since, or none: the transaction compares it, so an old memory is no answer.
+    found = view.parsed(key, _to_envelope)
+    return found if found is not None and found.dek_id == version.dek_id else None
 
 
 def put_purge(view: View, path: str, gone: Sequence[int]) -> None:
     """Ask the duty to purge what was destroyed just now."""
     record = storage.PurgeRecord(path=path, versions=gone, at_ms=view.now_ms)
     view.put(purge_key(path, min(gone)), record.SerializeToString())
-
-
-def remove(view: View, path: str, found: storage.SecretHead, operation: Operation) -> None:
-    """Take the whole secret away, and ask the duty to purge it."""
-    known, revision = operations(view, path)
-    for version in versions.stored(found):
-        if version != found.current_version:
-            view.delete(keyspace.old_version(path, version))
-    view.delete(keyspace.head(path))
-    tomb = storage.PurgeRecord(
-        path=path,
-        versions=versions.stored(found),
-        at_ms=view.now_ms,
-        operations=remembered(known, operation, revision),
-    )
-    view.put(tomb_key(path), tomb.SerializeToString(deterministic=True))
 
 
 def purge_key(path: str, version: int) -> bytes:
@@ -118,14 +151,20 @@ def purge_of(view: View, key: bytes) -> storage.PurgeRecord | None:
     return view.parsed(key, _to_purge)
 
 
-def _to_head(key: bytes, value: bytes) -> storage.SecretHead:
-    del key
-    return storage.SecretHead.FromString(value)
+def _to_head(keys: RecordKeys, key: bytes, value: bytes) -> storage.SecretHead | Unreadable:
+    try:
+        return storage.SecretHead.FromString(open_record(keys, key, value))
+    except (Forged, DecodeError) as error:
+        _log.error("a forged head is refused", key=key.decode("utf-8", "backslashreplace"), why=str(error))
+        return Unreadable(str(error))
 
 
-def _to_envelope(key: bytes, value: bytes) -> envelope_pb2.Envelope:
-    del key
-    return envelope_pb2.Envelope.FromString(value)
+def _to_envelope(key: bytes, value: bytes) -> envelope_pb2.Envelope | None:
+    try:
+        return envelope_pb2.Envelope.FromString(value)
+    except DecodeError:
+        _log.error("an envelope cannot be read", key=key.decode("utf-8", "backslashreplace"))
+        return None
 
 
 def _to_purge(key: bytes, value: bytes) -> storage.PurgeRecord:

@@ -11,22 +11,23 @@ Rules beyond those of `versions`:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import structlog
 
 from services.kv import repository, versions
-from services.kv.datakeys import DataKey, Stale
+from services.kv.datakeys import Sealing, Stale
 from services.kv.idempotency import Asked, Operation, revision_of
+from services.kv.versions import Settings
 from strongbox.access.guard import Caller
 from strongbox.access.lookup import Lookup
 from strongbox.crypto.envelope import Envelope
 from strongbox.errors import Internal, NotFound, StrongBoxError
 from strongbox.leases import read_lease
+from strongbox.leases.counters import Tally
 from strongbox.paths import SecretPath
 from strongbox.storage.v1 import kv_records_pb2 as storage
-from strongbox.store import keyspace
 from strongbox.store.envelopes import from_record, to_record
 from strongbox.store.space import Effect
 from strongbox.store.view import View
@@ -59,19 +60,12 @@ class Found(NamedTuple):
     lease: read_lease.Held | None
 
 
-class Settings(NamedTuple):
-    """The settings to change; `None` (custom: empty) leaves one as it is."""
-
-    max_versions: int | None
-    cas_required: bool | None
-    custom: dict[str, str]
-
-
 class Secrets:
     """Decisions about secrets."""
 
     def __init__(self, lookup: Lookup) -> None:
         self._lookup = lookup
+        self._repository = repository.Repository(lookup)
 
     def write(
         self,
@@ -79,7 +73,7 @@ class Secrets:
         caller: Caller,
         path: SecretPath,
         wanted: Wanted,
-        key: DataKey | StrongBoxError,
+        sealing: Sealing | StrongBoxError,
         asked: Asked,
     ) -> Done:
         """Make a new version; without a key, raise why there is none.
@@ -89,36 +83,52 @@ class Secrets:
         first = self._first(view, caller, path, asked)
         if first is not None:
             return first
-        if isinstance(key, StrongBoxError):
-            raise key
-        if key.wrapped.term < self._lookup.require_keys().newest:
+        if isinstance(sealing, StrongBoxError):
+            raise sealing
+        if sealing.term < self._lookup.require_keys().newest:
             view.draft = None  # nobody is refused: it is done again with another key
             raise Stale
-        head = repository.head(view, path.text)
+        head = self._repository.head(view, path.text)
         change = versions.written(head, wanted.cas, view.now_ms, wanted.ttl_s)
         number = change.head.current_version
-        sealed = to_record(key.seal(path.text, number, wanted.plaintext))
+        sealed = to_record(sealing.seal(path.text, number))
         operation = self._operation(view, caller, asked, [number])
-        repository.put_new_version(view, path.text, head, change, sealed, operation)
+        self._repository.put_new_version(view, path.text, change, sealed, operation)
         _note(view, number)
         return Done((number,), view.now_ms)
 
-    def read(self, view: View, caller: Caller, path: SecretPath, number: int | None) -> Found:
-        """A version's envelope. Raises `NotFound`, `VersionDeleted`, `VersionDestroyed`."""
-        name = read_lease.lease_id(caller.accessor, path.policy_path)
-        view.prefetch(keyspace.head(path.text), keyspace.read_lease(name))
-        head = _required(repository.head(view, path.text))
+    def version(self, view: View, path: SecretPath, number: int | None) -> storage.StoredVersion:
+        """The version that may be read. Raises `NotFound`, `VersionDeleted`, `VersionDestroyed`."""
+        head = self.metadata(view, path)
         _note(view, head.current_version if number is None else number)
-        version = versions.readable(head, number, view.now_ms)
-        if version.expires_ms:
-            view.before(version.expires_ms)
-        record = repository.envelope(view, path.text, head, version.version)
+        found = versions.readable(head, number, view.now_ms)
+        if found.expires_ms:
+            view.before(found.expires_ms)
+        return found
+
+    def envelope(
+        self, view: View, path: SecretPath, version: storage.StoredVersion, *, compared: bool = False
+    ) -> Envelope:
+        """That version's envelope (`compared`: repository). Raises `Internal` when it is not there."""
+        record = repository.envelope(view, path.text, version, compared=compared)
         if record is None:
-            _log.error("an envelope is missing", version=version.version)
+            _log.error("an envelope is missing, or another's", version=version.version)
             raise Internal
+        return from_record(record)
+
+    def hold(
+        self, view: View, caller: Caller, path: SecretPath, tally: Tally | None = None
+    ) -> read_lease.Held | None:
+        """The caller's lease of the secret (`tally` and `None`: read_lease). Raises `QuotaExceeded`."""
         keys = self._lookup.require_keys()
-        lease = read_lease.hold(view, keys, caller.accessor, path.policy_path, caller.expires_at_ms)
-        return Found(version, from_record(record), lease)
+        return read_lease.hold(view, keys, caller.accessor, path.policy_path, caller.expires_at_ms, tally)
+
+    def metadata(self, view: View, path: SecretPath) -> storage.SecretHead:
+        """Everything but the values. Raises `NotFound`."""
+        head = self._repository.head(view, path.text)
+        if head is None:
+            raise NotFound("there is no secret at this path")
+        return head
 
     def delete(
         self, view: View, caller: Caller, path: SecretPath, numbers: Sequence[int], asked: Asked
@@ -140,7 +150,7 @@ class Secrets:
         self, view: View, caller: Caller, path: SecretPath, numbers: Sequence[int], asked: Asked
     ) -> Done:
         """Destroy for good; needs `sudo` as well. Raises `NotFound`."""
-        caller.require("sudo", path.policy_path)
+        _require_destroying(caller, path)
         view.means(Effect.FREES)
 
         def destroyed(head: versions.Head, some: Sequence[int]) -> versions.Change:
@@ -154,22 +164,32 @@ class Secrets:
     def configure(
         self, view: View, caller: Caller, path: SecretPath, settings: Settings, asked: Asked
     ) -> Done:
-        """Change settings; needs `write` as well. Raises `NotFound`."""
+        """Change settings; needs `write` as well, and what destroying needs if versions go.
+
+        Raises `NotFound`.
+        """
         caller.require("write", path.policy_path)
-        return self._change(
-            view, caller, path, (), asked, lambda head, _: versions.configured(head, *settings), newest=False
-        )
+
+        def configured(head: versions.Head, _: Sequence[int]) -> versions.Change:
+            change = versions.configured(head, settings)
+            if change.gone:
+                _require_destroying(caller, path)
+                repository.put_purge(view, path.text, change.gone)
+                _record_destroyed(view, change.gone)
+            return change
+
+        return self._change(view, caller, path, (), asked, configured, newest=False)
 
     def remove(self, view: View, caller: Caller, path: SecretPath, asked: Asked) -> Done:
-        """Remove the secret with everything; needs `delete` as well."""
-        caller.require("delete", path.policy_path)
+        """Remove the secret with everything; needs what destroying needs as well."""
+        _require_destroying(caller, path)
         view.means(Effect.FREES)
         first = self._first(view, caller, path, asked)
         if first is not None:
             return first
-        head = repository.head(view, path.text)
+        head = self._repository.head(view, path.text)
         if head is not None:
-            repository.remove(view, path.text, head, self._operation(view, caller, asked, ()))
+            self._repository.remove(view, path.text, head, self._operation(view, caller, asked, ()))
         return Done((), view.now_ms)
 
     def _change(
@@ -187,16 +207,16 @@ class Secrets:
         first = self._first(view, caller, path, asked)
         if first is not None:
             return first
-        head = _required(repository.head(view, path.text))
+        head = self.metadata(view, path)
         some = tuple(numbers) if numbers or not newest else (head.current_version,)
         _note(view, some[0] if some else 0)
         operation = self._operation(view, caller, asked, some)
-        repository.put_change(view, path.text, head, change(head, some), operation)
+        self._repository.put_change(view, path.text, change(head, some), operation)
         return Done(some, view.now_ms)
 
     def _first(self, view: View, caller: Caller, path: SecretPath, asked: Asked) -> Done | None:
         """What this very request came to before."""
-        operations, revision = repository.operations(view, path.text)
+        operations, revision = self._repository.operations(view, path.text)
         keys = self._lookup.require_keys()
         known = asked.first(operations, keys, caller.accessor, view.now_ms)
         if known is None:
@@ -208,15 +228,17 @@ class Secrets:
         return asked.operation(self._lookup.require_keys(), caller.accessor, view.now_ms, numbers)
 
 
-def metadata(view: View, path: SecretPath) -> storage.SecretHead:
-    """Everything but the values. Raises `NotFound`."""
-    return _required(repository.head(view, path.text))
+def _require_destroying(caller: Caller, path: SecretPath) -> None:
+    """Whatever takes envelopes away for good asks for the same. Raises `PermissionDenied`."""
+    caller.require("delete", path.policy_path)
+    caller.require("sudo", path.policy_path)
 
 
-def _required(head: storage.SecretHead | None) -> storage.SecretHead:
-    if head is None:
-        raise NotFound("there is no secret at this path")
-    return head
+def _record_destroyed(view: View, numbers: Sequence[int]) -> None:
+    """Have the audit chain name each version that goes with a change of settings."""
+    if view.draft is not None:
+        for number in numbers:
+            view.record(replace(view.draft, op="DestroySecretVersions", version=number))
 
 
 def _note(view: View, number: int) -> None:

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 
 import grpc.aio
 
-from services.kv import messages, secrets
-from services.kv.batch import Batch, within_limit
+from services.kv import messages
+from services.kv.batch import Batch
 from services.kv.datakeys import DataKeys, Keys, Stale
 from services.kv.idempotency import Asked
 from services.kv.listing import Listing
 from services.kv.reading import Reading
 from services.kv.secrets import Done, Secrets, Wanted
+from services.kv.unsealed import Unsealed
 from services.kv.watching import Watching, revision_of
 from strongbox.access.guard import Caller, Guard
 from strongbox.kv.v1 import kv_service_pb2 as pb
@@ -24,7 +25,6 @@ from strongbox.kv.v1 import kv_service_pb2_grpc as rpc
 from strongbox.paths import DirectoryPath, SecretPath
 from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.store import paging
-from strongbox.store.journal import Draft
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
 from strongbox.trail.outbox import draft_of
@@ -42,8 +42,9 @@ class KVServicer(rpc.KVServiceServicer):
     def __init__(self, pipeline: Pipeline, guard: Guard, keys: Keys, watching: Watching) -> None:
         self._pipeline, self._guard, self._watching = pipeline, guard, watching
         self._secrets, self._data_keys = Secrets(guard.lookup), DataKeys(keys)
-        self._reading = Reading(pipeline, guard, self._secrets, keys)
-        self._batch = Batch(pipeline, guard, self._reading)
+        self._unsealed = Unsealed(keys)
+        self._reading = Reading(pipeline, guard, self._secrets, keys, self._unsealed)
+        self._batch = Batch(guard, self._secrets, self._reading)
         # Every member of etcd walks all below a directory, inside the transaction: few of those at once.
         self._walking = asyncio.Semaphore(WALKS)
 
@@ -66,30 +67,34 @@ class KVServicer(rpc.KVServiceServicer):
         )
 
     async def _write(self, inbound: Inbound, path: SecretPath, wanted: Wanted, asked: Asked) -> Outcome[Done]:
-        key = await self._data_keys.take(inbound.deadline)
+        sealing = await self._data_keys.take(inbound.deadline, wanted.plaintext)
 
         def decide(view: View, caller: Caller) -> Done:
-            return self._secrets.write(view, caller, path, wanted, key, asked)
+            return self._secrets.write(view, caller, path, wanted, sealing, asked)
 
         try:
             return await self._act(inbound, "WriteSecret", "write", path.policy_path, decide)
         finally:
-            self._data_keys.give_back(key)
+            self._data_keys.give_back(sealing)
 
     async def ReadSecret(self, request: pb.ReadSecretRequest, context: Context) -> pb.ReadSecretResponse:
         """One version's value; its audit record is durable before the value leaves."""
         path, number = SecretPath.parse(request.path), messages.version_of(request)
-        taken = await self._reading.take(inbound_of(context), "ReadSecret", path, number)
-        return messages.secret_to_proto(taken, taken.revision)
+        read = await self._reading.take(inbound_of(context), "ReadSecret", path, number)
+        response = messages.secret_to_proto(read.taken, read.revision)
+        self._unsealed.require(read.since)
+        return response
 
     async def BatchReadSecrets(
         self, request: pb.BatchReadSecretsRequest, context: Context
     ) -> pb.BatchReadSecretsResponse:
         """Many secrets, each guarded and audited by itself, as they stood at one revision."""
         inbound = inbound_of(context)
-        revision, results = await self._batch.read(inbound, messages.items_of(request))
-        told = [messages.result_to_proto(one, revision, inbound) for one in within_limit(results)]
-        return pb.BatchReadSecretsResponse(revision=str(revision), results=told)
+        read = await self._batch.read(inbound, messages.items_of(request))
+        told = [messages.result_to_proto(one, read.revision, inbound) for one in read.results]
+        response = pb.BatchReadSecretsResponse(revision=str(read.revision), results=told)
+        self._unsealed.require(read.since)
+        return response
 
     async def WatchSecrets(
         self, request: pb.WatchSecretsRequest, context: Context
@@ -152,7 +157,7 @@ class KVServicer(rpc.KVServiceServicer):
         path = SecretPath.parse(request.path)
         done = await self._act(
             inbound_of(context), "ReadSecretMetadata", "metadata", path.policy_path,
-            lambda view, _: secrets.metadata(view, path),
+            lambda view, _: self._secrets.metadata(view, path),
         )  # fmt: skip
         return messages.metadata_to_proto(path, done.value, done.revision)
 
@@ -182,12 +187,15 @@ class KVServicer(rpc.KVServiceServicer):
         return pb.DeleteSecretMetadataResponse(path=path.text, revision=_revision(done))
 
     async def ListSecrets(self, request: pb.ListSecretsRequest, context: Context) -> pb.ListSecretsResponse:
-        """Names below a directory; audited once, guarded at every read."""
+        """Names below a directory; audited once, guarded at every read.
+
+        Only whoever was let in waits for his turn to have etcd walk.
+        """
         directory, size = DirectoryPath.parse(request.prefix), paging.page_size(request.page_size)
         keys = self._guard.lookup.require_keys()
         page = Listing(directory, size, request.page_token, keys, recursive=request.recursive)
         inbound = inbound_of(context)
-        draft: Draft | None = draft_of(inbound, "ListSecrets", directory.policy_path)
+        await self._act(inbound, "ListSecrets", "list", directory.policy_path, lambda *_: None)
 
         def decide(view: View) -> None:
             caller = self._guard.require(view, inbound, "list", directory.policy_path)
@@ -197,10 +205,11 @@ class KVServicer(rpc.KVServiceServicer):
 
         # etcd walks all that lies below a directory for each read, so a page also ends by the clock.
         enough = time.monotonic() + PAGE_SECONDS
-        while not page.is_over and (draft is not None or time.monotonic() < enough):
+        while not page.is_over:
             async with self._walking:
-                await self._pipeline.submit(Work(decide, draft, inbound.deadline))
-            draft = None
+                await self._pipeline.submit(Work(decide, None, inbound.deadline))
+            if time.monotonic() >= enough:
+                break
         return pb.ListSecretsResponse(names=page.names, next_page_token=page.token)
 
     async def _act(

@@ -29,6 +29,14 @@ Head = storage.SecretHead
 Version = storage.StoredVersion
 
 
+class Settings(NamedTuple):
+    """The settings to change; `None` leaves one as it is, an empty `custom` empties it."""
+
+    max_versions: int | None
+    cas_required: bool | None
+    custom: dict[str, str] | None
+
+
 class Change(NamedTuple):
     """The head as it is to be, and the versions (ascending) whose envelopes go away."""
 
@@ -114,18 +122,16 @@ def purged(head: Head, numbers: Sequence[int], destroyed_ms: int, now_ms: int) -
     return Change(after)
 
 
-def configured(
-    head: Head, max_versions: int | None, cas_required: bool | None, custom: dict[str, str]
-) -> Change:
+def configured(head: Head, settings: Settings) -> Change:
     """Change the settings that are given; fewer `max_versions` drop the oldest at once."""
     after = _copy(head)
-    if max_versions is not None:
-        after.max_versions = max_versions
-    if cas_required is not None:
-        after.cas_required = cas_required
-    if custom:
+    if settings.max_versions is not None:
+        after.max_versions = settings.max_versions
+    if settings.cas_required is not None:
+        after.cas_required = settings.cas_required
+    if settings.custom is not None:
         after.custom.clear()
-        after.custom.update(custom)
+        after.custom.update(settings.custom)
     return _trimmed(after)
 
 

@@ -9,7 +9,9 @@ Rules:
 * When the wanted revision is compacted, `RESYNC` says so: whoever gets it lists again; changes after its
   revision follow.
 * No value is told, and nothing that is not an operation: purging and rewrapping leave no event.
-* A process serves at most 256 streams, a token 16 of them.
+* A stream ends with the last use of a token that has so many: opening it takes one, and no other way in is
+  left open by it. Opened with the last one it ends before it tells anything.
+* A process serves at most 256 streams, 16 of them for a token and all that descend from it.
 """
 
 from __future__ import annotations
@@ -23,11 +25,13 @@ from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 import structlog
+from google.protobuf.message import DecodeError
 
-from strongbox.access.guard import Caller, Guard
-from strongbox.errors import Internal, InvalidInput, Overloaded, RateLimited
+from strongbox.access.guard import Caller, Guard, is_spent
+from strongbox.errors import Internal, InvalidInput, Overloaded, RateLimited, Unauthenticated
 from strongbox.paths import DirectoryPath
 from strongbox.rpc.inbound import Inbound
+from strongbox.storage.v1 import auth_records_pb2
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.client import Etcd
@@ -74,7 +78,7 @@ class Watching:
     ) -> AsyncGenerator[Change, None]:
         """Changes from revision `first` on (0: from now); ends only by raising what the guard raises."""
         draft = draft_of(inbound, OP, directory.policy_path)
-        opened = await self._prove(inbound, directory, _accessor, draft, inbound.deadline)
+        opened = await self._prove(inbound, directory, _root_of, draft, inbound.deadline)
         position = first or opened.revision + 1
         with self._counted(opened.value):
             while True:
@@ -83,7 +87,7 @@ class Watching:
                         async for change in told:
                             yield change
                 except Compacted:
-                    now = await self._prove(inbound, directory, _accessor)
+                    now = await self._prove(inbound, directory, _living(_root_of))
                     yield Change("", 0, RESYNC, now.revision)
                     position = now.revision + 1
                 except PermissionDenied:
@@ -100,7 +104,7 @@ class Watching:
                 batch = await following.within(PROVE_EVERY)
                 events = batch.events if batch is not None else ()
                 changes = [change for event in events for change in changes_of(event)]
-                for change in (await self._prove(inbound, directory, _readable(changes))).value:
+                for change in (await self._prove(inbound, directory, _living(_readable(changes)))).value:
                     yield change
 
     async def _prove(
@@ -120,17 +124,19 @@ class Watching:
         return await self._pipeline.submit(Work(guarded, draft, now.deadline))
 
     @contextmanager
-    def _counted(self, accessor: str) -> Iterator[None]:
+    def _counted(self, root: str) -> Iterator[None]:
         """Raises `Overloaded` and `RateLimited` when there are too many streams."""
         if self._open.total() >= MOST_STREAMS:
             raise Overloaded("this replica serves as many watches as it may")
-        if self._open[accessor] >= MOST_OF_A_TOKEN:
-            raise RateLimited(f"a token may hold {MOST_OF_A_TOKEN} watches of one replica")
-        self._open[accessor] += 1
+        if self._open[root] >= MOST_OF_A_TOKEN:
+            raise RateLimited(
+                f"a token and its descendants hold at most {MOST_OF_A_TOKEN} watches of one replica"
+            )
+        self._open[root] += 1
         try:
             yield
         finally:
-            self._open[accessor] -= 1
+            self._open[root] -= 1
             self._open += Counter()  # forgets those at zero
 
 
@@ -160,8 +166,20 @@ class _Next:
         return task.result()
 
 
-def _accessor(caller: Caller) -> str:
-    return caller.accessor
+def _root_of(caller: Caller) -> str:
+    """The digest of the first token of the caller's tree: children have no watches of their own."""
+    return caller.record.ancestors[-1] if caller.record.ancestors else caller.digest
+
+
+def _living(decide: Callable[[Caller], T]) -> Callable[[Caller], T]:
+    """`decide`, of a stream that is open already: it ends with the last use of its token."""
+
+    def decided(caller: Caller) -> T:
+        if is_spent(caller.record):
+            raise Unauthenticated
+        return decide(caller)
+
+    return decided
 
 
 def _readable(changes: Sequence[Change]) -> Callable[[Caller], list[Change]]:
@@ -171,10 +189,17 @@ def _readable(changes: Sequence[Change]) -> Callable[[Caller], list[Change]]:
 
 def changes_of(event: Event) -> list[Change]:
     """What an event of a secret's head tells: one change for each version; none when it is no operation."""
-    path = event.key.removeprefix(keyspace.KV_HEADS).decode()
     if event.kind is Kind.DELETE:
+        path = event.key.removeprefix(keyspace.KV_HEADS).decode("utf-8", "replace")
         return [Change(path, 0, REMOVED, event.mod_revision)]
-    head = storage.SecretHead.FromString(event.value)
+    try:
+        # Its MAC is not looked at: an event tells that something has happened, which a deletion tells without
+        # one, and whoever reads then is told no forged head.
+        record = auth_records_pb2.AuthenticatedRecord.FromString(event.value)
+        head = storage.SecretHead.FromString(record.body)
+        path = event.key.removeprefix(keyspace.KV_HEADS).decode()
+    except (DecodeError, UnicodeDecodeError):
+        return []  # junk ends nobody's stream
     # The newest operation has no revision of its own yet just when this very revision is its.
     if not head.operations or head.operations[-1].revision:
         return []

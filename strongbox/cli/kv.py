@@ -175,7 +175,9 @@ def metadata_set(
     ] = None,
     custom_file: Annotated[
         Path | None,
-        typer.Option("--custom-file", help="A JSON object of text; replaces the custom metadata."),
+        typer.Option(
+            "--custom-file", help="A JSON object of text; replaces the custom metadata ({} empties it)."
+        ),
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:

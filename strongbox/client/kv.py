@@ -131,12 +131,13 @@ class Secrets:
         cas_required: bool | None = None,
         custom: Mapping[str, str] | None = None,
     ) -> pb.UpdateSecretMetadataResponse:
-        """Change the settings that are given; `custom` replaces all of it."""
+        """Change the settings that are given; `custom` replaces all of it, an empty one empties it."""
         request = pb.UpdateSecretMetadataRequest(
             path=SecretPath.parse(path).text,
             max_versions=max_versions,
             cas_required=cas_required,
             custom=custom,
+            clear_custom=custom is not None and not custom,
         )
         return self._wire.call(self._stub.UpdateSecretMetadata, request)
 

@@ -65,6 +65,10 @@ class Tally:
         """Count `by` more."""
         self._moves[key] = self._moves.get(key, 0) + by
 
+    def moved(self, key: bytes) -> int:
+        """How many more are counted so far."""
+        return self._moves.get(key, 0)
+
     def settle(self, view: View) -> None:
         """Write the counters that have moved; none goes below zero."""
         moved = {key: by for key, by in self._moves.items() if by}

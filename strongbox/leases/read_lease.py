@@ -61,11 +61,19 @@ def is_lease_id(text: str) -> bool:
     return _ID.match(text) is not None
 
 
-def hold(view: View, keys: RecordKeys, accessor: str, path: str, token_expires_ms: int) -> Held | None:
+def hold(
+    view: View,
+    keys: RecordKeys,
+    accessor: str,
+    path: str,
+    token_expires_ms: int,
+    tally: Tally | None = None,
+) -> Held | None:
     """The token's lease of `path`, written if it must be. `token_expires_ms` 0: the token never expires.
 
-    `None` when there is no living one and etcd has no space for another: reading goes on without. Raises
-    `QuotaExceeded`.
+    `None` when there is no living one and etcd has no space for another: reading goes on without.
+    Whoever holds several in one decision gives the tally, and settles it; each path once.
+    Raises `QuotaExceeded`.
     """
     name = lease_id(accessor, path)
     expires_ms = _wanted_expiry(view.now_ms, token_expires_ms)
@@ -75,13 +83,15 @@ def hold(view: View, keys: RecordKeys, accessor: str, path: str, token_expires_m
     lives = known is not None and state_of(known, view.now_ms) == ACTIVE
     issued_ms = known.issued_ms if known is not None and lives else view.now_ms
     record = Record(id=name, path=path, accessor=accessor, issued_ms=issued_ms, expires_ms=expires_ms)
+    own = tally or Tally()
     if known is None or known.revoked_ms:
         if not view.may_grow():
             return None
-        counters.require_room(view, counters.token_key(accessor, name), counters.PER_PART, "token")
-    tally = Tally()
-    put(view, keys, record, known, tally)
-    tally.settle(view)
+        counter = counters.token_key(accessor, name)
+        counters.require_room(view, counter, counters.PER_PART - own.moved(counter), "token")
+    put(view, keys, record, known, own)
+    if tally is None:
+        own.settle(view)
     return Held(name, expires_ms, view.now_ms)
 
 

@@ -74,18 +74,32 @@ def authenticated(service: str, inner: Mapping[bytes, Inner] | None = None) -> l
     ]
 
 
-def renew_records(inner: Inner | None = None) -> Renew:
-    """Authenticates records anew; the envelopes inside, if any, are rewrapped too."""
+def _unchanged(body: bytes, revision: int) -> bytes:
+    del revision
+    return body
+
+
+def renew_records(inner: Inner | None = None, settled: Callable[[bytes, int], bytes] = _unchanged) -> Renew:
+    """Authenticates records anew; the envelopes inside, if any, are rewrapped too.
+
+    `settled(body, revision)`: what of a body that was put at `revision` has to be written down before the
+    record gets another one.
+    """
 
     async def renew(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
         record_keys = required(keys)
         bodies = {row.key: body for row in rows if (body := _body(record_keys, row)) is not None}
         stale = {row.key for row in rows if row.key in bodies and _term(row) < record_keys.newest}
         if inner is not None:
-            renewed = await _inside(bodies, inner, keys)
-            bodies |= renewed
-            stale |= renewed.keys()
-        return {key: seal_record(record_keys, key, bodies[key]) for key in stale}
+            rewrapped_inside = await _inside(bodies, inner, keys)
+            bodies |= rewrapped_inside
+            stale |= rewrapped_inside.keys()
+        revisions = {row.key: row.mod_revision for row in rows}
+        renewed = {}
+        for key in stale:
+            with _passing_over(key):
+                renewed[key] = seal_record(record_keys, key, settled(bodies[key], revisions[key]))
+        return renewed
 
     return renew
 

@@ -27,7 +27,7 @@ SEAL_WRAPS = ROOT + b"seal/wraps/"
 SEAL_CEREMONIES = ROOT + b"seal/ceremony/"
 
 KV_HEADS = ROOT + b"kv/head/"
-KV_OLD = ROOT + b"kv/old/"
+KV_ENVELOPES = ROOT + b"kv/envelope/"
 KV_PURGES = ROOT + b"kv/purge/"
 
 TOKENS = ROOT + b"auth/access/tokens/"
@@ -76,6 +76,7 @@ AUDIT_TRIMMED = ROOT + b"audit/trimmed/"
 
 # Prefixes whose values are authenticated records, by owner: what a new record key has to re-MAC.
 AUTHENTICATED: dict[str, tuple[bytes, ...]] = {
+    "kv": (KV_HEADS,),
     "auth": (TOKENS, POLICIES, USERS, APPROLES, SECRET_IDS, KUBERNETES_CONFIG, KUBERNETES_ROLES),
     "lease": (READ_LEASES, GRANTS, POSTGRES_CONNECTIONS, POSTGRES_ROLES),
 }
@@ -83,14 +84,13 @@ AUTHENTICATED: dict[str, tuple[bytes, ...]] = {
 
 # Prefixes whose values are bare envelopes, by the purpose their data keys are wrapped for.
 ENVELOPES: dict[str, tuple[bytes, ...]] = {
-    "kv": (KV_OLD,),
+    "kv": (KV_ENVELOPES,),
     "audit": (AUDIT_KEY,),  # and `audit/keys/`, which begins with the same letters
 }
 
 # Every stored message that holds an envelope, and the service whose rewrap duty visits it: a test finds those
 # that nobody has thought of, since what is not rewrapped is lost when its term is retired.
 HOLDERS: dict[str, str] = {
-    "SecretHead": "kv",
     "KubernetesConfigRecord": "auth",
     "ConnectionRecord": "lease",
     "SigningKey": "audit",
@@ -146,13 +146,13 @@ def election(service: str, duty: str) -> bytes:
 
 
 def head(path: str) -> bytes:
-    """A secret's head: metadata, and its newest version's envelope."""
+    """A secret's head: all about it but the values."""
     return KV_HEADS + path.encode()
 
 
-def old_version(path: str, version: int) -> bytes:
-    """An older version's envelope."""
-    return KV_OLD + path.encode() + b"\0" + b"%010d" % version
+def envelope(path: str, version: int) -> bytes:
+    """One version's envelope."""
+    return KV_ENVELOPES + path.encode() + b"\0" + b"%010d" % version
 
 
 def token(digest: str) -> bytes:

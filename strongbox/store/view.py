@@ -112,6 +112,15 @@ class View:
         remembered = self._memory.recall(key)
         return None if remembered is None else remembered.parsed(key, parse)
 
+    def known(self, key: bytes, parse: Callable[[bytes, bytes], P]) -> P | None:
+        """As `parsed`, but what `key` was last seen to hold: no transaction compares it, so it may be old.
+
+        For what is known by something that is compared to be the right one.
+        """
+        self.prefetch(key)
+        remembered = self._memory.recall(key)
+        return None if remembered is None else remembered.parsed(key, parse)
+
     def prefetch(self, *keys: bytes) -> None:
         """Name keys that will be needed, so that they are read in one round trip instead of a chain."""
         missing = tuple(key for key in keys if self._recall(key) is None)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import grpc
 from etcd3.etcdrpc import rpc_pb2 as pb
 
-from strongbox.storage.v1 import envelope_pb2, kv_records_pb2
+from strongbox.storage.v1 import envelope_pb2
 from strongbox.store import keyspace
 from tests.support.cluster import Cluster
 
@@ -75,9 +75,7 @@ class Etcd:
         return found
 
     def _records_of(self, path: str) -> Iterator[Any]:
-        for value in self.rows(keyspace.head(path)).values():
-            yield kv_records_pb2.SecretHead.FromString(value)
-        for value in self.rows(keyspace.KV_OLD + path.encode() + b"\0").values():
+        for value in self.rows(keyspace.KV_ENVELOPES + path.encode() + b"\0").values():
             yield envelope_pb2.Envelope.FromString(value)
 
     def _ask(self, prefix: bytes, revision: int) -> Any:

@@ -502,9 +502,12 @@ class UpdateSecretMetadataRequest(_message.Message):
     MAX_VERSIONS_FIELD_NUMBER: _builtins.int
     CAS_REQUIRED_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
+    CLEAR_CUSTOM_FIELD_NUMBER: _builtins.int
     path: _builtins.str
     max_versions: _builtins.int
     cas_required: _builtins.bool
+    clear_custom: _builtins.bool
+    """Empties the custom metadata; not together with `custom`, which when empty cannot be told from absent."""
     @_builtins.property
     def custom(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Replaces the custom metadata when not empty."""
@@ -516,10 +519,11 @@ class UpdateSecretMetadataRequest(_message.Message):
         max_versions: _builtins.int | None = ...,
         cas_required: _builtins.bool | None = ...,
         custom: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        clear_custom: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cas_required", b"_cas_required", "_max_versions", b"_max_versions", "cas_required", b"cas_required", "max_versions", b"max_versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cas_required", b"_cas_required", "_max_versions", b"_max_versions", "cas_required", b"cas_required", "custom", b"custom", "max_versions", b"max_versions", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cas_required", b"_cas_required", "_max_versions", b"_max_versions", "cas_required", b"cas_required", "clear_custom", b"clear_custom", "custom", b"custom", "max_versions", b"max_versions", "path", b"path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cas_required: _TypeAlias = _typing.Literal["cas_required"]  # noqa: Y015
     _WhichOneofArgType__cas_required: _TypeAlias = _typing.Literal["_cas_required", b"_cas_required"]  # noqa: Y015

@@ -139,7 +139,7 @@ class KVServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSecretMetadata(self, request, context):
-        """Changes the settings that are present.
+        """Changes the settings that are present; max_versions below what is kept needs what destroying needs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,7 @@ class KVServiceStub:
     ReadSecretMetadata: _grpc.UnaryUnaryMultiCallable[_kv_service_pb2.ReadSecretMetadataRequest, _kv_service_pb2.ReadSecretMetadataResponse]
     """Everything about a secret but its values."""
     UpdateSecretMetadata: _grpc.UnaryUnaryMultiCallable[_kv_service_pb2.UpdateSecretMetadataRequest, _kv_service_pb2.UpdateSecretMetadataResponse]
-    """Changes the settings that are present."""
+    """Changes the settings that are present; max_versions below what is kept needs what destroying needs."""
     DeleteSecretMetadata: _grpc.UnaryUnaryMultiCallable[_kv_service_pb2.DeleteSecretMetadataRequest, _kv_service_pb2.DeleteSecretMetadataResponse]
     """Removes the secret, all versions and its metadata, for good."""
     ListSecrets: _grpc.UnaryUnaryMultiCallable[_kv_service_pb2.ListSecretsRequest, _kv_service_pb2.ListSecretsResponse]
@@ -74,7 +74,7 @@ class KVServiceAsyncStub(KVServiceStub):
     ReadSecretMetadata: _aio.UnaryUnaryMultiCallable[_kv_service_pb2.ReadSecretMetadataRequest, _kv_service_pb2.ReadSecretMetadataResponse]  # type: ignore[assignment]
     """Everything about a secret but its values."""
     UpdateSecretMetadata: _aio.UnaryUnaryMultiCallable[_kv_service_pb2.UpdateSecretMetadataRequest, _kv_service_pb2.UpdateSecretMetadataResponse]  # type: ignore[assignment]
-    """Changes the settings that are present."""
+    """Changes the settings that are present; max_versions below what is kept needs what destroying needs."""
     DeleteSecretMetadata: _aio.UnaryUnaryMultiCallable[_kv_service_pb2.DeleteSecretMetadataRequest, _kv_service_pb2.DeleteSecretMetadataResponse]  # type: ignore[assignment]
     """Removes the secret, all versions and its metadata, for good."""
     ListSecrets: _aio.UnaryUnaryMultiCallable[_kv_service_pb2.ListSecretsRequest, _kv_service_pb2.ListSecretsResponse]  # type: ignore[assignment]
@@ -141,7 +141,7 @@ class KVServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _kv_service_pb2.UpdateSecretMetadataRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kv_service_pb2.UpdateSecretMetadataResponse, _abc.Awaitable[_kv_service_pb2.UpdateSecretMetadataResponse]]:
-        """Changes the settings that are present."""
+        """Changes the settings that are present; max_versions below what is kept needs what destroying needs."""
 
     @_abc_1.abstractmethod
     def DeleteSecretMetadata(

@@ -22,10 +22,9 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from strongbox.storage.v1 import envelope_pb2 as strongbox_dot_storage_dot_v1_dot_envelope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%strongbox/storage/v1/kv_records.proto\x12\x14strongbox.storage.v1\x1a#strongbox/storage/v1/envelope.proto\"\xe2\x02\n\nSecretHead\x12\x17\n\x0f\x63urrent_version\x18\x01 \x01(\x05\x12\x14\n\x0cmax_versions\x18\x02 \x01(\x05\x12\x14\n\x0c\x63\x61s_required\x18\x03 \x01(\x08\x12<\n\x06\x63ustom\x18\x04 \x03(\x0b\x32,.strongbox.storage.v1.SecretHead.CustomEntry\x12\x35\n\x08versions\x18\x05 \x03(\x0b\x32#.strongbox.storage.v1.StoredVersion\x12\x30\n\x08\x65nvelope\x18\x06 \x01(\x0b\x32\x1e.strongbox.storage.v1.Envelope\x12\x39\n\noperations\x18\x07 \x03(\x0b\x32%.strongbox.storage.v1.StoredOperation\x1a-\n\x0b\x43ustomEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x85\x01\n\rStoredVersion\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x12\n\ncreated_ms\x18\x02 \x01(\x03\x12\x12\n\ndeleted_ms\x18\x03 \x01(\x03\x12\x14\n\x0c\x64\x65stroyed_ms\x18\x04 \x01(\x03\x12\x11\n\tpurged_ms\x18\x05 \x01(\x03\x12\x12\n\nexpires_ms\x18\x06 \x01(\x03\"\xae\x01\n\x0fStoredOperation\x12\n\n\x02op\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x04 \x01(\t\x12\x10\n\x08mac_term\x18\x05 \x01(\x05\x12\x0b\n\x03mac\x18\x06 \x01(\x0c\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x03\x12\x10\n\x08versions\x18\x08 \x03(\x05\x12\x10\n\x08revision\x18\t \x01(\x03\"w\n\x0bPurgeRecord\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x03\x12\x39\n\noperations\x18\x04 \x03(\x0b\x32%.strongbox.storage.v1.StoredOperationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%strongbox/storage/v1/kv_records.proto\x12\x14strongbox.storage.v1\"\xc0\x02\n\nSecretHead\x12\x17\n\x0f\x63urrent_version\x18\x01 \x01(\x05\x12\x14\n\x0cmax_versions\x18\x02 \x01(\x05\x12\x14\n\x0c\x63\x61s_required\x18\x03 \x01(\x08\x12<\n\x06\x63ustom\x18\x04 \x03(\x0b\x32,.strongbox.storage.v1.SecretHead.CustomEntry\x12\x35\n\x08versions\x18\x05 \x03(\x0b\x32#.strongbox.storage.v1.StoredVersion\x12\x39\n\noperations\x18\x07 \x03(\x0b\x32%.strongbox.storage.v1.StoredOperation\x1a-\n\x0b\x43ustomEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01J\x04\x08\x06\x10\x07R\x08\x65nvelope\"\xa3\x01\n\rStoredVersion\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x12\n\ncreated_ms\x18\x02 \x01(\x03\x12\x12\n\ndeleted_ms\x18\x03 \x01(\x03\x12\x14\n\x0c\x64\x65stroyed_ms\x18\x04 \x01(\x03\x12\x11\n\tpurged_ms\x18\x05 \x01(\x03\x12\x12\n\nexpires_ms\x18\x06 \x01(\x03\x12\x0c\n\x04size\x18\x07 \x01(\x05\x12\x0e\n\x06\x64\x65k_id\x18\x08 \x01(\x0c\"\xae\x01\n\x0fStoredOperation\x12\n\n\x02op\x18\x01 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x04 \x01(\t\x12\x10\n\x08mac_term\x18\x05 \x01(\x05\x12\x0b\n\x03mac\x18\x06 \x01(\x0c\x12\r\n\x05\x61t_ms\x18\x07 \x01(\x03\x12\x10\n\x08versions\x18\x08 \x03(\x05\x12\x10\n\x08revision\x18\t \x01(\x03\"w\n\x0bPurgeRecord\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x03\x12\x39\n\noperations\x18\x04 \x03(\x0b\x32%.strongbox.storage.v1.StoredOperationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,14 +33,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SECRETHEAD_CUSTOMENTRY']._loaded_options = None
   _globals['_SECRETHEAD_CUSTOMENTRY']._serialized_options = b'8\001'
-  _globals['_SECRETHEAD']._serialized_start=101
-  _globals['_SECRETHEAD']._serialized_end=455
-  _globals['_SECRETHEAD_CUSTOMENTRY']._serialized_start=410
-  _globals['_SECRETHEAD_CUSTOMENTRY']._serialized_end=455
-  _globals['_STOREDVERSION']._serialized_start=458
-  _globals['_STOREDVERSION']._serialized_end=591
-  _globals['_STOREDOPERATION']._serialized_start=594
-  _globals['_STOREDOPERATION']._serialized_end=768
-  _globals['_PURGERECORD']._serialized_start=770
-  _globals['_PURGERECORD']._serialized_end=889
+  _globals['_SECRETHEAD']._serialized_start=64
+  _globals['_SECRETHEAD']._serialized_end=384
+  _globals['_SECRETHEAD_CUSTOMENTRY']._serialized_start=323
+  _globals['_SECRETHEAD_CUSTOMENTRY']._serialized_end=368
+  _globals['_STOREDVERSION']._serialized_start=387
+  _globals['_STOREDVERSION']._serialized_end=550
+  _globals['_STOREDOPERATION']._serialized_start=553
+  _globals['_STOREDOPERATION']._serialized_end=727
+  _globals['_PURGERECORD']._serialized_start=729
+  _globals['_PURGERECORD']._serialized_end=848
 # @@protoc_insertion_point(module_scope)

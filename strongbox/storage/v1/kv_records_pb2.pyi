@@ -7,7 +7,6 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
-from strongbox.storage.v1 import envelope_pb2 as _envelope_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,7 +20,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class SecretHead(_message.Message):
-    """All about a secret but its older envelopes."""
+    """All about a secret but its values, in an AuthenticatedRecord. The Envelope of each version is a key of its own."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -50,7 +49,6 @@ class SecretHead(_message.Message):
     CAS_REQUIRED_FIELD_NUMBER: _builtins.int
     CUSTOM_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
-    ENVELOPE_FIELD_NUMBER: _builtins.int
     OPERATIONS_FIELD_NUMBER: _builtins.int
     current_version: _builtins.int
     max_versions: _builtins.int
@@ -61,10 +59,6 @@ class SecretHead(_message.Message):
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredVersion]:
         """The kept ones, ascending."""
-
-    @_builtins.property
-    def envelope(self) -> _envelope_pb2.Envelope:
-        """The newest version's; absent when that is destroyed."""
 
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredOperation]:
@@ -78,12 +72,11 @@ class SecretHead(_message.Message):
         cas_required: _builtins.bool = ...,
         custom: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         versions: _abc.Iterable[Global___StoredVersion] | None = ...,
-        envelope: _envelope_pb2.Envelope | None = ...,
         operations: _abc.Iterable[Global___StoredOperation] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["envelope", b"envelope"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cas_required", b"cas_required", "current_version", b"current_version", "custom", b"custom", "envelope", b"envelope", "max_versions", b"max_versions", "operations", b"operations", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cas_required", b"cas_required", "current_version", b"current_version", "custom", b"custom", "max_versions", b"max_versions", "operations", b"operations", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -101,12 +94,18 @@ class StoredVersion(_message.Message):
     DESTROYED_MS_FIELD_NUMBER: _builtins.int
     PURGED_MS_FIELD_NUMBER: _builtins.int
     EXPIRES_MS_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    DEK_ID_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     created_ms: _builtins.int
     deleted_ms: _builtins.int
     destroyed_ms: _builtins.int
     purged_ms: _builtins.int
     expires_ms: _builtins.int
+    size: _builtins.int
+    """Bytes of its ciphertext."""
+    dek_id: _builtins.bytes
+    """The data key of its envelope: another envelope under this number is not this version's."""
     def __init__(
         self,
         *,
@@ -116,10 +115,12 @@ class StoredVersion(_message.Message):
         destroyed_ms: _builtins.int = ...,
         purged_ms: _builtins.int = ...,
         expires_ms: _builtins.int = ...,
+        size: _builtins.int = ...,
+        dek_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_ms", b"created_ms", "deleted_ms", b"deleted_ms", "destroyed_ms", b"destroyed_ms", "expires_ms", b"expires_ms", "purged_ms", b"purged_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_ms", b"created_ms", "dek_id", b"dek_id", "deleted_ms", b"deleted_ms", "destroyed_ms", b"destroyed_ms", "expires_ms", b"expires_ms", "purged_ms", b"purged_ms", "size", b"size", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
+from services.kv.repository import Repository
 from services.kv.servicer import KVServicer
 from services.kv.watching import Watching
 from strongbox.access.guard import Guard
+from strongbox.access.records import seal_record
 from strongbox.access.tokens import digest
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.rpc.inbound import Inbound, bind
@@ -75,7 +77,13 @@ class Kv(FakeCluster):
         return cast("pb.ListSecretsResponse", await self.call("ListSecrets", request, **options))
 
     def head(self, path: str = "a") -> storage.SecretHead:
-        return storage.SecretHead.FromString(self.store.value(keyspace.head(path)) or b"")
+        found = Repository(self.guard.lookup).head(self.store.view(), path)
+        return found if found is not None else storage.SecretHead()
+
+    def put_head(self, path: str, head: storage.SecretHead) -> None:
+        """As kv itself would put it."""
+        key = keyspace.head(path)
+        self.store.seed(key, seal_record(self.keys, key, head.SerializeToString()))
 
     def token_of(self, **rules: str) -> str:
         """A token with one policy: path pattern (`__` for `/`, `__ALL` for `/*`) = capabilities."""

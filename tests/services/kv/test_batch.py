@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from services.kv import batch
-from strongbox.errors import InvalidInput, Overloaded, Sealed, TooLarge, Unauthenticated
+from strongbox.errors import InvalidInput, Sealed, TooLarge, Unauthenticated
 from strongbox.kv.v1 import kv_service_pb2 as pb
+from strongbox.store import keyspace
+from strongbox.store.memory import Memory
 from tests.services.kv.support import Kv
 
 
@@ -61,37 +64,78 @@ async def test_values_beyond_one_mebibyte_are_left_out_in_the_order_of_the_reque
 
 
 async def test_all_secrets_stood_together_at_the_revision_that_is_told(kv: Kv) -> None:
-    """One is written between the reads: it is read again."""
+    """One is written before the proof: all are decided again."""
     await kv.write("a", "old a")
     await kv.write("b", "old b")
-    reads = 0
-    submit = kv.pipeline.submit
+    other = Kv()
+    other.key_client._kek = kv.key_client._kek
+    await other.write("a", "old a")
+    await other.write("a", "new a")
 
-    async def interrupted(work):  # type: ignore[no-untyped-def]
-        nonlocal reads
-        done = await submit(work)
-        reads += 1
-        if reads == 2:
-            await kv.write("a", "new a")
-        return done
+    def overtake() -> None:
+        for key in (keyspace.envelope("a", 2), keyspace.head("a")):
+            kv.store.seed(key, other.store.value(key))
 
-    kv.pipeline.submit = interrupted  # type: ignore[method-assign]
+    kv.pipeline.before = overtake
     answer = await read(kv, "a", "b")
     assert [one.secret.value for one in answer.results] == ["new a", "old b"]
     assert {one.secret.revision for one in answer.results} == {answer.revision}
 
 
-async def test_secrets_that_never_hold_still_are_refused_not_told_as_a_mixture(
-    kv: Kv, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await kv.write("a", "x")
-    await kv.write("b", "x")
-    real = batch.Batch._prove
+async def test_a_batch_is_one_decision_and_unwraps_each_key_once(kv: Kv) -> None:
+    for number in range(100):
+        await kv.write(f"s/{number}", str(number))
+    submitted = 0
+    submit = kv.pipeline.submit
 
-    async def moved(self, inbound, results):  # type: ignore[no-untyped-def]
-        await kv.write("a", "again")
-        return await real(self, inbound, results)
+    async def counted(work: Any) -> Any:
+        nonlocal submitted
+        submitted += 1
+        return await submit(work)
 
-    monkeypatch.setattr(batch.Batch, "_prove", moved)
-    with pytest.raises(Overloaded):
-        await read(kv, "a", "b")
+    kv.pipeline.submit = counted  # type: ignore[method-assign]
+    answer = await read(kv, *(f"s/{number}" for number in range(100)), "s/7")
+    assert submitted == 1
+    assert kv.key_client.unwraps == 100
+    assert [one.secret.value for one in answer.results] == [*map(str, range(100)), "7"]
+
+
+async def test_the_most_secrets_are_read_with_a_lease_each_and_counted(kv: Kv) -> None:
+    paths = [f"s/{number}" for number in range(256)]
+    for path in paths:
+        await kv.write(path)
+    kv.pipeline.audited.clear()
+    answer = await read(kv, *paths)
+    leases = {one.secret.lease.id for one in answer.results}
+    assert len(leases) == 256
+    assert {key.decode() for key in kv.store.keys(keyspace.READ_LEASES)} == {
+        keyspace.read_lease(name).decode() for name in leases
+    }
+    counted = [int(kv.store.value(key) or b"0") for key in kv.store.keys(keyspace.LEASE_COUNTS)]
+    assert sum(counted) == 256
+    assert {one.path for one in kv.pipeline.audited} == {f"secret/{path}" for path in paths}
+    writes = kv.pipeline.writes
+    await read(kv, *paths)
+    assert kv.pipeline.writes == writes, "hot reads write no lease"
+
+
+async def test_of_values_beyond_the_limit_no_envelope_is_looked_at(kv: Kv) -> None:
+    paths = [f"s/{number}" for number in range(8)]
+    for path in paths:
+        await kv.write(path, "x" * (511 << 10))
+    fresh = Memory()
+    looked = set[bytes]()
+
+    async def watched(work: Any) -> Any:
+        kv.store.memory = fresh
+        done = await submit(work)
+        looked.update(key for key in kv.store.keys(keyspace.KV_ENVELOPES) if fresh.recall(key) is not None)
+        return done
+
+    submit = kv.pipeline.submit
+    kv.pipeline.submit = watched  # type: ignore[method-assign]
+    kv.pipeline.audited.clear()
+    answer = await read(kv, *paths)
+    assert [one.WhichOneof("result") for one in answer.results] == ["secret"] * 2 + ["error"] * 6
+    assert looked == {keyspace.envelope(path, 1) for path in paths[:2]}
+    assert [one.reason for one in kv.pipeline.audited] == [""] * 2 + ["TOO_LARGE"] * 6

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from typing import Any
 
 import pytest
 
-from services.kv.datakeys import DataKey
+from services.kv.datakeys import DataKey, Sealing
 from strongbox.crypto.aead import Aead, new_key
 from strongbox.crypto.envelope import Dek, wrap_dek
 from strongbox.errors import (
     DependencyDown,
     Internal,
+    NoQuorum,
     Unauthenticated,
     VersionDeleted,
 )
@@ -19,6 +22,7 @@ from strongbox.leases import read_lease
 from strongbox.storage.v1.envelope_pb2 import Envelope
 from strongbox.store import keyspace
 from tests.services.kv.support import Kv
+from tests.support.access import draft
 
 
 async def test_a_value_written_meanwhile_is_unwrapped_again(kv: Kv) -> None:
@@ -26,9 +30,13 @@ async def test_a_value_written_meanwhile_is_unwrapped_again(kv: Kv) -> None:
     other = Kv()
     await other.write("a", "one")
     await other.write("a", "two")
-    newer = other.store.value(keyspace.head("a"))
     kv.key_client._kek = other.key_client._kek  # one seal service
-    kv.pipeline.before = lambda: kv.store.seed(keyspace.head("a"), newer)
+
+    def overtake() -> None:
+        for key in (keyspace.envelope("a", 2), keyspace.head("a")):
+            kv.store.seed(key, other.store.value(key))
+
+    kv.pipeline.before = overtake
     assert (await kv.read()).value == "two"
 
 
@@ -60,7 +68,8 @@ async def test_a_seal_service_that_does_not_answer_is_a_503_and_no_value(kv: Kv)
 
 async def test_a_ciphertext_moved_to_another_path_does_not_open(kv: Kv) -> None:
     await kv.write("a", "one")
-    kv.store.seed(keyspace.head("b"), kv.store.value(keyspace.head("a")))
+    kv.put_head("b", kv.head("a"))
+    kv.store.seed(keyspace.envelope("b", 1), kv.store.value(keyspace.envelope("a", 1)))
     with pytest.raises(Internal):
         await kv.read("b")
 
@@ -78,8 +87,8 @@ async def test_refused_writes_use_up_no_wraps(kv: Kv) -> None:
 async def test_a_data_key_is_never_used_for_two_values(kv: Kv) -> None:
     for number in range(5):
         await kv.write("a", str(number))
-    old = [Envelope.FromString(kv.store.value(key) or b"") for key in kv.store.keys(keyspace.KV_OLD)]
-    assert len({envelope.dek_id for envelope in (*old, kv.head().envelope)}) == 5
+    all_ = [Envelope.FromString(kv.store.value(key) or b"") for key in kv.store.keys(keyspace.KV_ENVELOPES)]
+    assert len({envelope.dek_id for envelope in all_}) == 5
 
 
 async def test_a_read_leaves_a_lease_and_a_hot_read_writes_nothing(kv: Kv) -> None:
@@ -133,13 +142,41 @@ async def test_a_refused_read_leaves_no_lease(kv: Kv) -> None:
     assert kv.store.keys(keyspace.READ_LEASES) == []
 
 
-def test_a_data_key_keeps_only_its_latest_value() -> None:
+def test_a_request_keeps_only_its_latest_envelope_and_seals_nothing_once_it_is_over() -> None:
     """A contended write is decided again and again, each time as another version."""
     dek = Dek.fresh()
-    key = DataKey(dek, wrap_dek(Aead(new_key()), "kv", 1, dek))
-    first = key.seal("a", 1, b"value")
-    assert key.seal("a", 1, b"value") is first
+    sealing = Sealing(DataKey(dek, wrap_dek(Aead(new_key()), "kv", 1, dek)), b"value")
+    first = sealing.seal("a", 1)
+    assert sealing.seal("a", 1) is first
     for version in range(2, 50):
-        key.seal("a", version, b"value")
-    assert len(key._sealed) == 1
-    assert not key.is_unused
+        sealing.seal("a", version)
+    assert sealing.seal("a", 1) is not first
+    assert sealing.end() is None, "a value was sealed under it"
+    with pytest.raises(RuntimeError):
+        sealing.seal("a", 1)
+
+
+async def test_who_is_decided_for_after_he_has_left_leaves_nothing_to_whoever_has_his_key_next(
+    kv: Kv,
+) -> None:
+    """A's deadline passes while his write is queued, B gets his data key, and A is decided for first."""
+    await kv.write("a", "first")
+    submit, late = kv.pipeline.submit, list[Any]()
+
+    async def leaving(work: Any) -> Any:
+        late.append(work)
+        raise NoQuorum
+
+    async def deciding_for_the_leaver_first(work: Any) -> Any:
+        with contextlib.suppress(RuntimeError):
+            late[0].decide(kv.store.view(draft()))
+        return await submit(work)
+
+    kv.pipeline.submit = leaving  # type: ignore[method-assign]
+    with pytest.raises(NoQuorum):
+        await kv.write("a", "of A")
+    kv.pipeline.submit = deciding_for_the_leaver_first  # type: ignore[method-assign]
+    made = await kv.write("a", "of B")
+    assert kv.key_client.wraps == 2, "B has the key that A gave back"
+    kv.pipeline.submit = submit  # type: ignore[method-assign]
+    assert (await kv.read("a", made.version)).value == "of B"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.kv.listing import MAX_FETCHES, Listing
 from strongbox.crypto.record_keys import RecordKeys
-from strongbox.errors import InvalidInput, InvalidPath, PermissionDenied
+from strongbox.errors import InvalidInput, InvalidPath, PermissionDenied, Unauthenticated
 from strongbox.paths import DirectoryPath
 from strongbox.store import keyspace
 from tests.services.kv.support import Kv
@@ -160,3 +161,11 @@ async def test_a_deny_of_a_directory_hides_what_is_below_from_recursive_listings
     token = kv.add_token(policies=["lister"])
     assert list((await kv.list("app", token=token)).names) == ["a", "open/"]
     assert list((await kv.list("app", token=token, recursive=True)).names) == ["a", "open/x"]
+
+
+async def test_who_is_not_let_in_waits_for_no_listing_slot(kv: Kv) -> None:
+    walking = kv.servicer._walking
+    async with walking, walking:  # all of them are taken
+        async with asyncio.timeout(5):
+            with pytest.raises(Unauthenticated):
+                await kv.list(token="sb." + "x" * 43)

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 from services.kv.purge import Purge
+from services.kv.repository import Repository
 from services.kv.servicer import KVServicer
 from services.kv.watching import Watching
 from strongbox.access.guard import Guard
@@ -38,7 +39,7 @@ class Replica:
         self.pipeline = Pipeline(self.etcd, Memory(), Outbox("kv"), SystemClock())
         self.cluster = cluster
         keys = FakeKeyClient(cluster.keys)
-        guard = Guard(keys)
+        guard = self.guard = Guard(keys)
         self.watching = Watching(self.pipeline, guard, self.etcd)
         self.servicer = KVServicer(self.pipeline, guard, keys, self.watching)
 
@@ -168,11 +169,17 @@ async def test_after_purged_at_no_revision_holds_the_envelope_that_was_destroyed
     await one.write(path, "old")
     written = await one.write(path, "new")
     await one.call("DestroySecretVersions", pb.DestroySecretVersionsRequest(path=path, versions=[1, 2]))
-    clock = ManualClock(SystemClock().now_ms() + 20_000)
+    later = b"%020d" % (SystemClock().now_ms() + 20_000)
+    await one.etcd.transact(txn.txn([], [txn.put(keyspace.CLUSTER_TIME, later)]), idempotent=True)
     members = [member.address for member in one.etcd.ring.members]
-    assert (
-        await Purge(one.pipeline, one.etcd, Defragmenter(one.etcd, members).run, clock).one_pass(Fence()) >= 1
+    purge = Purge(
+        one.pipeline,
+        Repository(one.guard.lookup),
+        one.etcd,
+        Defragmenter(one.etcd, members).run,
+        ManualClock(),
     )
+    assert await purge.one_pass(Fence()) >= 1
     told = await one.call("ReadSecretMetadata", pb.ReadSecretMetadataRequest(path=path))
     assert all(version.HasField("purged_at") for version in told.versions)
     with pytest.raises(errors.Compacted):

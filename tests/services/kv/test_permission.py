@@ -35,13 +35,38 @@ async def test_destroy_needs_sudo_and_removal_needs_delete_and_settings_need_wri
     with pytest.raises(PermissionDenied):
         await kv.change("Destroy", 1, token=token)
     token = kv.token_of(secret__a="metadata")
-    for name in ("UpdateSecretMetadata", "DeleteSecretMetadata"):
-        with pytest.raises(PermissionDenied):
-            await kv.call(name, getattr(pb, f"{name}Request")(path="a"), token=token)
+    with pytest.raises(PermissionDenied):
+        await kv.call("UpdateSecretMetadata", settings(max_versions=3), token=token)
+    with pytest.raises(PermissionDenied):
+        await kv.call("DeleteSecretMetadata", pb.DeleteSecretMetadataRequest(path="a"), token=token)
     token = kv.token_of(secret__a="metadata write delete sudo")
     await kv.change("Destroy", 1, token=token)
-    for name in ("UpdateSecretMetadata", "DeleteSecretMetadata"):
-        await kv.call(name, getattr(pb, f"{name}Request")(path="a"), token=token)
+    await kv.call("UpdateSecretMetadata", settings(max_versions=3), token=token)
+    await kv.call("DeleteSecretMetadata", pb.DeleteSecretMetadataRequest(path="a"), token=token)
+
+
+async def test_whatever_takes_values_away_for_good_needs_what_destroying_needs(kv: Kv) -> None:
+    for number in range(3):
+        await kv.write("a", str(number))
+    small, removal = settings(max_versions=2), pb.DeleteSecretMetadataRequest(path="a")
+    for rules in ("metadata write", "metadata write delete", "metadata write sudo"):
+        token = kv.token_of(secret__a=rules)
+        await kv.call("UpdateSecretMetadata", settings(max_versions=3), token=token)
+        for name, request in (("UpdateSecretMetadata", small), ("DeleteSecretMetadata", removal)):
+            with pytest.raises(PermissionDenied):
+                await kv.call(name, request, token=token)
+    assert (await kv.read("a", 1)).value == "0"
+    await kv.write("a", "3", token=kv.token_of(secret__a="write"))  # rolls over: that is what it is for
+    kv.pipeline.audited.clear()
+    mighty = kv.token_of(secret__a="metadata write delete sudo")
+    await kv.call("UpdateSecretMetadata", small, token=mighty)
+    told = [(one.op, one.version, one.outcome) for one in kv.pipeline.audited]
+    assert told == [("UpdateSecretMetadata", 0, "ok"), ("DestroySecretVersions", 2, "ok")]
+    assert len(kv.store.keys(keyspace.KV_PURGES)) == 1
+
+
+def settings(**fields: int) -> pb.UpdateSecretMetadataRequest:
+    return pb.UpdateSecretMetadataRequest(path="a", **fields)  # type: ignore[arg-type]
 
 
 async def test_reading_a_value_and_reading_its_metadata_are_two_capabilities(kv: Kv) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from services.kv import purge
 from services.kv.purge import History, Purge
+from services.kv.repository import Repository
 from strongbox.clock import ManualClock
 from strongbox.errors import NotFound
 from strongbox.kv.v1 import kv_service_pb2 as pb
@@ -54,11 +55,15 @@ class Duty:
     def __init__(self, kv: Kv) -> None:
         self.kv, self.upkeep, self.fence = kv, FakeUpkeep(), Fence()
         self.clock = ManualClock(kv.store.now_ms)
-        self.purge = Purge(cast("Any", kv.pipeline), self.upkeep, self.upkeep.defragment, self.clock)
+        self.secrets = Repository(kv.guard.lookup)
+        self.purge = Purge(
+            cast("Any", kv.pipeline), self.secrets, self.upkeep, self.upkeep.defragment, self.clock
+        )
 
     async def after(self, seconds: float) -> int:
         self.clock.advance(seconds)
         self.kv.store.now_ms = self.clock.now_ms()
+        self.kv.store.seed(keyspace.CLUSTER_TIME, b"%020d" % self.kv.store.now_ms)
         return await self.purge.one_pass(self.fence)
 
 
@@ -117,7 +122,7 @@ async def test_a_request_renewed_since_it_was_read_waits(duty: Duty) -> None:
     (key,) = duty.kv.store.keys(keyspace.KV_PURGES)
     old = duty.kv.store.facts[key].mod_revision
     duty.kv.store.seed(key, duty.kv.store.value(key))
-    duty.kv.store.run(lambda view: purge.settle(view, duty.fence, key, old))
+    duty.kv.store.run(lambda view: purge.settle(view, duty.fence, duty.secrets, key, old))
     assert duty.kv.store.keys(keyspace.KV_PURGES) == [key]
     assert not (await duty.kv.metadata()).versions[0].HasField("purged_at")
 
@@ -134,6 +139,26 @@ async def test_purging_leaves_operations_their_revisions(duty: Duty) -> None:
     first = await duty.kv.change("Destroy", 1, key="k")
     await duty.after(11)
     assert await duty.kv.change("Destroy", 1, key="k") == first
+
+
+async def test_a_holder_whose_clock_is_ahead_purges_nothing_early(duty: Duty) -> None:
+    await duty.kv.write()
+    await duty.kv.change("Destroy", 1)
+    duty.clock.jump(3600)
+    assert await duty.purge.one_pass(duty.fence) == 0
+    duty.kv.store.seed(keyspace.CLUSTER_TIME, b"%020d" % duty.kv.store.now_ms)
+    assert await duty.purge.one_pass(duty.fence) == 0
+    assert duty.upkeep.compacted == []
+
+
+async def test_a_head_that_nobody_can_read_holds_up_no_other(duty: Duty) -> None:
+    for path in ("a", "b"):
+        await duty.kv.write(path)
+        await duty.kv.change("Destroy", 1, path=path)
+    duty.kv.store.seed(keyspace.head("a"), b"\xff\xff\xff\xff")
+    assert await duty.after(11) == 2
+    assert duty.kv.store.keys(keyspace.KV_PURGES) == []
+    assert (await duty.kv.metadata("b")).versions[0].HasField("purged_at")
 
 
 def test_history_is_compacted_every_half_minute_and_kept_for_a_minute() -> None:

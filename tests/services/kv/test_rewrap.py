@@ -16,7 +16,7 @@ from strongbox.clock import ManualClock, SystemClock
 from strongbox.process import rewrap, rewrap_kinds
 from strongbox.process.rewrap import Rewrap
 from strongbox.process.rewrap_kinds import Inner, Kind
-from strongbox.storage.v1 import auth_records_pb2, envelope_pb2, kv_records_pb2
+from strongbox.storage.v1 import auth_records_pb2, envelope_pb2, lease_records_pb2
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, Etcd
@@ -66,9 +66,9 @@ class World:
 
     async def terms(self) -> set[int]:
         heads = (await self.rows(keyspace.KV_HEADS)).values()
-        olds = (await self.rows(keyspace.KV_OLD)).values()
-        return {kv_records_pb2.SecretHead.FromString(value).envelope.term for value in heads} | {
-            envelope_pb2.Envelope.FromString(value).term for value in olds
+        envelopes = (await self.rows(keyspace.KV_ENVELOPES)).values()
+        return {_term(value) for value in heads} | {
+            envelope_pb2.Envelope.FromString(value).term for value in envelopes
         }
 
     async def progress(self) -> storage.RewrapProgress:
@@ -136,7 +136,7 @@ async def test_everything_is_rewrapped_beside_a_writer_and_read_as_before(world:
 async def test_a_write_under_way_when_a_term_comes_into_use_is_made_under_that_term(world: World) -> None:
     """Its data key was wrapped under the old one; a spare key of the old term is not used either."""
     servicer: Any = world.replica.servicer
-    key = await servicer._data_keys.take(1e12)
+    key = await servicer._data_keys.take(1e12, b"")
     servicer._data_keys.give_back(key)
     await world.rotate()
     await world.replica.write("late", "x")
@@ -155,14 +155,14 @@ async def test_a_successor_goes_on_and_who_was_deposed_changes_nothing(world: Wo
     with contextlib.suppress(asyncio.CancelledError):
         await stopped
     half = await world.progress()
-    assert 0 < half.done < 200
+    assert 0 < half.done < 400
     late = await world.office()
     before = await world.rows(keyspace.ROOT)
     with pytest.raises(Deposed):
         await world.duty().one_pass(early)
     assert await world.rows(keyspace.ROOT) == before
     assert await world.duty().one_pass(late)
-    assert (await world.terms(), (await world.progress()).done) == ({2}, 200)
+    assert (await world.terms(), (await world.progress()).done) == ({2}, 400)
 
 
 class Forgetful(Etcd):
@@ -179,24 +179,30 @@ async def test_lost_answers_change_nothing(world: World, etcd_member: EtcdCluste
     await world.rotate()
     forgetful = Forgetful(etcd_member.endpoints)
     assert await world.duty(forgetful).one_pass(term)
-    assert (await world.terms(), (await world.progress()).done) == ({2}, 150)
+    assert (await world.terms(), (await world.progress()).done) == ({2}, 300)
     assert await world.replica.read("s/149") == "149 1"
     await forgetful.close()
 
 
 async def test_what_does_not_open_stays_as_it_is_and_stops_nothing(world: World) -> None:
     await fill(world, 3)
-    key = keyspace.old_version("s/001", 1)
+    key = keyspace.envelope("s/001", 1)
     forged = envelope_pb2.Envelope.FromString((await world.rows(key))[key])
     forged.wrapped_dek = bytes(32)
     await world.put(key, forged.SerializeToString())
-    junk = keyspace.old_version("s/001", 7)
+    junk = keyspace.envelope("s/001", 7)
     await world.put(junk, b"\xff\xff\xff")
+    heads = {keyspace.head("aaa-junk"): b"\xff\xff\xff\xff", keyspace.head("aaa-other"): b"k" * 40}
+    stolen = (await world.rows(keyspace.head("s/001")))[keyspace.head("s/001")]
+    heads[keyspace.head("aaa-stolen")] = stolen
+    for place, value in heads.items():
+        await world.put(place, value)
     term = await world.office()
     await world.rotate()
     assert await world.duty().one_pass(term)
     assert (await world.rows(key))[key] == forged.SerializeToString()
     assert (await world.rows(junk))[junk] == b"\xff\xff\xff"
+    assert {place: (await world.rows(place))[place] for place in heads} == heads
     assert await world.replica.read("s/002", 1) == "2 1"
 
 
@@ -206,10 +212,7 @@ async def test_records_are_authenticated_anew_with_the_envelope_inside_and_forge
     """As of lease's connections: a record whose body holds an envelope."""
     await fill(world, 1, 1)
     prefix = keyspace.ROOT + b"lease/some/"
-    head = kv_records_pb2.SecretHead.FromString(
-        (await world.rows(keyspace.head("s/000")))[keyspace.head("s/000")]
-    )
-    body = kv_records_pb2.SecretHead(envelope=head.envelope, current_version=7).SerializeToString()
+    body = (await holder(world)).SerializeToString()
     keys = world.cluster.keys
     good, plain, bad = prefix + b"good", prefix + b"plain", prefix + b"bad"
     await world.put(good, seal_record(keys, good, body))
@@ -218,15 +221,22 @@ async def test_records_are_authenticated_anew_with_the_envelope_inside_and_forge
 
     term = await world.office()
     await world.rotate()
-    kind = Kind(prefix, rewrap_kinds.renew_records(Inner(kv_records_pb2.SecretHead, "envelope")))
+    kind = Kind(prefix, rewrap_kinds.renew_records(Inner(lease_records_pb2.ConnectionRecord, "envelope")))
     assert await world.duty(kinds=[kind]).one_pass(term)
     now = await world.rows(prefix)
     new_keys = world.keys.record_keys
     assert new_keys is not None
-    opened = kv_records_pb2.SecretHead.FromString(open_record(new_keys, good, now[good]))
-    assert (opened.envelope.term, opened.current_version) == (2, 7)
+    opened = lease_records_pb2.ConnectionRecord.FromString(open_record(new_keys, good, now[good]))
+    assert (opened.envelope.term, opened.version) == (2, 7)
     assert open_record(new_keys, plain, now[plain]) == b"\x08\x07"
     assert [_term(now[key]) for key in (good, plain, bad)] == [2, 2, 1]
+
+
+async def holder(world: World) -> lease_records_pb2.ConnectionRecord:
+    """A message of another service that holds an envelope."""
+    key = keyspace.envelope("s/000", 1)
+    envelope = envelope_pb2.Envelope.FromString((await world.rows(key))[key])
+    return lease_records_pb2.ConnectionRecord(envelope=envelope, version=7)
 
 
 def _term(value: bytes) -> int:
@@ -235,23 +245,22 @@ def _term(value: bytes) -> int:
 
 async def test_a_body_that_kept_its_old_envelope_under_a_new_mac_is_found(world: World) -> None:
     await fill(world, 1, 1)
-    key = keyspace.head("s/000")
-    head = (await world.rows(key))[key]
+    head = (await holder(world)).SerializeToString()
     await world.rotate()
     keys = world.keys.record_keys
     assert keys is not None
-    inner = Inner(kv_records_pb2.SecretHead, "envelope")
+    inner = Inner(lease_records_pb2.ConnectionRecord, "envelope")
     row = KV(b"k", seal_record(keys, b"k", head), 1, 1)
     renewed = await rewrap_kinds.renew_records(inner)([row], world.keys)
-    opened = kv_records_pb2.SecretHead.FromString(open_record(keys, b"k", renewed[b"k"]))
+    opened = lease_records_pb2.ConnectionRecord.FromString(open_record(keys, b"k", renewed[b"k"]))
     assert opened.envelope.term == 2
     plain = await rewrap_kinds.renew_messages(inner)([KV(b"k", head, 1, 1)], world.keys)
-    assert kv_records_pb2.SecretHead.FromString(plain[b"k"]).envelope.term == 2
+    assert lease_records_pb2.ConnectionRecord.FromString(plain[b"k"]).envelope.term == 2
 
 
 async def test_what_came_behind_the_pass_is_found_by_the_second_look(world: World) -> None:
     await fill(world, 5)
-    key = keyspace.old_version("s/001", 1)
+    key = keyspace.envelope("s/001", 1)
     late = (await world.rows(key))[key]
     term = await world.office()
     await world.rotate()

@@ -45,15 +45,15 @@ async def test_both_versions_can_be_read_and_history_shows_both(kv: Kv) -> None:
 async def test_versions_beyond_max_versions_are_removed_with_their_envelopes(kv: Kv) -> None:
     for number in range(12):
         await kv.write("a", str(number))
-    assert len(kv.store.keys(keyspace.KV_OLD)) == 9
+    assert len(kv.store.keys(keyspace.KV_ENVELOPES)) == 10
     with pytest.raises(NotFound):
         await kv.read("a", 2)
     await kv.call("UpdateSecretMetadata", pb.UpdateSecretMetadataRequest(path="a", max_versions=1))
-    assert kv.store.keys(keyspace.KV_OLD) == []
+    assert kv.store.keys(keyspace.KV_ENVELOPES) == [keyspace.envelope("a", 12)]
     assert (await kv.read("a")).value == "11"
     await kv.write("a", "last")
     assert (await kv.read("a")).value == "last"
-    assert kv.store.keys(keyspace.KV_OLD) == []
+    assert kv.store.keys(keyspace.KV_ENVELOPES) == [keyspace.envelope("a", 13)]
 
 
 async def test_a_cas_conflict_is_refused_and_told(kv: Kv) -> None:
@@ -83,8 +83,7 @@ async def test_soft_delete_undelete_destroy(kv: Kv) -> None:
     for number in (1, 2):
         with pytest.raises(VersionDestroyed):
             await kv.read("a", number)
-    assert not kv.head().HasField("envelope")
-    assert kv.store.keys(keyspace.KV_OLD) == []
+    assert kv.store.keys(keyspace.KV_ENVELOPES) == []
     with pytest.raises(VersionDestroyed):
         await kv.change("Undelete", 1)
 
@@ -94,7 +93,7 @@ async def test_a_destroyed_newest_version_is_followed_by_the_next_number(kv: Kv)
     await kv.change("Destroy", 1)
     assert (await kv.write("a", "next")).version == 2
     assert (await kv.read()).value == "next"
-    assert kv.store.keys(keyspace.KV_OLD) == []
+    assert kv.store.keys(keyspace.KV_ENVELOPES) == [keyspace.envelope("a", 2)]
 
 
 async def test_a_version_whose_ttl_is_over_is_not_found(kv: Kv) -> None:
@@ -166,7 +165,7 @@ async def test_removal_takes_everything_and_asks_for_a_purge(kv: Kv) -> None:
     await kv.write("a/b", "other")
     await kv.call("DeleteSecretMetadata", pb.DeleteSecretMetadataRequest(path="a"))
     assert kv.store.keys(keyspace.head("a")) == [keyspace.head("a/b")]
-    assert kv.store.keys(keyspace.KV_OLD) == []
+    assert kv.store.keys(keyspace.KV_ENVELOPES) == [keyspace.envelope("a/b", 1)]
     tomb = storage.PurgeRecord.FromString(kv.store.value(repository.tomb_key("a")) or b"")
     assert list(tomb.versions) == [1, 2, 3]
 
@@ -195,6 +194,27 @@ async def test_settings_are_validated_changed_and_shown(kv: Kv) -> None:
     assert (told.max_versions, told.cas_required, dict(told.custom)) == (3, True, {"owner": "me"})
     with pytest.raises(InvalidInput):
         await kv.write()
+
+
+async def test_custom_metadata_can_be_emptied_and_an_empty_map_alone_is_refused(kv: Kv) -> None:
+    await kv.write()
+    custom = pb.UpdateSecretMetadataRequest(path="a", custom={"owner": "me"})
+    await kv.call("UpdateSecretMetadata", custom)
+    with pytest.raises(InvalidInput, match="clear_custom"):
+        await kv.call("UpdateSecretMetadata", pb.UpdateSecretMetadataRequest(path="a", custom={}))
+    assert dict((await kv.metadata()).custom) == {"owner": "me"}
+    await kv.call("UpdateSecretMetadata", pb.UpdateSecretMetadataRequest(path="a", clear_custom=True))
+    assert not (await kv.metadata()).custom
+    custom.clear_custom = True
+    with pytest.raises(InvalidInput):
+        await kv.call("UpdateSecretMetadata", custom)
+
+
+async def test_an_empty_key_is_not_said_to_be_too_large(kv: Kv) -> None:
+    await kv.write()
+    with pytest.raises(InvalidInput) as refused:
+        await kv.call("UpdateSecretMetadata", pb.UpdateSecretMetadataRequest(path="a", custom={"": "x"}))
+    assert refused.value.reason == "INVALID_ARGUMENT"
 
 
 @pytest.mark.parametrize(

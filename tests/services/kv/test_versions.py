@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.kv import versions
-from services.kv.versions import Head
+from services.kv.versions import Head, Settings
 from strongbox.errors import (
     InvalidInput,
     NotFound,
@@ -151,7 +151,7 @@ class Both:
     def _keep(self, most: int) -> None:
         if self.head is None:
             return
-        self._take(versions.configured(self.head, most, None, {}))
+        self._take(versions.configured(self.head, Settings(most, None, None)))
         self.model.most = most
         self.model.trim()
 
@@ -189,7 +189,7 @@ def test_a_deleted_or_destroyed_newest_version_still_counts_for_cas() -> None:
 
 
 def test_where_cas_is_required_a_write_without_it_is_refused() -> None:
-    head = versions.configured(written(1), None, True, {}).head
+    head = versions.configured(written(1), Settings(None, True, None)).head
     with pytest.raises(InvalidInput, match="cas"):
         versions.written(head, None, NOW, None)
     assert versions.written(head, 1, NOW, None).head.current_version == 2
@@ -226,10 +226,12 @@ def test_only_what_was_destroyed_at_that_moment_is_purged() -> None:
 
 
 def test_settings_not_given_stay() -> None:
-    head = versions.configured(written(1), 5, True, {"owner": "me"}).head
-    head = versions.configured(head, None, None, {}).head
+    head = versions.configured(written(1), Settings(5, True, {"owner": "me"})).head
+    head = versions.configured(head, Settings(None, None, None)).head
     assert (head.max_versions, head.cas_required, dict(head.custom)) == (5, True, {"owner": "me"})
-    assert dict(versions.configured(head, None, False, {"b": "c"}).head.custom) == {"b": "c"}
+    other = versions.configured(head, Settings(None, False, {"b": "c"})).head
+    assert (other.cas_required, dict(other.custom)) == (False, {"b": "c"})
+    assert not versions.configured(head, Settings(None, None, {})).head.custom
 
 
 def test_the_last_version_number_is_the_last() -> None:

@@ -12,6 +12,8 @@ import pytest
 
 from services.kv import watching
 from services.kv.watching import Change, changes_of, revision_of
+from strongbox.access.records import RecordKeys, seal_record
+from strongbox.access.tokens import digest
 from strongbox.errors import InvalidInput, RateLimited, Unauthenticated
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.paths import DirectoryPath
@@ -131,14 +133,54 @@ async def test_a_token_holds_only_so_many_watches(
         await take(again, 1)
 
 
+async def test_children_share_the_watches_of_their_first_ancestor(
+    kv: Replica, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "MOST_OF_A_TOKEN", 1)
+    first = int((await kv.write(f"{folder}/a", "1")).revision)
+    child = await token_of(kv, ancestors=[digest(kv.cluster.root)])
+    async with aclosing(opened(kv, folder, first)) as one:
+        await take(one, 1)
+        with pytest.raises(RateLimited):
+            await anext(opened(kv, folder, first, child))
+
+
+async def test_a_stream_ends_with_the_last_use_of_its_token(kv: Replica, folder: str) -> None:
+    first = int((await kv.write(f"{folder}/a", "1")).revision)
+    spent = await token_of(kv, num_uses=1, uses_spent=1)
+    inbound = Inbound(spent, secrets.token_hex(8), "", "", time.monotonic() + 5, use=1)
+    async with aclosing(kv.watching.changes(inbound, DirectoryPath(folder), first)) as changes:
+        async with asyncio.timeout(WAIT):
+            with pytest.raises(Unauthenticated):
+                await anext(changes)
+
+
+async def token_of(kv: Replica, **fields: object) -> str:
+    """A token with the root policy, in etcd."""
+    token = kv.cluster.add_token(policies=["root"], **fields)
+    puts = [txn.put(key, fact.value or b"") for key, fact in kv.cluster.store.facts.items()]
+    await kv.etcd.transact(txn.txn([], puts), idempotent=True)
+    return token
+
+
 def test_a_head_that_was_put_by_no_operation_tells_nothing() -> None:
     head = storage.SecretHead(current_version=2)
-    event = Event(Kind.PUT, keyspace.head("a/b"), head.SerializeToString(), 9)
-    assert changes_of(event) == []
+    assert changes_of(event_of(head)) == []
     head.operations.add(op="WriteSecret", versions=[2], revision=7)
-    assert changes_of(event._replace(value=head.SerializeToString())) == []
+    assert changes_of(event_of(head)) == []
     head.operations.add(op="WriteSecret", versions=[2])
-    assert changes_of(event._replace(value=head.SerializeToString())) == [Change("a/b", 2, "WRITTEN", 9)]
+    assert changes_of(event_of(head)) == [Change("a/b", 2, "WRITTEN", 9)]
+
+
+def test_junk_where_a_head_should_be_tells_nothing_and_ends_no_stream() -> None:
+    for key in (keyspace.head("a/b"), keyspace.KV_HEADS + b"\xff"):
+        assert changes_of(Event(Kind.PUT, key, b"\xff\xff\xff\xff", 9)) == []
+
+
+def event_of(head: storage.SecretHead) -> Event:
+    key = keyspace.head("a/b")
+    value = seal_record(RecordKeys({1: b"k" * 32}, 1), key, head.SerializeToString())
+    return Event(Kind.PUT, key, value, 9)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "9" * 30, "\u0661", str(1 << 63)])

@@ -15,7 +15,7 @@ from services.seal import rootkey
 from strongbox.access import tokens
 from strongbox.access.records import Forged, RecordKeys, open_record, seal_record
 from strongbox.crypto.shamir import Share, combine, split
-from strongbox.storage.v1 import auth_records_pb2, envelope_pb2, kv_records_pb2
+from strongbox.storage.v1 import auth_records_pb2, envelope_pb2
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd as Client
@@ -71,14 +71,8 @@ def authenticated(found: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
 
 def terms_in(found: Mapping[bytes, bytes]) -> set[int]:
     """The key terms that anything stored is under."""
-    heads = [
-        kv_records_pb2.SecretHead.FromString(value)
-        for key, value in found.items()
-        if key.startswith(keyspace.KV_HEADS)
-    ]
-    terms = {head.envelope.term for head in heads if head.HasField("envelope")}
     bare = tuple(prefix for some in keyspace.ENVELOPES.values() for prefix in some)
-    terms |= {envelope_pb2.Envelope.FromString(v).term for k, v in found.items() if k.startswith(bare)}
+    terms = {envelope_pb2.Envelope.FromString(v).term for k, v in found.items() if k.startswith(bare)}
     records = authenticated(found).values()
     return terms | {auth_records_pb2.AuthenticatedRecord.FromString(value).term for value in records}
 
@@ -181,18 +175,16 @@ def test_copied_edited_and_forged_records_of_every_kind_grant_nothing(own: Clust
             refusal = outcome(rest.read, "mine/a") or _let_in()
             assert refusal.code in ("UNAUTHENTICATED", "PERMISSION_DENIED")
         put(own, {key: before[key] for key in change})
-    # The victim's envelope at a path that he may read; another version's envelope as the newest.
-    victim = kv_records_pb2.SecretHead.FromString(before[keyspace.head("mine/a")])
-    his = kv_records_pb2.SecretHead.FromString(before[keyspace.head("thief/a")])
-    old = envelope_pb2.Envelope.FromString(before[keyspace.old_version("thief/a", 1)])
-    for stolen in (victim.envelope, old):
-        moved = kv_records_pb2.SecretHead()
-        moved.CopyFrom(his)
-        moved.envelope.CopyFrom(stolen)
-        put(own, {keyspace.head("thief/a"): moved.SerializeToString()})
+    # The victim's envelope and head at a path that he may read; another version's envelope as the newest.
+    place, victims = keyspace.envelope("thief/a", 2), _newest(before, "mine/a")
+    for stolen in (before[victims], before[keyspace.envelope("thief/a", 1)]):
+        put(own, {place: stolen})
         with own.rest(thief, 2) as rest:
             refused("INTERNAL", rest.read, "thief/a")
-    put(own, {keyspace.head("thief/a"): before[keyspace.head("thief/a")]})
+    put(own, {keyspace.head("thief/a"): before[keyspace.head("mine/a")], place: before[victims]})
+    with own.rest(thief, 2) as rest:
+        refused("INTERNAL", rest.read, "thief/a")
+    put(own, {key: before[key] for key in (place, keyspace.head("thief/a"))})
     with own.rest(thief) as rest:
         assert rest.read("thief/a")["value"] == "of the thief again"
         refused("PERMISSION_DENIED", rest.read, "mine/a")
@@ -278,13 +270,24 @@ def _require_seal_records_are_bound(own: Cluster, before: Mapping[bytes, bytes])
             assert rest.call("GET", "/v1/sys/health")["sealed"] is False, "junk in etcd ended a process"
 
 
+def _newest(found: Mapping[bytes, bytes], path: str) -> bytes:
+    """The etcd key of a secret's newest envelope."""
+    return max(key for key in found if key.startswith(keyspace.KV_ENVELOPES + path.encode() + b"\0"))
+
+
 def test_what_who_writes_to_etcd_can_do_is_what_the_threat_model_says(own: Cluster) -> None:
-    """Heads of secrets are not authenticated: a soft delete can be undone, and still only a reader reads."""
+    """An older head can be put back: a soft delete can be undone, and still only a reader reads."""
     with own.rest(own.root_token, 0, Patience()) as root:
         root.write("undone/a", "deleted once")
         before = rows(own, keyspace.head("undone/a"))
         root.call("DELETE", "/v1/secrets/undone/a")
         refused("NOT_FOUND/DELETED", root.read, "undone/a")
+        # Who edits a head instead is refused: it is authenticated.
+        place = keyspace.head("undone/a")
+        now = auth_records_pb2.AuthenticatedRecord.FromString(rows(own, place)[place])
+        now.body = auth_records_pb2.AuthenticatedRecord.FromString(before[place]).body
+        put(own, {place: now.SerializeToString()})
+        refused("INTERNAL", root.read, "undone/a")
         put(own, before)
         assert root.read("undone/a")["value"] == "deleted once"
         made = root.call("POST", "/v1/tokens", {"policies": ["default"]})
