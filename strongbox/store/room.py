@@ -149,10 +149,7 @@ class Keeper:
         now = time.monotonic()
         if row.mod_revision != self._moved[0]:
             self._moved = row.mod_revision, now
-        try:
-            mine = Room.parse(row.key, row.value).keeper == self._node
-        except ValueError:
-            mine = True  # nobody can read it: it is put anew
+        mine = Room.parse(row.key, row.value).keeper == self._node
         return not mine and now - self._moved[1] < TAKE_OVER
 
     async def _measure(self) -> Measured:

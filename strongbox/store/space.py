@@ -67,9 +67,12 @@ class Room(NamedTuple):
 
     @classmethod
     def parse(cls, _: bytes, value: bytes) -> Room:
-        """Raises ValueError."""
-        revision, file, in_use, quota, keeper = value.decode().split(" ", 4)
-        return cls(int(revision), int(file), int(in_use), int(quota), keeper)
+        """What nobody can read, such as another version's, says nothing; the keeper puts it anew."""
+        try:
+            revision, file, in_use, quota, keeper = value.decode().split(" ", 4)
+            return cls(int(revision), int(file), int(in_use), int(quota), keeper)
+        except ValueError:
+            return NOTHING_KNOWN
 
 
 NOTHING_KNOWN = Room(0, 0, 0, 0, "")
