@@ -105,7 +105,7 @@ class Caller:
         return self._rights.denying
 
     def may_do_less_than(self, names: Set[str]) -> bool:
-        """Whether those of his policies that have these folded names might, without the others, allow more."""
+        """Whether his policies of these (folded) names might allow more without the others."""
         kept = [policy for policy in self._rights.compiled if policy.name in names]
         dropped = [policy for policy in self._rights.compiled if policy.name not in names]
         return not self._rights.is_root and may_widen(kept, dropped)
