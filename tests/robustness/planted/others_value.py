@@ -6,7 +6,6 @@ So whoever writes next, and is decided for the same version, stores what somebod
 import sys
 from typing import Any
 
-
 _RIVALS = "robust/rival"  # tests.robustness.traffic.rivals
 
 
