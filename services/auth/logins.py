@@ -170,9 +170,7 @@ class KubernetesLogins:
         who = await self._reviewer.review(config, reviewer, jwt, audience, inbound.deadline)
         if who is None and role is not None and kubernetes.lacks_reviewer(config, role):
             # The configuration was written after the role; else it would have been refused.
-            _log.warning(
-                "the audience of a Kubernetes role needs a reviewer, and there is none", role=role.name
-            )
+            _log.warning(NO_REVIEWER, role=role.name)
         return who
 
     async def _reviewer_jwt(self, config: Config) -> str:
