@@ -30,9 +30,10 @@ def issue(name: RoleName, output: Output = Format.TABLE) -> None:
 
 @app.command("inspect")
 def inspect(name: ConnectionName, output: Output = Format.TABLE) -> None:
-    """What the connection's user owns. Earlier versions handed to it what credentials had made: it lends its
-    rights to whoever uses a function that is SECURITY DEFINER, a view or a rule of its. What the connection's
-    user made itself is in the list as well; give the rest to the template, or drop it.
+    """What the connection's user owns in each database that it may enter, and how to hand it over.
+
+    Earlier versions gave it what credentials had made: give that to the template, or drop it. Whoever uses
+    what runs_as_owner does so with that user's rights. What the user made itself is listed as well.
     """
     with connected() as box:
         found = box.postgres.inspect(name)
