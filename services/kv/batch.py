@@ -24,7 +24,6 @@ import structlog
 from services.kv.datakeys import PURPOSE
 from services.kv.reading import Reading, Taken
 from services.kv.secrets import Found, Secrets
-from services.kv.unsealed import Moment
 from strongbox.access.guard import Caller, Guard
 from strongbox.crypto.envelope import WrappedDek
 from strongbox.errors import (
@@ -79,11 +78,11 @@ class Told(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A result for each item, the revision at which they stood, and the moment before the proof was sent."""
+    """A result for each item, the revision at which they stood; `since` as of `Read`."""
 
     results: list[Result]
     revision: int
-    since: Moment
+    since: float
 
 
 class Batch:

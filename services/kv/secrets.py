@@ -80,6 +80,7 @@ class Secrets:
 
         Raises `VersionMismatch`, `InvalidInput`, `IdempotencyMismatch`.
         """
+        view.means(Effect.GROWS)  # even where a longer version goes: its history stays for a minute
         first = self._first(view, caller, path, asked)
         if first is not None:
             return first
@@ -151,10 +152,11 @@ class Secrets:
     ) -> Done:
         """Destroy for good; needs `sudo` as well. Raises `NotFound`."""
         _require_destroying(caller, path)
-        view.means(Effect.FREES)
 
         def destroyed(head: versions.Head, some: Sequence[int]) -> versions.Change:
             change = versions.destroyed(head, some, view.now_ms)
+            # Who destroys the destroyed again frees nothing, and could go on for ever.
+            view.means(Effect.FREES if change.gone else Effect.NEUTRAL)
             if change.gone:
                 repository.put_purge(view, path.text, change.gone)
             return change
@@ -174,6 +176,8 @@ class Secrets:
             change = versions.configured(head, settings)
             if change.gone:
                 _require_destroying(caller, path)
+                if settings.custom is None:  # else what is put and taken away shows it
+                    view.means(Effect.FREES)
                 repository.put_purge(view, path.text, change.gone)
                 _record_destroyed(view, change.gone)
             return change
