@@ -12,12 +12,13 @@ import grpc.aio
 
 from services.kv import messages
 from services.kv.batch import Batch
+from services.kv.changes import revision_of
 from services.kv.datakeys import DataKeys, Keys, Stale
 from services.kv.idempotency import Asked
 from services.kv.listing import Listing
 from services.kv.reading import Reading
 from services.kv.secrets import Done, Secrets, Wanted
-from services.kv.watching import Watching, revision_of
+from services.kv.watching import Watching
 from strongbox.access.guard import Caller, Guard
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.kv.v1 import kv_service_pb2_grpc as rpc
