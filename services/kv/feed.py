@@ -4,7 +4,7 @@ Rules:
 * The watch runs while somebody follows. It begins where the first one begins, and no later than now.
 * Who begins at a revision that was handed out already catches up by a watch of his own. It ends at the last
   revision that had been handed out when he came: from there on all changes wait for him. While nothing was
-  handed out yet it ends at the next change. A few catch up at once: an answer may hold a thousand revisions.
+  handed out yet it ends at the next change. A few get an answer at once: it may hold a thousand revisions.
 * For each follower at most `MOST_WAITING` changes wait; who is further behind is `Behind`. So a client that
   does not read costs no memory. The changes themselves are shared.
 """
@@ -113,14 +113,15 @@ class Feed:
         """What he wants up to a revision that a change has, or the next one that one has."""
         # Nobody else is kept waiting by who waits for a change that is still to come.
         turn = self._catching_up if self._has_told else nullcontext()
-        async with turn, aclosing(self._watch(follower.position)) as batches:
-            async for batch in batches:
-                changes = follower.of(_projected(batch))
-                follower.position = batch.revision + 1
+        seen = 0
+        async with aclosing(self._watch(follower.position)) as batches:
+            while seen < until:
+                async with turn:  # and not while he reads, who may be slow
+                    batch = await anext(batches)
+                    changes, seen = follower.of(_projected(batch)), batch.revision
+                follower.position = seen + 1
                 if changes:
                     yield changes
-                if batch.revision >= until:
-                    return
 
     async def _run(self, position: int) -> None:
         try:

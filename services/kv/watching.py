@@ -41,6 +41,7 @@ from strongbox.trail.outbox import draft_of
 
 MOST_STREAMS, MOST_OF_A_TOKEN = 256, 16
 PROVE_EVERY = 10.0  # seconds without an event
+MOST_AT_ONCE = 128  # changes that one proof is for, of one stream
 OP = "WatchSecrets"
 _log = structlog.get_logger(__name__)
 
@@ -81,8 +82,10 @@ class Watching:
         async with aclosing(stream), _Next(stream) as following:
             while True:
                 changes = await following.within(_until_next_proof())
-                for change in (await self._proofs.prove(inbound, directory.policy_path, changes)).changes:
-                    yield change
+                for start in range(0, max(1, len(changes)), MOST_AT_ONCE):
+                    some = changes[start : start + MOST_AT_ONCE]
+                    for change in (await self._proofs.prove(inbound, directory.policy_path, some)).changes:
+                        yield change
 
     async def _opened(self, inbound: Inbound, directory: DirectoryPath) -> Outcome[str]:
         """Let him in, and record it; the root of his token's tree."""

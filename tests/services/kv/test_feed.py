@@ -12,7 +12,7 @@ import pytest
 from services.kv import feed, watching
 from services.kv.changes import Change
 from strongbox.store.pipeline import Work
-from strongbox.store.watch import Batch
+from strongbox.store.watch import Batch, watch
 from tests.services.kv.test_over_etcd import Replica
 from tests.services.kv.test_watching import WAIT, folder, kv, opened, take, token_of
 from tests.support.etcd import etcd_member
@@ -26,11 +26,10 @@ LARGE = "x" * (511 << 10)
 def watches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Where each watch of etcd began."""
     begun = list[int]()
-    real = feed.watch
 
     def counted(etcd: Any, key: bytes, end: bytes, position: int) -> AsyncGenerator[Batch, None]:
         begun.append(position)
-        return real(etcd, key, end, position)
+        return watch(etcd, key, end, position)
 
     monkeypatch.setattr(feed, "watch", counted)
     return begun
@@ -102,6 +101,20 @@ async def test_who_begins_earlier_catches_up_and_meets_the_others_without_a_gap(
         assert told == [("a", number, "WRITTEN") for number in range(1, 62)]
         assert [number for _, number, _ in await take(one, 30)] == list(range(32, 62))
     assert watches == [first, first]
+
+
+async def test_who_catches_up_and_does_not_read_keeps_nobody_from_catching_up(
+    kv: Replica, folder: str
+) -> None:
+    kv.watching._feed._catching_up = asyncio.Semaphore(1)
+    first = int((await kv.write(f"{folder}/a", "1")).revision)
+    async with aclosing(opened(kv, folder, first)) as one:
+        for _ in range(9):
+            await kv.write(f"{folder}/a", "v")
+        await take(one, 10)
+        async with aclosing(opened(kv, folder, first)) as slow, aclosing(opened(kv, folder, first)) as other:
+            await take(slow, 1)
+            assert len(await take(other, 10)) == 10
 
 
 async def test_who_does_not_read_is_told_to_list_again_and_then_goes_on(

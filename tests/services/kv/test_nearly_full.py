@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from strongbox.errors import Overloaded
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.leases import read_lease
 from strongbox.store import keyspace, txn
-from strongbox.store.room import Room
+from strongbox.store.space import Room
 from tests.services.kv.test_over_etcd import Replica
 from tests.support.access import FakeCluster
 from tests.support.etcd import EtcdCluster
@@ -45,7 +46,7 @@ async def change(kv: Replica, what: str, *numbers: int) -> None:
     await kv.call(f"{what}SecretVersions", request)
 
 
-async def configure(kv: Replica, **fields: object) -> None:
+async def configure(kv: Replica, **fields: Any) -> None:
     await kv.call("UpdateSecretMetadata", pb.UpdateSecretMetadataRequest(path="known", **fields))
 
 
