@@ -174,10 +174,12 @@ class Secrets:
 
         def configured(head: versions.Head, _: Sequence[int]) -> versions.Change:
             change = versions.configured(head, settings)
+            if settings.custom:  # even where it is no longer than before: as a value, it has a history
+                view.means(Effect.GROWS)
+            elif change.gone:
+                view.means(Effect.FREES)
             if change.gone:
                 _require_destroying(caller, path)
-                if settings.custom is None:  # else what is put and taken away shows it
-                    view.means(Effect.FREES)
                 repository.put_purge(view, path.text, change.gone)
                 _record_destroyed(view, change.gone)
             return change

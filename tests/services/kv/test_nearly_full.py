@@ -46,8 +46,8 @@ async def change(kv: Replica, what: str, *numbers: int) -> None:
     await kv.call(f"{what}SecretVersions", request)
 
 
-async def configure(kv: Replica, **fields: Any) -> None:
-    await kv.call("UpdateSecretMetadata", pb.UpdateSecretMetadataRequest(path="known", **fields))
+async def configure(kv: Replica, path: str = "known", **fields: Any) -> None:
+    await kv.call("UpdateSecretMetadata", pb.UpdateSecretMetadataRequest(path=path, **fields))
 
 
 async def batch(kv: Replica, paths: list[str]) -> pb.BatchReadSecretsResponse:
@@ -68,8 +68,14 @@ async def test_a_write_grows_even_where_a_longer_version_goes(kv: Replica) -> No
 async def test_what_takes_away_goes_on_and_metadata_does_not_grow(kv: Replica) -> None:
     for _ in range(5):
         await kv.write("known", LARGE)
-    await configure(kv, custom={f"key-{number}": "m" * 500 for number in range(60)})
+    custom = {f"key-{number}": "m" * 500 for number in range(60)}
+    await configure(kv, custom=custom)
+    await kv.write("small", "v")
+    await configure(kv, "small", custom={"a": "m" * 500})
     await fill(kv)
+    with pytest.raises(Overloaded):
+        await configure(kv, "small", custom={"a": "n" * 500})  # again and again it would fill the reserve
+    await configure(kv, "small", clear_custom=True)
     with pytest.raises(Overloaded):
         await configure(kv, custom={f"more-{number}": "m" * 500 for number in range(64)}, max_versions=4)
     await configure(kv, max_versions=4)  # one envelope goes, one request to purge comes
