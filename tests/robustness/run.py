@@ -14,7 +14,7 @@ from tests.robustness.ledger import Ledger
 from tests.robustness.postgres import DATABASE_ROLES
 from tests.robustness.slack import Slack
 from tests.robustness.stage import NODES, Stage
-from tests.robustness.traffic import Traffic
+from tests.robustness.traffic import Traffic, enders
 from tests.robustness.traffic.asking import Target
 from tests.robustness.traffic.credentials import HOLDER
 from tests.robustness.traffic.enders import ENDER, PREFIX, Seen
@@ -64,6 +64,7 @@ class Run:
 def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
     """Traffic with faults: each kind once, or again and again for so many seconds."""
     run.clients_token = _prepare(stage)
+    enders.prepare(stage.gateway(0), run.clients_token)
     target = Target([stage.gateway(number) for number in NODES], stage.cluster.root_token, run.clients_token)
     run.ledger = Ledger(stage.postgres)
     with Traffic(target, run.history, run.ledger, stage.etcd, run.seed) as traffic:

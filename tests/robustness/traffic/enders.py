@@ -7,9 +7,9 @@ to lie before the revocation, whatever clients were told and when. The leases ar
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
@@ -17,17 +17,17 @@ from strongbox.access import tokens
 from strongbox.leases import read_lease
 from strongbox.storage.v1.auth_records_pb2 import AuthenticatedRecord
 from strongbox.store import keyspace
-from tests.robustness.door import Answer
+from tests.robustness.door import Answer, Rest
 from tests.robustness.history import History
 from tests.robustness.traffic.asking import CANARY, Asked, Target, Worker
 from tests.robustness.traffic.families import POLICY
 from tests.support.etcd_door import EtcdDoor
 
-LEASES = 120  # of one prefix; a transaction ends 30
 ENDER = "robust-ender"  # the policy
 PREFIX = "secret/robust/ended/"
 _PAUSE = 3.0  # seconds
-_names = itertools.count(1)
+PATHS = [f"robust/ended/{number}" for number in range(90)]  # a transaction ends 30 leases
+_AT_ONCE = 8
 
 
 class Seen:
@@ -44,13 +44,10 @@ class Ender(Worker):
     def __init__(self, target: Target, history: History, etcd: EtcdDoor, seen: Seen) -> None:
         super().__init__(target, history)
         self._etcd, self._seen = etcd, seen
-        self._paths: list[str] = []
         self._holder: tuple[str, str] | None = None  # always the same: its leases are as many as the paths
 
     def turn(self) -> None:
         """One round; whatever gets no answer ends it."""
-        if len(self._paths) < LEASES:
-            return self._write()
         time.sleep(_PAUSE)
         holder = self._holder = self._holder or self._make(POLICY)
         ender = self._make(ENDER)
@@ -68,15 +65,6 @@ class Ender(Worker):
                 self._judge(holder[1], ender[0])
         return None
 
-    def _write(self) -> None:
-        """Some more of the secrets that are read."""
-        for _ in range(20):
-            path = f"robust/ended/{next(_names)}"
-            asked = Asked("made", "write", (path,), ("WriteSecret", f"secret/{path}"), changes=True)
-            body = {"value": CANARY}
-            if self.rest(asked, self.target.client, "PUT", f"/v1/secrets/{path}", body).status == 200:
-                self._paths.append(path)
-
     def _make(self, policy: str) -> tuple[str, str] | None:
         asked = Asked("made", "create", (policy,), ("CreateToken", "auth/tokens"), changes=True)
         made = self.rest(asked, self.target.root, "POST", "/v1/tokens", {"policies": [policy], "ttl": "24h"})
@@ -84,7 +72,7 @@ class Ender(Worker):
 
     def _hold(self, token: str) -> Answer:
         asked = Asked("made", "hold", (), None)
-        wanted = [{"path": path} for path in self._paths]
+        wanted = [{"path": path} for path in PATHS]
         return self.rest(asked, token, "POST", "/v1/secrets-batch", {"requests": wanted})
 
     def _end(self, token: str, node: int) -> None:
@@ -109,6 +97,27 @@ class Ender(Worker):
                 f"leases: {len(late)} were ended by a token that was revoked at revision {revoked_at}, up to "
                 f"revision {max(row.mod_revision for row in late)}"
             )
+
+
+def prepare(gateway: str, token: str) -> None:
+    """Write what is read later on, before there is any traffic. Raises RuntimeError."""
+
+    def write(path: str) -> int:
+        rest = Rest(gateway)
+        try:
+            return rest.call(token, "PUT", f"/v1/secrets/{path}", {"value": CANARY}).status
+        finally:
+            rest.close()
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        left = list(PATHS)
+        for _ in range(5):
+            left = [
+                path for path, status in zip(left, threads.map(write, left), strict=True) if status != 200
+            ]
+            if not left:
+                return
+    raise RuntimeError(f"{len(left)} secrets cannot be written")
 
 
 class Ending(Worker):
