@@ -155,7 +155,7 @@ class _Decision:
             try:
                 version = self._version(view, caller, item)
             except _OF_ONE as refusal:
-                found.append(refusal)
+                found.append(refusal.with_traceback(None))  # whose frames would hold it, and all values
                 continue
             room -= version.size
             found.append(version if room >= 0 else TooLarge("the values of one call come to 1 MiB at most"))
@@ -196,7 +196,7 @@ class _Decision:
             envelope = self._secrets.envelope(view, path, version, compared=self._compared)
             return Found(version, envelope, leases.hold(path))
         except (*_OF_ONE, Overloaded) as refusal:
-            return refusal
+            return refusal.with_traceback(None)
 
 
 class _Leases:

@@ -11,6 +11,7 @@ Rules beyond those of `versions`:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -85,7 +86,7 @@ class Secrets:
         if first is not None:
             return first
         if isinstance(sealing, StrongBoxError):
-            raise sealing
+            raise copy(sealing)  # what is raised holds the frames of the request, and these the original
         if sealing.term < self._lookup.require_keys().newest:
             view.draft = None  # nobody is refused: it is done again with another key
             raise Stale

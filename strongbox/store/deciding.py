@@ -109,8 +109,9 @@ class Item:
         self.decided: Decided | None = None
 
     def fail(self, error: Exception) -> None:
+        # A traceback's frames hold the item: the circle would keep a request's values in memory (`Decider`).
         if not self.done.done():
-            self.done.set_exception(error)
+            self.done.set_exception(error.with_traceback(None))
 
     def expire(self) -> None:
         """The deadline has come: what was sent may still take effect, what was not never will."""
@@ -227,7 +228,7 @@ class Decider:
             except StrongBoxError as full:  # no space for the record
                 item.fail(full)
                 return ()
-            item.refusal = refusal
+            item.refusal = refusal.with_traceback(None)
             self._accept(item, view, "refused", refusal.reason)
             return ()
         if self._refreshes(item, view):
