@@ -123,7 +123,7 @@ BAD: dict[str, list[Bad]] = {
         ({"name": "bad", "rules": [{"path": "secret/x"}]}, INVALID),
         ({"name": "bad", "rules": [{"path": "secret/a*b", "capabilities": ["read"]}]}, INVALID),
         ({"name": "bad", "rules": [{"path": "secret/" + "x" * 2000, "capabilities": ["read"]}]}, INVALID),
-        ({"name": "bad", "rules": [{"path": "secret/x", "capabilities": ["read"]}] * 5000}, INVALID),
+        ({"name": "bad", "rules": [{"path": "secret/x", "capabilities": ["read"]}] * 5000}, TOO_LARGE),
     ],
     "ReadPolicy": _each("name", NAMES, INVALID),
     "DeletePolicy": [*_each("name", NAMES, INVALID), *_each("name", ["root", "default"], INVALID)],
@@ -206,6 +206,7 @@ BAD: dict[str, list[Bad]] = {
     "DeletePostgresConnection": _each("name", NAMES, INVALID),
     "ListPostgresConnections": _PAGES,
     "RotatePostgresRoot": _each("name", NAMES, INVALID),
+    "InspectPostgresConnection": _each("name", NAMES, INVALID),
     "WritePostgresRole": [
         *_each("name", NAMES, INVALID, **_ROLE),
         *_each("connection", NAMES, INVALID, name="bad", template_role="t"),
