@@ -8,7 +8,8 @@
   checked and the log cut back to what is proved (`mending`); what is missing is had again like any other
   history.
 * A log that took a true change of keys for a false one has gone its own way from there. It is cut back to
-  before that, and has the rest again.
+  before that, and has the rest again: from a peer where the mark is beyond. But if the mark or the newest
+  signed checkpoint says that what follows was agreed on, it stays: history is not rewritten.
 * A log whose every HMAC is right and which still contradicts is a second chain under our own keys: `Broken`.
 """
 
@@ -44,30 +45,27 @@ async def find_start(
     wanted = (report_key, keyspace.AUDIT_MARK, keyspace.AUDIT_CHECKPOINT)
     seen = await etcd.transact(txn.txn([], map(txn.range_, wanted)), idempotent=True)
     report, mark, signed = (rows_of(part.response_range) for part in seen.responses)
-    known = [Position.parse(row.value) for row in (*report, *mark)]
+    reported, agreed = ([Position.parse(row.value) for row in rows] for rows in (report, mark))
+    known = [*reported, *agreed]
     checkpoint = read_checkpoint(signed[0].value, keys) if signed else None
-    doubt = "" if not log.first or log.marker.is_ours(keys.chain) else "its marker is not this chain's"
-    doubt = (
-        doubt
-        or await asyncio.to_thread(doubt_of, log, known, checkpoint)
-        or _shorter(log, known[: len(report)])
-    )
+    doubt = _fault_of(log, keys, reported)
+    mended = bool(doubt)
     if doubt:
-        mending(f"the audit log is damaged and being mended: {doubt}")
-        # To its end, even when a sealing cancels us: a second one must not begin beside it.
-        await asyncio.shield(asyncio.to_thread(mend, log, keys.chain))
+        await _mend(log, keys, doubt, mending)
+    # What an astray log has contradicts the others, though every HMAC is right: so this comes before that.
+    was_cut = await _cut_back_if_astray(log, keys, reported, agreed, checkpoint, mending)
+    doubt = await asyncio.to_thread(doubt_of, log, known, checkpoint)
+    if doubt and not mended:
+        await _mend(log, keys, doubt, mending)
         doubt = await asyncio.to_thread(doubt_of, log, known, checkpoint)
     if doubt:
         raise Broken(f"{doubt}, though every HMAC is right")
     longest = max((position.size for position in known), default=0)
     if longest > log.size:
         _log.error("the audit log is shorter than it was", entries=log.size, known=longest)
-    astray = await asyncio.to_thread(gone_astray, log, keys, max((p.revision for p in known), default=0))
-    if astray is not None:
-        mending(
-            f"the audit log took a true change of keys for a false one, and is cut back to entry {astray}"
-        )
-        await asyncio.shield(asyncio.to_thread(cut_back, log, astray))
+    if was_cut and log.size and any(position.size > log.size for position in agreed):
+        # A peer has what was agreed on. The outbox only says what should have been.
+        return Position(log.size, log.head, 0)
     usable = [position for position in known if log.first <= position.size <= log.size]
     if not usable and log.first:
         if longest <= log.size:
@@ -77,13 +75,41 @@ async def find_start(
     return max(usable, default=BEGINNING, key=lambda position: (position.size, position.revision))
 
 
+async def _mend(log: Segments, keys: OpenKeys, doubt: str, mending: Callable[[str], None]) -> None:
+    mending(f"the audit log is damaged and being mended: {doubt}")
+    # To its end, even when a sealing cancels us: a second one must not begin beside it.
+    await asyncio.shield(asyncio.to_thread(mend, log, keys.chain))
+
+
+async def _cut_back_if_astray(
+    log: Segments,
+    keys: OpenKeys,
+    reported: Sequence[Position],
+    agreed: Sequence[Position],
+    checkpoint: Checkpoint | None,
+    mending: Callable[[str], None],
+) -> bool:
+    """Cut the log back to where it went its own way, unless others went with it; whether that was done."""
+    come = max((position.revision for position in reported), default=0)
+    astray = await asyncio.to_thread(gone_astray, log, keys, come)
+    if astray is None:
+        return False
+    if await asyncio.to_thread(is_agreed_beyond, log, astray, agreed, checkpoint):
+        _log.error("a true change of keys was taken for a false one, and that was agreed on", entry=astray)
+        return False
+    mending(f"the audit log took a true change of keys for a false one, and is cut back to entry {astray}")
+    await asyncio.shield(asyncio.to_thread(cut_back, log, astray))
+    return True
+
+
 def gone_astray(log: Segments, keys: OpenKeys, revision: int) -> int | None:
     """The first entry that may be another than it should, if this log misses a change of keys. Blocking.
 
     A key's record and its announcement are one transaction, so a log that has come as far as a key's revision
     has its announcement, or refused it (an earlier version did when a seal replica could not open the key).
-    Where is not known, so it is cut back to the first entry that can be the refusal. `revision`: how far it
-    has come. Raises OSError.
+    Where is not known, so it is cut back to the first entry that can be the refusal. `revision`: how far this
+    log has come, by this replica's own report; another may be beyond a key of which this one has not heard.
+    Raises OSError.
     """
     announced = log.announced()
     missed = sorted(term for term, made in keys.created.items() if term not in announced and made <= revision)
@@ -99,6 +125,21 @@ def gone_astray(log: Segments, keys: OpenKeys, revision: int) -> int | None:
     if start is None:
         _log.error("the audit log misses the announcement of a key", terms=missed)
     return start
+
+
+def is_agreed_beyond(
+    log: Segments, size: int, agreed: Sequence[Position], checkpoint: Checkpoint | None
+) -> bool:
+    """Whether more than the first `size` entries are, as they stand here, what was agreed on or signed.
+
+    Such entries are never replaced by others, whatever they should have been. Blocking. Raises OSError.
+    """
+    is_signed = (
+        checkpoint is not None
+        and size < checkpoint.size <= log.size
+        and log.hashes.root(checkpoint.size) == checkpoint.root
+    )
+    return is_signed or any(size < position.size <= log.size and _has(log, position) for position in agreed)
 
 
 def read_checkpoint(note: bytes, keys: OpenKeys) -> Checkpoint | None:
@@ -121,6 +162,13 @@ def doubt_of(log: Segments, known: Sequence[Position], checkpoint: Checkpoint | 
     if checkpoint and is_here and log.hashes.root(checkpoint.size) != checkpoint.root:
         return f"the first {checkpoint.size} entries are not those of the signed checkpoint"
     return ""
+
+
+def _fault_of(log: Segments, keys: OpenKeys, reported: Sequence[Position]) -> str:
+    """What is wrong with this log by itself; "" if nothing. Raises MissingKey."""
+    if log.first and not log.marker.is_ours(keys.chain):
+        return "its marker is not this chain's"
+    return log.damage.reason if log.damage else _shorter(log, reported)
 
 
 def _shorter(log: Segments, reported: Sequence[Position]) -> str:
