@@ -4,8 +4,8 @@ Rules:
 * As a whole where that is possible: REASSIGN OWNED, DROP OWNED.
 * Where it is not, piece by piece, and what has gone stays gone if time is over: a role can own more than one
   transaction can lock; and who is no superuser may give the template nothing that it may not own (a function
-  in a schema in which it may not create). That is dropped, with what hangs on it. What holds data (tables,
-  types, schemas, extensions) never is: it waits, and the lease says why.
+  in a schema in which it may not create). That is dropped, but nothing with it: others' tables can depend on
+  it. What is in use, or holds data (tables, types, schemas, extensions), waits, and the lease says why.
 * DROP OWNED takes back what an object's owner granted; the rest is in `privileges`.
 * A role whose template is gone has no rights, nor has what it owns. It waits for somebody to decide.
 """
@@ -21,13 +21,14 @@ from psycopg2 import sql
 
 from services.lease.postgres import privileges, standing
 from services.lease.postgres.failures import PostgresFailure, Rejected
-from services.lease.postgres.pieces import did, named
+from services.lease.postgres.pieces import named, refusal_of
 from services.lease.postgres.roles import joining
 from services.lease.postgres.session import Session
 from services.lease.postgres.standing import Standing
 
 PAGE = 50  # objects that change hands in one transaction
 MOST = 5000  # objects of one attempt
+Object = tuple[str, str]  # its kind and its name
 Enter = Callable[[str], Session]  # a session in another database
 _PLACES = (
     "SELECT coalesce(d.datname, pg_catalog.current_database()), array_agg(s.refobjid::pg_catalog.int8)"
@@ -44,8 +45,10 @@ _OBJECTS = (
     " WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass::pg_catalog.oid"
     "  AND s.refobjid = %s::pg_catalog.oid AND s.deptype = 'o'::pg_catalog.\"char\" AND s.dbid ="
     "  (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())"
-    " ORDER BY i.type <> 'schema'::pg_catalog.text LIMIT %s"  # a schema's new owner may create in it
+    # A schema's new owner may create in it. The youngest first: they depend on what was there before.
+    " ORDER BY i.type <> 'schema'::pg_catalog.text, s.objid DESC LIMIT %s"
 )
+_MAY_NOT, _IN_USE = "42501", "2BP01"
 # What may be dropped when the template may not own it.
 _EXPENDABLE = {
     "function", "procedure", "aggregate", "operator", "operator class", "operator family", "collation",
@@ -88,28 +91,54 @@ def disowning(some: list[Standing], owning: set[int]) -> sql.Composed:
 
 
 def hand_over_in_pieces(session: Session, enter: Enter, one: Standing, seconds: float) -> None:
-    """As much as there is time for; what is left is told by who tries the whole again."""
+    """As much as there is time for; what is left is told by who tries the whole again.
+
+    Raises Rejected when something is in use that the template may not own.
+    """
     end = time.monotonic() + seconds / 2
+    in_use = False
     for database in sorted(places(session, [one.oid])):
         with inside(session, enter, database) as there:
             if one.heir:
-                _hand_over(there, one, end)
+                in_use |= _hand_over(there, one, end)
             privileges.take_back(there, one)
+    if in_use:
+        raise Rejected("the role owns what its template may not own and something else depends on", _IN_USE)
 
 
-def _hand_over(session: Session, one: Standing, end: float) -> None:
+def _hand_over(session: Session, one: Standing, end: float) -> bool:
+    """Returns whether something stays because it is in use."""
     if not session.is_superuser:
         with contextlib.suppress(Rejected):  # should it be a template that we were given without its rights
             session.ask(joining(session, [one.heir]))
     objects = [(str(kind), str(name)) for kind, name in session.ask(_OBJECTS, (one.oid, MOST))]
+    refused: list[Object] = []
     for at in range(0, len(objects), PAGE):
         page = objects[at : at + PAGE]
         if time.monotonic() > end:
-            return
-        if not did(session, sql.SQL("; ").join(_giving(*each, one.heir) for each in page)):
-            for each in page:
-                if not did(session, _giving(*each, one.heir)) and each[0] in _EXPENDABLE:
-                    did(session, _dropping(*each))
+            return False
+        if refusal_of(session, sql.SQL("; ").join(_giving(*each, one.heir) for each in page)):
+            refused += [each for each in page if refusal_of(session, _giving(*each, one.heir)) == _MAY_NOT]
+    expendable = [each for each in refused if each[0] in _EXPENDABLE]
+    # It must be the template that may not, and not we who may not give it anything.
+    if not expendable or refusal_of(session, sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(one.heir))):
+        return False
+    return _drop_unused(session, expendable, end)
+
+
+def _drop_unused(session: Session, objects: list[Object], end: float) -> bool:
+    """Again and again while that sets others of them free; returns whether those left are in use."""
+    while True:
+        left: dict[Object, str] = {}
+        for each in objects:
+            if time.monotonic() > end:
+                return False
+            why = refusal_of(session, _dropping(*each))
+            if why:
+                left[each] = why
+        if len(left) == len(objects):
+            return _IN_USE in left.values()
+        objects = list(left)
 
 
 def _giving(kind: str, identity: str, heir: str) -> sql.Composed:
@@ -117,4 +146,4 @@ def _giving(kind: str, identity: str, heir: str) -> sql.Composed:
 
 
 def _dropping(kind: str, identity: str) -> sql.Composable:
-    return sql.SQL("DROP {} CASCADE").format(named(kind, identity))
+    return sql.SQL("DROP {} RESTRICT").format(named(kind, identity))

@@ -27,16 +27,16 @@ def named(kind: str, identity: str) -> sql.Composable:
     return sql.SQL(keywords(kind) + " ") + verbatim(identity)
 
 
-def did(session: Session, statements: sql.Composable) -> bool:
-    """Whether they were done, all of them, without waiting long for anybody."""
+def refusal_of(session: Session, statements: sql.Composable) -> str:
+    """Do all of them, or none, without waiting long for anybody; returns the SQLSTATE of a refusal, or ""."""
     try:
         with session.transaction(commit=False):
             session.ask(sql.SQL(_BRIEFLY) + statements + sql.SQL("; COMMIT"))
-    except Rejected:
-        return False
-    return True
+    except Rejected as error:
+        return error.sqlstate
+    return ""
 
 
 def verbatim(text: str) -> sql.SQL:
-    """PostgreSQL's own text within a statement that is formatted."""
-    return sql.SQL(text.replace("{", "{{").replace("}", "}}"))
+    """PostgreSQL's own text, as a part of a statement. (Braces count in what is formatted only.)"""
+    return sql.SQL(text)

@@ -6,7 +6,9 @@ a credential could keep itself, or another, for as long as it likes.
 
 * Such a privilege is taken back in the name of who granted it, by us as him.
 * If he is a member of the owner, PostgreSQL takes his REVOKE for the owner's, and finds nothing. Then the
-  object is ours for the time of that one transaction, in which nobody else sees it.
+  object is ours for the time of that one transaction, in which nobody else sees it. What we were granted
+  on it ourselves is lost by that. (To leave it alone for that would let a credential grant us something on
+  its table, and stay.)
 * Who is no superuser can do that for credentials and their template, not for what others granted.
 """
 
@@ -18,7 +20,7 @@ from typing import NamedTuple
 from psycopg2 import sql
 
 from services.lease.postgres.failures import Rejected
-from services.lease.postgres.pieces import did, named, verbatim
+from services.lease.postgres.pieces import named, refusal_of, verbatim
 from services.lease.postgres.roles import joining
 from services.lease.postgres.session import Session
 from services.lease.postgres.standing import Standing
@@ -75,14 +77,14 @@ def take_back(session: Session, one: Standing) -> None:
             if not session.is_superuser:
                 with contextlib.suppress(Rejected):
                     session.ask(joining(session, [each.grantor]))
-            did(session, _revoking(word, each))
+            refusal_of(session, _revoking(word, each))
         for each in _asked(session, asking, one):
             if each.owner is not None:
                 ours = sql.SQL("ALTER {} OWNER TO CURRENT_USER; ").format(named(each.kind, each.identity))
                 back = sql.SQL("; ALTER {} OWNER TO {}").format(
                     named(each.kind, each.identity), sql.Identifier(each.owner)
                 )
-                did(session, ours + _revoking(word, each) + back)
+                refusal_of(session, ours + _revoking(word, each) + back)
 
 
 def _asked(session: Session, asking: str, one: Standing) -> list[Granted]:

@@ -20,6 +20,7 @@ from services.lease.postgres import retrying
 from services.lease.postgres.failures import Rejected
 from services.lease.postgres.session import Session
 
+MARK = "strongbox:"
 _NOTHING = sql.SQL("")
 _STAMP = "YYYY-MM-DD HH24:MI:SS.US+00"
 
@@ -35,7 +36,7 @@ class Role:
 
 def comment_of(cluster_id: str, lease_id: str) -> str:
     """What a role says of itself."""
-    return f"strongbox:{cluster_id}:{lease_id}"
+    return f"{MARK}{cluster_id}:{lease_id}"
 
 
 def issuer_of(lease_id: str) -> str:

@@ -2,7 +2,7 @@
 
 A role may alter itself (its password, its settings), so a transaction of its own that is open, or prepared,
 holds the lock that taking its login needs. So where that does not succeed at once, its sessions are ended and
-what it has prepared is rolled back first, again and again, until its login is taken.
+what it has prepared is rolled back first (`in_the_way`), again and again, until its login is taken.
 
 One that resists costs the others nothing: each of them has lost login and sessions before it is waited for.
 """
@@ -15,8 +15,8 @@ from functools import partial
 
 from psycopg2 import sql
 
-from services.lease.postgres import retrying
-from services.lease.postgres.belongings import Enter, inside
+from services.lease.postgres import in_the_way, retrying
+from services.lease.postgres.belongings import Enter
 from services.lease.postgres.failures import Rejected
 from services.lease.postgres.roles import joining
 from services.lease.postgres.session import Session, time_left
@@ -31,9 +31,6 @@ _SESSIONS = (
     # A subscription's worker comes back until its owner has changed; nobody gives orders to it.
     " AND coalesce(backend_type, 'client backend') = ANY('{{client backend,walsender}}'::pg_catalog.text[])"
 )
-_PREPARED = (
-    "SELECT gid, database, owner FROM pg_catalog.pg_prepared_xacts WHERE owner = ANY(%s::pg_catalog.name[])"
-)
 
 
 def shut_out(session: Session, enter: Enter, found: list[Standing]) -> dict[str, str]:
@@ -46,7 +43,8 @@ def shut_out(session: Session, enter: Enter, found: list[Standing]) -> dict[str,
     out = [one for one in found if one not in resisting]
     still = _end_sessions(session, out)
     if out:
-        _refusal(lambda: _roll_back_prepared(session, enter, out))  # the locks they hold tell if it fails
+        # If that fails, the locks tell.
+        _refusal(lambda: in_the_way.roll_back_prepared(session, enter, out))
     for one in resisting:
         why = _overcome(session, enter, one)
         if why:
@@ -106,31 +104,11 @@ def _overcome(session: Session, enter: Enter, one: Standing) -> str:
 
 def _once_more(session: Session, enter: Enter, one: Standing) -> None:
     _join(session, [one])
-    _roll_back_prepared(session, enter, [one])
+    in_the_way.roll_back_prepared(session, enter, [one])
+    in_the_way.end_others(session, [one])
     # Ended and taken in one go: a session that is made anew in between would have the lock again.
     session.ask(ending([one.oid]))
     _take_logins(session, [one], ALONE_MS)
-
-
-def _roll_back_prepared(session: Session, enter: Enter, some: list[Standing]) -> None:
-    """Transactions that they have prepared: open work of theirs, like that of a session that ends."""
-    for gid, database, owner in session.ask(_PREPARED, ([one.username for one in some],)):
-        try:
-            with inside(session, enter, str(database)) as there:
-                _roll_back(there, str(owner), str(gid))
-        except Rejected as error:
-            if error.sqlstate != "42704":  # gone meanwhile
-                raise
-
-
-def _roll_back(session: Session, owner: str, gid: str) -> None:
-    if not session.is_superuser:
-        session.ask(sql.SQL("SET ROLE {}").format(sql.Identifier(owner)), bare=True)
-    try:
-        session.ask(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(gid)), bare=True)
-    finally:
-        if session.is_open:
-            session.ask("SET ROLE none", bare=True)
 
 
 def _refusal(work: Callable[[], None]) -> str:

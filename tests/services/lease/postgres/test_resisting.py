@@ -97,22 +97,74 @@ async def test_a_prepared_transaction_does_not_keep_it(
     server.ask(f"DROP TABLE of_{bad.name}")
 
 
-async def test_what_others_granted_to_it_does_not_keep_it(database: Database, server: PostgresServer) -> None:
+@pytest.mark.parametrize("owner", ["template", "parent"])
+async def test_a_transaction_prepared_in_another_name_does_not_keep_its_login(
+    database: Database, server: PostgresServer, owner: str
+) -> None:
+    """It belongs to the role that was in force at its end. Honest work in that name stays."""
+    bad, good = await issued(database, server, 2)
+    name = TEMPLATE if owner == "template" else f"parent_{secrets.token_hex(4)}"
+    if owner == "parent":
+        server.ask(f"CREATE ROLE {name}; GRANT {name} TO {TEMPLATE}")
+    table = f"t_{bad.name}"
+    with bad.open() as session:
+        session.ask(f"CREATE TABLE {table} (x int); GRANT ALL ON {table} TO {name}")
+        session.ask(f"BEGIN; SET LOCAL ROLE {name}; INSERT INTO {table} VALUES (7)")
+        session.ask(f"PREPARE TRANSACTION 'honest {bad.name}'")
+        session.ask(f"BEGIN; ALTER ROLE {bad.name} PASSWORD 'another'; SET LOCAL ROLE {name}")
+        session.ask(f"PREPARE TRANSACTION '{bad.name}'")
+    still = await database.run(removing(bad.role, good.role), 4)  # the table is locked by honest work
+    assert "locked" in still[bad.name]
+    assert not server.logs_in(bad.name, bad.password)
+    assert good.name not in server.roles()
+    assert server.ask("SELECT gid FROM pg_prepared_xacts") == [(f"honest {bad.name}",)]
+    server.ask(f"COMMIT PREPARED 'honest {bad.name}'")
+    assert await database.run(removing(bad.role), 4) == {}
+    assert server.ask(f"SELECT x FROM {table}") == [(7,)]
+    server.ask(f"DROP TABLE {table}")
+    if owner == "parent":
+        server.ask(f"DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("how", ["open", "prepared"])
+async def test_a_change_by_another_credential_that_may_be_it_does_not_keep_its_login(
+    database: Database, server: PostgresServer, how: str
+) -> None:
+    """Until PostgreSQL 15 a role can make another one its member."""
+    bad, other, good = await issued(database, server, 3)
+    server.ask(f"GRANT {bad.name} TO {other.name}")
+    with other.open() as session, good.open() as bystander:
+        bystander.ask("BEGIN; SELECT 1")
+        session.ask(f"BEGIN; SET LOCAL ROLE {bad.name}; ALTER ROLE {bad.name} PASSWORD 'another'")
+        session.ask("SET LOCAL ROLE none")
+        if how == "prepared":
+            session.ask(f"PREPARE TRANSACTION '{bad.name}'")
+        assert await database.run(removing(bad.role), 4) == {}
+        assert bystander.ask("SELECT 1") == [(1,)]
+    assert bad.name not in server.roles()
+    assert await database.run(removing(other.role, good.role), 4) == {}
+
+
+@pytest.mark.parametrize("name", ["t", "{", "}", "{}", "{{}}", "{0}", "%", "%s", "%%", '"', "'", "\\"])
+async def test_what_others_granted_to_it_does_not_keep_it(
+    database: Database, server: PostgresServer, name: str
+) -> None:
     """DROP OWNED takes back only what the owner granted."""
     one, two, three = await issued(database, server, 3)
-    table = f"t_{secrets.token_hex(4)}"
+    quoted = name.replace('"', '""')
+    table, schema = (f'"{kind}{quoted}{secrets.token_hex(4)}"' for kind in "ts")
     one.ask(f"CREATE TABLE {table} (x int, y int)")
-    one.ask(f"CREATE SCHEMA s_{table}; GRANT ALL ON SCHEMA s_{table} TO {two.name} WITH GRANT OPTION")
+    one.ask(f"CREATE SCHEMA {schema}; GRANT ALL ON SCHEMA {schema} TO {two.name} WITH GRANT OPTION")
     one.ask(f"GRANT SELECT ON {table} TO {two.name} WITH GRANT OPTION")
     two.ask(f"GRANT SELECT ON {table} TO {three.name}; GRANT SELECT (x) ON {table} TO {three.name}")
-    two.ask(f"GRANT USAGE ON SCHEMA s_{table} TO {three.name}")
+    two.ask(f"GRANT USAGE ON SCHEMA {schema} TO {three.name}")
     assert await database.run(removing(three.role), 4) == {}
     (four,) = await issued(database, server, 1)
     two.ask(f"GRANT SELECT ON {table} TO {four.name}")
     assert await database.run(removing(one.role), 4) == {}  # now `two` is a member of the table's owner
     assert await database.run(removing(four.role), 4) == {}
     assert await database.run(removing(two.role), 4) == {}
-    server.ask(f"DROP TABLE {table}; DROP SCHEMA s_{table}")
+    server.ask(f"DROP TABLE {table}; DROP SCHEMA {schema}")
 
 
 async def test_what_its_template_may_not_own_is_dropped_and_data_stay(
@@ -135,6 +187,94 @@ async def test_what_its_template_may_not_own_is_dropped_and_data_stay(
     assert functions == ([(TEMPLATE,)] if database_is_superusers(database) else [])
     assert await database.run(removing(one.role), 4) == {}
     server.ask(f"DROP SCHEMA {schema} CASCADE")
+
+
+@pytest.fixture
+def shared(server: PostgresServer) -> Iterator[str]:
+    """A schema in which credentials could create until a moment ago, and another application's own one."""
+    name = f"shared_{secrets.token_hex(4)}"
+    server.ask(f"CREATE ROLE {name} LOGIN PASSWORD %s; CREATE SCHEMA {name}", name)
+    server.ask(f"CREATE SCHEMA app_{name} AUTHORIZATION {name}; GRANT ALL ON SCHEMA {name} TO PUBLIC")
+    yield name
+    server.ask(f"DROP SCHEMA {name}, app_{name} CASCADE; DROP ROLE {name}")
+
+
+# What another application made of a credential's objects in schema {0}, in its own schema.
+USES = {
+    "collation of a column": "CREATE TABLE app_{0}.t (id int, name text COLLATE {0}.german)",
+    "function of a partition key": (
+        "CREATE TABLE app_{0}.t (id int, name text) PARTITION BY LIST ({0}.bucket(id));"
+        " CREATE TABLE app_{0}.t0 PARTITION OF app_{0}.t FOR VALUES IN (0)"
+    ),
+    "function of a default": "CREATE TABLE app_{0}.t (id int DEFAULT {0}.bucket(3), name text)",
+    "function of a view": (
+        "CREATE TABLE app_{0}.u (id int, name text);"
+        " CREATE VIEW app_{0}.t AS SELECT id, name FROM app_{0}.u WHERE {0}.bucket(id) >= 0"
+    ),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_nothing_of_others_goes_with_what_a_credential_made(
+    database: Database, server: PostgresServer, shared: str, use: str
+) -> None:
+    bad, good = await issued(database, server, 2)
+    bad.ask(f"CREATE COLLATION {shared}.german (provider = libc, locale = 'C')")
+    bad.ask(f"CREATE FUNCTION {shared}.bucket(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 % 2'")
+    server.ask(USES[use].format(shared), user=shared, password=shared)
+    server.ask(f"INSERT INTO app_{shared}.t VALUES (2, 'Ada')", user=shared, password=shared)
+    server.ask(f"REVOKE CREATE ON SCHEMA {shared} FROM PUBLIC")
+    still = await database.run(removing(bad.role, good.role), 4)
+    assert server.ask(f"SELECT id, name FROM app_{shared}.t") == [(2, "Ada")]
+    assert not server.logs_in(bad.name, bad.password)
+    assert good.name not in server.roles()
+    if database_is_superusers(database):  # who may give anything to anybody
+        assert still == {}
+    else:
+        assert "something else depends on" in still[bad.name]
+        assert await database.run(removing(bad.role), 4) == still  # as often as it is tried
+        server.ask(f"DROP SCHEMA app_{shared} CASCADE; CREATE SCHEMA app_{shared}")
+        assert await database.run(removing(bad.role), 4) == {}
+
+
+async def test_what_a_credential_made_of_its_own_things_is_dropped_link_by_link(
+    database: Database, server: PostgresServer, shared: str
+) -> None:
+    """Whatever was made first: here the oldest function calls the youngest in the end."""
+    (one,) = await issued(database, server, 1)
+    function = "CREATE OR REPLACE FUNCTION {0}.f{1}(int) RETURNS int LANGUAGE sql {2}"
+    for number in range(5):
+        one.ask(function.format(shared, number, "RETURN $1"))
+    for number in range(4):
+        one.ask(function.format(shared, number, f"RETURN {shared}.f{number + 1}($1)"))
+    one.ask(f"CREATE AGGREGATE {shared}.a(int) (SFUNC = int4pl, STYPE = int, FINALFUNC = {shared}.f0)")
+    server.ask(f"REVOKE CREATE ON SCHEMA {shared} FROM PUBLIC")
+    assert await database.run(removing(one.role), 4) == {}
+    left = server.ask("SELECT count(*) FROM pg_proc WHERE pronamespace = %s::regnamespace", shared)
+    assert left == [(6 if database_is_superusers(database) else 0,)]
+
+
+async def test_nothing_is_dropped_because_something_is_locked_or_we_may_not_give(
+    server: PostgresServer,
+) -> None:
+    database = database_of(server, "maker", MAKER)
+    (one,) = await issued(database, server, 1)
+    function = f"f_{one.name}"
+    one.ask(f"CREATE FUNCTION {function}() RETURNS int LANGUAGE sql AS 'SELECT 1'")
+    server.ask(f"REVOKE {TEMPLATE} FROM maker CASCADE; GRANT {TEMPLATE} TO {one.name} WITH SET FALSE")
+    still = await database.run(removing(one.role), 4)
+    assert "has not the right" in still[one.name]
+    server.ask(f"GRANT {TEMPLATE} TO maker WITH ADMIN OPTION")
+    with server.open() as session:
+        session.ask(f"BEGIN; ALTER FUNCTION {function}() COST 7")
+        still = await database.run(removing(one.role), 4)
+        assert one.name in still
+        session.ask("ROLLBACK")
+    assert server.ask(f"SELECT {function}()") == [(1,)]
+    assert await database.run(removing(one.role), 4) == {}
+    assert server.ask(f"SELECT {function}()") == [(1,)]
+    server.ask(f"DROP FUNCTION {function}()")
+    database.close()
 
 
 async def test_more_than_one_transaction_can_lock_goes_in_pieces_and_delays_no_other(
