@@ -101,12 +101,21 @@ class Settings(BaseModel):
             )
         if 0 < self.audit_limit_mib < 256:
             raise ValueError("STRONGBOX_AUDIT_LIMIT_MIB is 256 or more: segments have 64 MiB")
+        if self.audit_archive is not None:
+            require_apart(self.audit_archive, self.data_dir)
         return self
 
     @property
     def session_ttl_s(self) -> int:
         """Seconds of an etcd session: 1.5 election timeouts (500 ms, Kubernetes 1000 ms), rounded up."""
         return 1 if self.profile == "local" else 2
+
+
+def require_apart(archive: Path, log: Path) -> None:
+    """Raise ValueError when one of these folders is the other, or in it: a copy there would be none."""
+    one, other = archive.resolve(), log.resolve()
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise ValueError("the archive has to be a folder apart from the log's")
 
 
 def load(service: str, environ: Mapping[str, str] = os.environ) -> Settings:

@@ -12,6 +12,8 @@ archived and perhaps in the log as well; doing it again finishes what was begun:
 4. Only then, and after each copy's SHA-256 has been compared with the marker once more, segments are removed.
 
 An archive is shared by the replicas of one log or each has its own: the files are the same byte for byte.
+What somebody else may have put there is not followed: a copy is a file of its own, never a link, and never
+another name of the segment that it stands for; a file to be written is made anew.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 
@@ -70,7 +74,7 @@ class Archive:
         if left and not marker.is_ours(keys):
             raise NotArchived("the marker was not made with the chain's key")
         for one in left:
-            if _sha256_of(self.folder / one.name) != one.sha256:
+            if _sha256_of(self.folder / one.name, log.folder / one.name) != one.sha256:
                 raise NotArchived(f"{one.name} in the archive is not the one that was moved there")
         for one in left:
             os.unlink(log.folder / one.name)
@@ -92,7 +96,7 @@ class Archive:
             if not target.exists():
                 with self._unfinished(target) as file:
                     _copy(source, file)
-            moved.append(_read_again(target, verifier, frontier))
+            moved.append(_read_again(target, source, verifier, frontier))
         _sync(self.folder)
         if verifier.size != log.firsts[going.stop]:
             raise NotArchived(f"the archive has {verifier.size} entries, not {log.firsts[going.stop]}")
@@ -113,7 +117,7 @@ class Archive:
 @contextlib.contextmanager
 def durable_file(target: Path, part: Path) -> Iterator[int]:
     """An open file named `part`, that is fsynced and takes the name `target` in the end. Raises OSError."""
-    file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    file = _made_anew(part)
     try:
         yield file
         os.fsync(file)
@@ -136,7 +140,7 @@ def _leave_marker(log: Segments, made: Marker, archive: Archive) -> None:
     """Have the log begin at the marker. Raises OSError; then it begins where it did."""
     write_marker(archive.folder, made, archive.owner)
     row = row_path(log.folder, made.first)
-    file = os.open(row, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    file = _made_anew(row)
     try:
         done = log.hashes.copy_from(made.first, file, 0)
 
@@ -162,11 +166,28 @@ def _write(file: int, data: bytes) -> None:
         view = view[os.write(file, view) :]
 
 
-def _read_again(path: Path, verifier: Verifier, frontier: Frontier) -> Moved:
+def _made_anew(path: Path) -> int:
+    """An open, empty file; what had the name before is another one's and stays as it is. Raises OSError."""
+    path.unlink(missing_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+@contextlib.contextmanager
+def _copy_of(path: Path, source: Path) -> Iterator[BinaryIO]:
+    """The archive's copy of `source`. Raises NotArchived when it is no file of its own, OSError."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
+        found, original = os.fstat(stream.fileno()), source.stat()
+        same = (found.st_dev, found.st_ino) == (original.st_dev, original.st_ino)
+        if same or not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise NotArchived(f"{path.name} in the archive is not a file of its own")
+        yield stream
+
+
+def _read_again(path: Path, source: Path, verifier: Verifier, frontier: Frontier) -> Moved:
     """Check a stored segment line by line; what the marker says of it. Raises NotArchived, OSError."""
     first, digest = verifier.size, hashlib.sha256()
     try:
-        with path.open("rb") as stream:
+        with _copy_of(path, source) as stream:
             for line in stream:
                 verifier.check(line)
                 frontier.add(leaf_hash(line))
@@ -176,8 +197,8 @@ def _read_again(path: Path, verifier: Verifier, frontier: Frontier) -> Moved:
     return Moved(path.name, first, digest.hexdigest())
 
 
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
+def _sha256_of(path: Path, source: Path) -> str:
+    with _copy_of(path, source) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

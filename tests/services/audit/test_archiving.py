@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from services.audit.proving import prove_entry, prove_growth
 from services.audit.query import Filter, ascending, descending
 from services.audit.segments import Archived, Segments
 from services.audit.verify import main
+from strongbox.config import require_apart
 from strongbox.crypto.signing import to_pem
 from strongbox.trail.checkpoint import Checkpoint, sign
 from strongbox.trail.merkle import Frontier, leaf_hash
@@ -265,3 +267,55 @@ def test_replicas_may_share_an_archive(tmp_path: Path) -> None:
             verifier.check(line)
     assert not [name for name in os.listdir(tmp_path / "archive") if name.endswith(".part")]
     assert row_path(tmp_path, 0).name == "audit.hashes"
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("when", ["before it is copied", "after the marker"])
+def test_a_name_in_the_archive_for_the_segment_itself_is_no_copy(
+    tmp_path: Path, link: Callable[[Path, Path], None], when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, archive = log_of(tmp_path / "log"), archive_of(tmp_path)
+    archive.folder.mkdir()
+    segment = log.path(0)
+    copy = archive.folder / segment.name
+    if when == "after the marker":
+        with monkeypatch.context() as patch:
+            patch.setattr(Archive, "clear", lambda *_: None)
+            archive.move(log, log.firsts[2], KEYS, note_of(800))
+        copy.unlink()
+    link(segment, copy)
+    with pytest.raises((NotArchived, OSError)):
+        archive.move(log, log.firsts[2], KEYS, note_of(800)) if not log.first else archive.clear(log, KEYS)
+    assert segment.read_bytes() == b"".join(LINES[: segment.read_bytes().count(b"\n")]) != b""
+    assert not segment.is_symlink()
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_an_unfinished_file_that_names_another_is_replaced_and_not_written_through(
+    tmp_path: Path, link: Callable[[Path, Path], None]
+) -> None:
+    log, archive = log_of(tmp_path / "log"), archive_of(tmp_path)
+    archive.folder.mkdir()
+    live = log.path(max(log.firsts))
+    before = live.read_bytes()
+    for folder, name in (
+        (archive.folder, f".{log.path(0).name}.node-1.part"),
+        (archive.folder, f".{markers.NAME}.node-1.part"),
+        (log.folder, f".{markers.NAME}..part"),
+        (log.folder, row_path(log.folder, log.firsts[2]).name),
+    ):
+        link(live, folder / name)
+    assert archive.move(log, log.firsts[2], KEYS, note_of(800)) == 2
+    assert live.read_bytes() == before
+    require_whole(log, 800)
+    require_whole(Segments(tmp_path / "log", segment_bytes=LIMIT), 800)
+
+
+@pytest.mark.parametrize("place", [".", "log", "log/archive", "another name"])
+def test_an_archive_in_the_log_s_own_folder_is_refused_at_start(tmp_path: Path, place: str) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "another name").symlink_to(tmp_path / "log")
+    with pytest.raises(ValueError, match="apart"):
+        require_apart(tmp_path / place, tmp_path / "log")
+    require_apart(tmp_path / "archive", tmp_path / "log")
+    require_apart(tmp_path / "log-archive", tmp_path / "log")
