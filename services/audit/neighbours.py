@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 
 import grpc.aio
@@ -19,6 +18,7 @@ from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.signing import SigningKey
 from strongbox.errors import DependencyDown, NotInitialized
 from strongbox.process import Runtime
+from strongbox.process.presence import address_in
 from strongbox.process.rewrap_kinds import Inner, Kind, renew_envelopes, renew_messages
 from strongbox.rpc.channel import open_channel
 from strongbox.rpc.keys import KeyClient
@@ -81,7 +81,7 @@ async def live_peers(runtime: Runtime) -> Sequence[grpc.aio.Channel]:
     prefix = keyspace.NODES + b"audit/"
     rows = (await runtime.etcd.range(prefix, keyspace.prefix_end(prefix))).rows
     own = keyspace.node("audit", runtime.settings.node_id)
-    addresses = [json.loads(row.value)["address"] for row in rows if row.key != own]
+    addresses = [address for row in rows if row.key != own and (address := address_in(row.value))]
     return [open_channel(address, "audit", runtime.settings) for address in addresses]
 
 
