@@ -171,7 +171,8 @@ async def test_duties_are_judged_when_etcd_has_gone_back_to_a_backup(
     now = await snapshot.take(cast(Etcd, etcd))
 
     async def restored(_: Etcd) -> snapshot.Snapshot:
-        return replace(now, revision=1, began=time.monotonic(), holders={"audit": ("node-7", 3)})
+        moment, holders = time.monotonic(), {"audit": ("node-7", 3)}
+        return replace(now, revision=now.revision - 1, began=moment, holders=holders)
 
     monkeypatch.setattr(snapshot, "take", restored)
     told = await health.health()
