@@ -1,8 +1,10 @@
 """Which policies may be given to whom: makers of tokens, users and roles give what they have.
 
 * Policies exist, and are kept as they spell themselves; duplicates are dropped.
-* They are among the giver's, and with any of his go all of his that `deny` something, unless he has `sudo` on
-  the path of what he writes; `root` is given only by who has it.
+* Without `sudo` on the path of what he writes they are among the giver's, with all of his that `deny`
+  something, and with those whose narrower rules bind a wider one that is given: what is given never allows
+  what he may not (strongbox.access.narrowing). `default` is about a token itself, and may be left out or
+  added. `root` is given only by who has it.
 * Who may make secret ids of a role logs in as that role: the path `auth/approles/<name>/secret-id` is worth
   the role's policies, and a rule on `auth/approles/*` covers it. Only for a role with `root` is `root` asked.
 * Who replaces a user or role must be able to give what it has already: else a new password for somebody
@@ -36,10 +38,15 @@ def require_may_give(caller: Caller, path: str, names: Iterable[str]) -> None:
     asked = {paths.fold_name(name) for name in names}
     own = {paths.fold_name(name) for name in caller.policies} | {access.DEFAULT_POLICY}
     require_root_for_root(caller, asked)
-    # Who leaves out a policy that denies something would hand on more than he may himself.
-    sheds = asked - {access.DEFAULT_POLICY} and not caller.denying <= asked
-    if sheds or not asked <= own:
+    if not asked <= own or _sheds(caller, asked - {access.DEFAULT_POLICY}):
         caller.require("sudo", path)
+
+
+def _sheds(caller: Caller, given: set[str]) -> bool:
+    """Whether he leaves out a policy that binds him, and so would hand on more than he may himself."""
+    if not given:
+        return False
+    return not caller.denying <= given or caller.may_do_less_than(given | {access.DEFAULT_POLICY})
 
 
 def require_root_for_root(caller: Caller, names: Iterable[str]) -> None:

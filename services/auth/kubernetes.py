@@ -5,7 +5,8 @@ Rules:
   reached by https only, with the one authority that is configured. The reviewer's token is kept under
   envelope encryption.
 * A role names service accounts and namespaces, exactly, or `*` alone for any; not both any. The token must
-  be for the role's audience, when it names one.
+  be for the role's audience, when it names one. That needs a reviewer: the API server lets no token of
+  another audience than its own ask for anything, its own review included.
 * Nothing of a token is believed here: the API server says whose it is (services.auth.review).
 """
 
@@ -133,6 +134,11 @@ def fits(role: Role, who: Identity) -> bool:
     )
 
 
+def lacks_reviewer(config: Config, role: Role) -> bool:
+    """Whether the role's tokens are of an audience, and nobody is configured who may have them reviewed."""
+    return bool(role.audience) and not config.HasField("token_reviewer_jwt")
+
+
 class Kubernetes:
     """Decisions about the configuration and the roles, after the guard's."""
 
@@ -160,18 +166,22 @@ class Kubernetes:
             raise NotFound("there is no configuration for Kubernetes")
         return config
 
-    def write(self, view: View, caller: Caller, wanted: Role) -> None:
-        """Make or replace a role. Raises `InvalidInput`, `PermissionDenied`."""
+    def write(self, view: View, caller: Caller, wanted: Role) -> Role:
+        """Make or replace a role; what counts now. Raises `InvalidInput`, `PermissionDenied`."""
         known = self.roles.writable(view, wanted.name)
         path = path_of(wanted.name)
         granting.require_may_give(caller, path, wanted.policies)
         if known is not None:
             granting.require_may_give(caller, path, known.policies)
+        config = self.config(view)
+        if config is not None and lacks_reviewer(config, wanted):
+            raise InvalidInput("an audience needs a reviewer: the configuration has no token_reviewer_jwt")
         record = Role()
         record.CopyFrom(wanted)
         del record.policies[:]
         record.policies.extend(granting.spelt(self._lookup, view, wanted.policies))
         self.roles.put(view, record)
+        return record
 
     def read(self, view: View, name: str) -> Found:
         """Raises `NotFound`."""

@@ -3,7 +3,8 @@
 * User: name and password. A hash is computed whether or not the user exists, is locked, or has that
   password, so that the answer and its time are the same.
 * AppRole: role id and secret id; nothing slow.
-* Kubernetes: a role and a service account's token, which the API server reviews.
+* Kubernetes: a role and a service account's token, which the API server reviews, whether or not there is
+  such a role: neither its time nor its failures tell which roles exist.
 What was looked at may have changed meanwhile; then everything begins anew.
 """
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol
+
+import structlog
 
 from services.auth import approle, failures, kubernetes, passwords, review, users
 from services.auth.approle import AppRoles
@@ -31,7 +34,9 @@ from strongbox.store.envelopes import from_record
 from strongbox.store.view import View
 
 PURPOSE = "auth"
+_log = structlog.get_logger(__name__)
 ATTEMPTS = 3
+NO_REVIEWER = "the audience of a Kubernetes role needs a reviewer, and there is none"
 
 
 class Keys(Protocol):
@@ -137,33 +142,36 @@ class KubernetesLogins:
     async def login(self, inbound: Inbound, name: str, jwt: str) -> Login:
         """Raises `Unauthenticated`, `RateLimited`, `InvalidInput`, `DependencyDown`."""
         found = await self._door.look(inbound, lambda view: self._role_and_config(view, name))
-        who = await self._review(found, jwt, inbound) if found is not None else None
+        who = await self._review(*found, jwt, inbound)
 
         def decide(view: View, fresh: Fresh) -> Verdict:
             now = self._role_and_config(view, name)
-            if now is None or who is None or now != found or not kubernetes.fits(now[0], who):
-                known = self._kubernetes.roles.find(view, name) is not None
-                key = failures.failure_key(kubernetes.KIND, name) if known else None
+            role = now[0]
+            if role is None or who is None or now != found or not kubernetes.fits(role, who):
+                key = failures.failure_key(kubernetes.KIND, name) if role is not None else None
                 return self._door.refuse(view, inbound, key)
             shown = f"kubernetes {who.namespace}/{who.service_account}"[:128]
-            wanted = Wanted(tuple(now[0].policies), now[0].token_ttl_s or None, display_name=shown)
+            wanted = Wanted(tuple(role.policies), role.token_ttl_s or None, display_name=shown)
             return self._door.grant(view, wanted, fresh, Who(kubernetes.KIND, name))
 
         return await self._door.through(inbound, "LoginKubernetes", kubernetes.path_of(name), decide)
 
-    def _role_and_config(self, view: View, name: str) -> tuple[Role, Config] | None:
+    def _role_and_config(self, view: View, name: str) -> tuple[Role | None, Config | None]:
         paths.require_name(name, "kubernetes role")
-        role, config = self._kubernetes.roles.find(view, name), self._kubernetes.config(view)
-        return (role, config) if role is not None and config is not None else None
+        return self._kubernetes.roles.find(view, name), self._kubernetes.config(view)
 
     async def _review(
-        self, found: tuple[Role, Config], jwt: str, inbound: Inbound
+        self, role: Role | None, config: Config | None, jwt: str, inbound: Inbound
     ) -> kubernetes.Identity | None:
-        role, config = found
-        if not review.is_jwt(jwt):
+        if config is None or not review.is_jwt(jwt):
             return None
         reviewer = await self._reviewer_jwt(config)
-        return await self._reviewer.review(config, reviewer, jwt, role.audience, inbound.deadline)
+        audience = role.audience if role is not None else ""
+        who = await self._reviewer.review(config, reviewer, jwt, audience, inbound.deadline)
+        if who is None and role is not None and kubernetes.lacks_reviewer(config, role):
+            # The configuration was written after the role; else it would have been refused.
+            _log.warning(NO_REVIEWER, role=role.name)
+        return who
 
     async def _reviewer_jwt(self, config: Config) -> str:
         if not config.HasField("token_reviewer_jwt"):

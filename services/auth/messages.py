@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from google.protobuf import struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -86,6 +86,18 @@ def created_to_proto(told: Told, token: str) -> Created:
     )
 
 
+def token_made(told: Told, token: str) -> pb.CreateTokenResponse:
+    """With what counts of what was asked: a field that was misspelt is seen to have had no effect."""
+    record = told.record
+    return pb.CreateTokenResponse(
+        **created_to_proto(told, token),
+        max_ttl=max(0, record.max_expires_ms - record.created_ms) // 1000,
+        period=record.period_s,
+        display_name=record.display_name,
+        num_uses=record.num_uses,
+    )
+
+
 def login_to_proto(login: Login) -> Created:
     """As a token that was made."""
     return created_to_proto(login.told, login.token)
@@ -133,6 +145,16 @@ def user_to_proto(found: users.Found) -> pb.ReadUserResponse:
     )
 
 
+def user_written(record: users.Record, revision: int) -> pb.WriteUserResponse:
+    """What counts now."""
+    return pb.WriteUserResponse(
+        name=record.name,
+        revision=str(revision),
+        policies=record.policies,
+        token_ttl=record.token_ttl_s or DEFAULT_TTL_S,
+    )
+
+
 def approle_of(request: pb.WriteAppRoleRequest) -> approle.Record:
     """Raises `InvalidInput`."""
     return approle.Record(
@@ -148,20 +170,13 @@ def approle_of(request: pb.WriteAppRoleRequest) -> approle.Record:
 
 
 def approle_to_proto(found: approle.Found) -> pb.ReadAppRoleResponse:
-    """A role with its role id; what was not said is told as it counts."""
-    record = found.record
-    return pb.ReadAppRoleResponse(
-        name=record.name,
-        role_id=record.role_id,
-        policies=record.policies,
-        token_ttl=record.token_ttl_s or DEFAULT_TTL_S,
-        token_max_ttl=record.token_max_ttl_s or MAX_TTL_S,
-        token_num_uses=record.token_num_uses,
-        secret_id_ttl=record.secret_id_ttl_s or SECRET_ID_TTL_S,
-        secret_id_num_uses=record.secret_id_num_uses,
-        bound_cidrs=record.bound_cidrs,
-        revision=str(found.revision),
-    )
+    """A role with its role id."""
+    return pb.ReadAppRoleResponse(**_approle(found.record, found.revision))
+
+
+def approle_written(record: approle.Record, revision: int) -> pb.WriteAppRoleResponse:
+    """The same, of a role that was just written."""
+    return pb.WriteAppRoleResponse(**_approle(record, revision))
 
 
 def narrowed_of(request: pb.CreateSecretIdRequest) -> Narrowed:
@@ -199,16 +214,12 @@ def kubernetes_role_of(request: pb.WriteKubernetesRoleRequest) -> kubernetes.Rol
 
 def kubernetes_role_to_proto(found: kubernetes.Found) -> pb.ReadKubernetesRoleResponse:
     """A role."""
-    record = found.record
-    return pb.ReadKubernetesRoleResponse(
-        name=record.name,
-        bound_service_account_names=record.service_accounts,
-        bound_service_account_namespaces=record.namespaces,
-        audience=record.audience,
-        policies=record.policies,
-        token_ttl=record.token_ttl_s or DEFAULT_TTL_S,
-        revision=str(found.revision),
-    )
+    return pb.ReadKubernetesRoleResponse(**_kubernetes_role(found.record, found.revision))
+
+
+def kubernetes_role_written(record: kubernetes.Role, revision: int) -> pb.WriteKubernetesRoleResponse:
+    """The same, of a role that was just written."""
+    return pb.WriteKubernetesRoleResponse(**_kubernetes_role(record, revision))
 
 
 def ttl_of(told: Told) -> int:
@@ -219,6 +230,34 @@ def ttl_of(told: Told) -> int:
 def moment(at_ms: int) -> Timestamp | None:
     """`None` for never."""
     return Timestamp(seconds=at_ms // 1000, nanos=at_ms % 1000 * 1_000_000) if at_ms else None
+
+
+def _approle(record: approle.Record, revision: int) -> dict[str, Any]:
+    """What was not said is told as it counts."""
+    return {
+        "name": record.name,
+        "role_id": record.role_id,
+        "policies": record.policies,
+        "token_ttl": record.token_ttl_s or DEFAULT_TTL_S,
+        "token_max_ttl": record.token_max_ttl_s or MAX_TTL_S,
+        "token_num_uses": record.token_num_uses,
+        "secret_id_ttl": record.secret_id_ttl_s or SECRET_ID_TTL_S,
+        "secret_id_num_uses": record.secret_id_num_uses,
+        "bound_cidrs": record.bound_cidrs,
+        "revision": str(revision),
+    }
+
+
+def _kubernetes_role(record: kubernetes.Role, revision: int) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "bound_service_account_names": record.service_accounts,
+        "bound_service_account_namespaces": record.namespaces,
+        "audience": record.audience,
+        "policies": record.policies,
+        "token_ttl": record.token_ttl_s or DEFAULT_TTL_S,
+        "revision": str(revision),
+    }
 
 
 def _seconds(value: struct_pb2.Value, field: str, most: int) -> int:

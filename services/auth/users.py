@@ -52,8 +52,8 @@ class Users:
         self._lookup = lookup
         self.records = Named(lookup, keyspace.USERS, Record, "user")
 
-    def write(self, view: View, caller: Caller, wanted: Wanted, password_hash: str | None) -> None:
-        """Make or replace a user. Raises `InvalidInput`, `PermissionDenied`."""
+    def write(self, view: View, caller: Caller, wanted: Wanted, password_hash: str | None) -> Record:
+        """Make or replace a user; what counts now. Raises `InvalidInput`, `PermissionDenied`."""
         known = self.records.writable(view, wanted.name)
         granting.require_may_give(caller, path_of(wanted.name), wanted.policies)
         if known is not None:
@@ -71,6 +71,7 @@ class Users:
         self.records.put(view, record)
         if not unchanged:  # a new password ends a lock: who sets it knows whom it is for
             failures.clear(view, failures.failure_key(KIND, wanted.name))
+        return record
 
     def read(self, view: View, name: str) -> Found:
         """Raises `NotFound`."""

@@ -24,7 +24,6 @@ import structlog
 from services.kv.datakeys import PURPOSE
 from services.kv.reading import Reading, Taken
 from services.kv.secrets import Found, Secrets
-from services.kv.unsealed import Moment
 from strongbox.access.guard import Caller, Guard
 from strongbox.crypto.envelope import WrappedDek
 from strongbox.errors import (
@@ -79,11 +78,11 @@ class Told(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A result for each item, the revision at which they stood, and the moment before the proof was sent."""
+    """A result for each item, the revision at which they stood; `since` as of `Read`."""
 
     results: list[Result]
     revision: int
-    since: Moment
+    since: float
 
 
 class Batch:
@@ -156,7 +155,7 @@ class _Decision:
             try:
                 version = self._version(view, caller, item)
             except _OF_ONE as refusal:
-                found.append(refusal)
+                found.append(refusal.with_traceback(None))  # whose frames would hold it, and all values
                 continue
             room -= version.size
             found.append(version if room >= 0 else TooLarge("the values of one call come to 1 MiB at most"))
@@ -197,7 +196,7 @@ class _Decision:
             envelope = self._secrets.envelope(view, path, version, compared=self._compared)
             return Found(version, envelope, leases.hold(path))
         except (*_OF_ONE, Overloaded) as refusal:
-            return refusal
+            return refusal.with_traceback(None)
 
 
 class _Leases:

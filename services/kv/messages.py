@@ -8,10 +8,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.kv import content, versions
 from services.kv.batch import MOST, Item, Result
+from services.kv.changes import Change
 from services.kv.reading import Taken
 from services.kv.secrets import Wanted
 from services.kv.versions import Settings
-from services.kv.watching import Change
 from strongbox.access.durations import parse_duration
 from strongbox.errors import InvalidInput, StrongBoxError, TooLarge
 from strongbox.kv.v1 import kv_service_pb2 as pb

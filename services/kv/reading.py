@@ -1,11 +1,15 @@
 """Reading a value: proved and audited by one transaction, its key unwrapped meanwhile, opened at the end.
 
+No value is told by a proof that is too old: whoever replies calls `Keys.require_unsealed_since` last, with
+the moment that comes with the proof. So none leaves after `seal` has answered (ADR 32).
+
 What is remembered of an envelope may be wrapped under a key term that is retired by now. Then its key does
 not open, and it is read once more, compared with what stands in etcd; both reads are audited.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -13,7 +17,6 @@ import structlog
 
 from services.kv.datakeys import PURPOSE, Keys, Unwrapping
 from services.kv.secrets import Found, Secrets
-from services.kv.unsealed import Moment, Unsealed
 from strongbox.access.guard import Guard
 from strongbox.crypto import IntegrityError
 from strongbox.crypto.envelope import WrappedDek, open_value
@@ -49,21 +52,22 @@ class Taken(NamedTuple):
 
 
 class Read(NamedTuple):
-    """One read: what was taken, at which revision it stood, and the moment before its proof was sent."""
+    """One read: what was taken, and at which revision it stood.
+
+    `since`: the reading of `time.monotonic()` right before the transaction was sent that proved it.
+    """
 
     taken: Taken
     revision: int
-    since: Moment
+    since: float
 
 
 class Reading:
     """Reads through the pipeline."""
 
-    def __init__(
-        self, pipeline: Pipeline, guard: Guard, secrets: Secrets, keys: Keys, unsealed: Unsealed
-    ) -> None:
-        self._pipeline, self._guard, self._secrets = pipeline, guard, secrets
-        self._keys, self._unsealed = keys, unsealed
+    def __init__(self, pipeline: Pipeline, guard: Guard, secrets: Secrets, keys: Keys) -> None:
+        self._pipeline, self._guard = pipeline, guard
+        self._secrets, self._keys = secrets, keys
 
     async def take(self, inbound: Inbound, op: str, path: SecretPath, number: int | None) -> Read:
         """A version, the newest when `number` is `None`.
@@ -97,17 +101,18 @@ class Reading:
         draft: Draft,
         decide: Callable[[View], T],
         wrapped_of: Callable[[T], list[WrappedDek]],
-    ) -> tuple[Outcome[T], dict[WrappedDek, bytes], Moment]:
+    ) -> tuple[Outcome[T], dict[WrappedDek, bytes], float]:
         """Decide and prove; meanwhile the keys that the decision needs are unwrapped, in one request.
 
-        An empty key: its wrapping does not open. The moment is one before the proof was sent.
+        An empty key: its wrapping does not open. The moment is `Read.since`: a request that waited long for
+        its turn, or was decided again, is not refused for that.
         """
-        since = self._unsealed.now()
+        since = time.monotonic()
         with Unwrapping(self._keys) as unwrapping:
 
             def begin(value: T) -> None:
                 nonlocal since
-                since = self._unsealed.now()
+                since = time.monotonic()
                 unwrapping.start(wrapped_of(value))
 
             done = await self._pipeline.submit(Work(decide, draft, inbound.deadline, begin))

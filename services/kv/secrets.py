@@ -11,6 +11,7 @@ Rules beyond those of `versions`:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -80,11 +81,12 @@ class Secrets:
 
         Raises `VersionMismatch`, `InvalidInput`, `IdempotencyMismatch`.
         """
+        view.means(Effect.GROWS)  # even where a longer version goes: its history stays for a minute
         first = self._first(view, caller, path, asked)
         if first is not None:
             return first
         if isinstance(sealing, StrongBoxError):
-            raise sealing
+            raise copy(sealing)  # what is raised holds the frames of the request, and these the original
         if sealing.term < self._lookup.require_keys().newest:
             view.draft = None  # nobody is refused: it is done again with another key
             raise Stale
@@ -151,10 +153,11 @@ class Secrets:
     ) -> Done:
         """Destroy for good; needs `sudo` as well. Raises `NotFound`."""
         _require_destroying(caller, path)
-        view.means(Effect.FREES)
 
         def destroyed(head: versions.Head, some: Sequence[int]) -> versions.Change:
             change = versions.destroyed(head, some, view.now_ms)
+            # Who destroys the destroyed again frees nothing, and could go on for ever.
+            view.means(Effect.FREES if change.gone else Effect.NEUTRAL)
             if change.gone:
                 repository.put_purge(view, path.text, change.gone)
             return change
@@ -172,6 +175,10 @@ class Secrets:
 
         def configured(head: versions.Head, _: Sequence[int]) -> versions.Change:
             change = versions.configured(head, settings)
+            if settings.custom:  # even where it is no longer than before: as a value, it has a history
+                view.means(Effect.GROWS)
+            elif change.gone:
+                view.means(Effect.FREES)
             if change.gone:
                 _require_destroying(caller, path)
                 repository.put_purge(view, path.text, change.gone)

@@ -12,13 +12,13 @@ import grpc.aio
 
 from services.kv import messages
 from services.kv.batch import Batch
+from services.kv.changes import revision_of
 from services.kv.datakeys import DataKeys, Keys, Stale
 from services.kv.idempotency import Asked
 from services.kv.listing import Listing
 from services.kv.reading import Reading
 from services.kv.secrets import Done, Secrets, Wanted
-from services.kv.unsealed import Unsealed
-from services.kv.watching import Watching, revision_of
+from services.kv.watching import Watching
 from strongbox.access.guard import Caller, Guard
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.kv.v1 import kv_service_pb2_grpc as rpc
@@ -42,8 +42,7 @@ class KVServicer(rpc.KVServiceServicer):
     def __init__(self, pipeline: Pipeline, guard: Guard, keys: Keys, watching: Watching) -> None:
         self._pipeline, self._guard, self._watching = pipeline, guard, watching
         self._secrets, self._data_keys = Secrets(guard.lookup), DataKeys(keys)
-        self._unsealed = Unsealed(keys)
-        self._reading = Reading(pipeline, guard, self._secrets, keys, self._unsealed)
+        self._keys, self._reading = keys, Reading(pipeline, guard, self._secrets, keys)
         self._batch = Batch(guard, self._secrets, self._reading)
         # Every member of etcd walks all below a directory, inside the transaction: few of those at once.
         self._walking = asyncio.Semaphore(WALKS)
@@ -82,7 +81,7 @@ class KVServicer(rpc.KVServiceServicer):
         path, number = SecretPath.parse(request.path), messages.version_of(request)
         read = await self._reading.take(inbound_of(context), "ReadSecret", path, number)
         response = messages.secret_to_proto(read.taken, read.revision)
-        self._unsealed.require(read.since)
+        self._keys.require_unsealed_since(read.since)
         return response
 
     async def BatchReadSecrets(
@@ -93,7 +92,7 @@ class KVServicer(rpc.KVServiceServicer):
         read = await self._batch.read(inbound, messages.items_of(request))
         told = [messages.result_to_proto(one, read.revision, inbound) for one in read.results]
         response = pb.BatchReadSecretsResponse(revision=str(read.revision), results=told)
-        self._unsealed.require(read.since)
+        self._keys.require_unsealed_since(read.since)
         return response
 
     async def WatchSecrets(

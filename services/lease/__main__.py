@@ -42,6 +42,7 @@ async def assemble(runtime: Runtime) -> None:
         Issuer(calls, databases, measures),
         Rotation(calls, databases, keys),
         keys,
+        databases,
     )
     keys.on_sealed(databases.close)
     # Threads that speak to PostgreSQL wait so long for a turn of the event loop's; usually it is 5 ms.

@@ -9,10 +9,11 @@ from typing import Any
 from services.lease import connections
 from services.lease.calls import RESERVE, Calls
 from services.lease.connections import Wanted
+from services.lease.databases import Databases, Stored
 from services.lease.listing import list_names
-from services.lease.messages import moment
+from services.lease.messages import moment, owned_to_proto
 from services.lease.passwords import Keys, SealedPassword
-from services.lease.postgres import survey
+from services.lease.postgres import inspection, survey
 from services.lease.postgres.database import Database, Login
 from services.lease.postgres.failures import Lost, PostgresFailure, Unreachable
 from services.lease.revoking import Revoker
@@ -38,6 +39,7 @@ class ConnectionCalls(rpc.LeaseServiceServicer):
     _calls: Calls
     _revoker: Revoker
     _rotation: Rotation
+    _databases: Databases
     _keys: Keys
 
     async def WritePostgresConnection(
@@ -126,6 +128,44 @@ class ConnectionCalls(rpc.LeaseServiceServicer):
         name = paths.require_name(request.name, "connection")
         at_ms = await self._rotation.rotate(inbound_of(context), name)
         return pb.RotatePostgresRootResponse(name=name, rotated_at=moment(at_ms))
+
+    async def InspectPostgresConnection(
+        self, request: pb.InspectPostgresConnectionRequest, context: Any
+    ) -> pb.InspectPostgresConnectionResponse:
+        """What the connection's user owns in the databases that it may enter; changes nothing."""
+        name, inbound = paths.require_name(request.name, "connection"), inbound_of(context)
+        op, path = "InspectPostgresConnection", connections.policy_path(name)
+
+        def decide(view: View, caller: Caller) -> Stored:
+            caller.require("sudo", path)
+            return connections.read(view, self._calls.guard.lookup, name)
+
+        stored = await self._calls.allowed(inbound, decide)
+        if isinstance(stored, StrongBoxError):
+            raise await self._calls.refuse(inbound, op, path, stored)
+        try:
+            found = await self._inspect(stored, inbound)
+        except StrongBoxError as error:
+            raise await self._calls.refuse(inbound, op, path, error) from None
+        await self._calls.act(inbound, op, path, decide)
+        return pb.InspectPostgresConnectionResponse(
+            name=name,
+            username=stored.record.username,
+            objects=map(owned_to_proto, found.objects),
+            more=found.more,
+            databases_left_out=found.left_out,
+        )
+
+    async def _inspect(self, stored: Stored, inbound: Inbound) -> inspection.Found:
+        """Raises `DependencyDown` when PostgreSQL does not answer."""
+        left = inbound.deadline - time.monotonic() - RESERVE
+        job = self._databases.at(stored).run(
+            lambda desk: inspection.owned(desk.session, desk.enter), max(0.1, left)
+        )
+        try:
+            return await job
+        except PostgresFailure as error:
+            raise DependencyDown(str(error)) from None
 
     async def _end_all_of(self, inbound: Inbound, connection: str) -> None:
         """Begin to end the credentials of a connection that is closing; the reaper goes on with the rest."""

@@ -112,6 +112,15 @@ def is_below(path: str, prefix: str) -> bool:
     return path == prefix or path.startswith(prefix.removesuffix("/") + "/")
 
 
+def ranges_of(prefix: str) -> list[tuple[bytes, bytes]]:
+    """`[start, end)` of what a prefix means in the index by path, in the order of the keys."""
+    path = prefix.removesuffix("/")
+    starts = [keyspace.LEASES_BY_PATH + f"{path}/".encode()]
+    if path == prefix:
+        starts.insert(0, index.by_path_key(path, ""))
+    return [(start, keyspace.prefix_end(start)) for start in starts]
+
+
 def find(view: View, keys: RecordKeys, name: str) -> Record | None:
     """A lease of either kind; `None` for what is absent, forged or no id."""
     if read_lease.is_lease_id(name):

@@ -8,6 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.lease import grants
 from services.lease.leases import Told
+from services.lease.postgres.inspection import Owned
+from strongbox.lease.v1 import lease_service_pb2 as pb
 
 
 class Info(TypedDict, total=False):
@@ -40,6 +42,17 @@ def info_to_proto(told: Told) -> Info:
         if record.state in (grants.PENDING, grants.ABANDONED) and record.next_ms != grants.AT_ONCE:
             info["next_attempt_at"] = moment(record.next_ms)
     return info
+
+
+def owned_to_proto(one: Owned) -> pb.OwnedObject:
+    """What a connection's user owns."""
+    return pb.OwnedObject(
+        database=one.database,
+        type=one.kind,
+        identity=one.identity,
+        runs_as_owner=one.runs_as_owner,
+        hand_over=one.hand_over,
+    )
 
 
 def moment(at_ms: int) -> Timestamp:

@@ -11,8 +11,9 @@ import grpc.aio
 
 from services.lease.calls import Calls, Decide
 from services.lease.connection_calls import ConnectionCalls
+from services.lease.databases import Databases
 from services.lease.issuing import Issuer
-from services.lease.leases import ROOT, Leases, Query, Told, require_prefix
+from services.lease.leases import ROOT, Leases, Query, Told, ranges_of, require_prefix
 from services.lease.messages import info_to_proto
 from services.lease.passwords import Keys
 from services.lease.renewing import Renewer
@@ -39,11 +40,18 @@ class LeaseServicer(ConnectionCalls, RoleCalls):
     """The whole service; what is about leases themselves is here."""
 
     def __init__(
-        self, calls: Calls, revoker: Revoker, renewer: Renewer, issuer: Issuer, rotation: Rotation, keys: Keys
+        self,
+        calls: Calls,
+        revoker: Revoker,
+        renewer: Renewer,
+        issuer: Issuer,
+        rotation: Rotation,
+        keys: Keys,
+        databases: Databases,
     ) -> None:
         self._calls, self._revoker, self._renewer = calls, revoker, renewer
         self._issuer, self._rotation, self._keys = issuer, rotation, keys
-        self._leases = Leases(calls.guard)
+        self._databases, self._leases = databases, Leases(calls.guard)
 
     async def GetLease(self, request: pb.GetLeaseRequest, context: Context) -> pb.GetLeaseResponse:
         """One lease; the audit record names its path."""
@@ -78,20 +86,22 @@ class LeaseServicer(ConnectionCalls, RoleCalls):
         prefix, inbound = require_prefix(request.prefix), inbound_of(context)
         keys = self._calls.guard.lookup.require_keys()
         below = keyspace.LEASES_BY_PATH + prefix.encode()
-        start, end = paging.page_range(keys, below, request.page_token)
+        after, _ = paging.page_range(keys, below, request.page_token)
 
         def decide(view: View, caller: Caller) -> None:
             caller.require("delete", ROOT + prefix)
-            view.fetch(start, end, limit=_PAGE, keys_only=True)
+            for start, end in ranges_of(prefix):
+                if after < end:
+                    view.fetch(max(start, after), end, limit=_PAGE, keys_only=True)
 
         done = await self._calls.act(inbound, "RevokeLeasePrefix", ROOT + prefix, decide)
-        ended: list[Told] = []
-        for names in _chunks((name_in(row.key) for row in done.rows), _ENDED):
+        page, ended = [row.key for row in done.rows[:_PAGE]], list[Told]()
+        for names in _chunks(map(name_in, page), _ENDED):
             ending = _ending(self._leases, inbound, prefix, names)
             ended += (await self._calls.after(inbound, ending)).value
         pending = {told.record.id for told in ended if told.state != "REVOKED"}
         pending -= await self._revoker.end_within(inbound.deadline, sorted(pending))
-        token = paging.next_token(keys, below, [row.key for row in done.rows], _PAGE)
+        token = paging.next_token(keys, below, page, _PAGE)
         return pb.RevokeLeasePrefixResponse(
             revoked=len(ended) - len(pending), pending=len(pending), next_page_token=token
         )

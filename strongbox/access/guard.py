@@ -19,12 +19,13 @@ each of its revisions.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 from strongbox import paths
 from strongbox.access import tokens
 from strongbox.access.lookup import ROOT, KeySource, Lookup, StoredPolicy, policy_keys
+from strongbox.access.narrowing import may_widen
 from strongbox.access.policy import CompiledPolicy, Decision, Policies
 from strongbox.access.records import term_in_use
 from strongbox.errors import PermissionDenied, Unauthenticated
@@ -103,6 +104,12 @@ class Caller:
     def denying(self) -> frozenset[str]:
         """The caller's policies that deny something, by their folded names."""
         return self._rights.denying
+
+    def may_do_less_than(self, names: Set[str]) -> bool:
+        """Whether his policies of these (folded) names might allow more without the others."""
+        kept = [policy for policy in self._rights.compiled if policy.name in names]
+        dropped = [policy for policy in self._rights.compiled if policy.name not in names]
+        return not self._rights.is_root and may_widen(kept, dropped)
 
     def decide(self, capability: str, path: str) -> Decision:
         """What the caller's policies say of `capability` on a policy path."""

@@ -21,7 +21,6 @@ the path's length and the patterns that match so far, not the number of rules. W
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from strongbox import paths
@@ -122,8 +121,7 @@ def _why_bad_capabilities(capabilities: Sequence[str]) -> str:
     return ""
 
 
-@dataclass(slots=True)
-class _Ending:
+class _Ending(NamedTuple):
     """The rule whose pattern ends at a node."""
 
     rank: Precedence
@@ -144,31 +142,32 @@ class _Node:
 
 
 class CompiledPolicy:
-    """One policy's rules. `nodes`: how large it is; each is some 300 bytes."""
+    """One policy's rules, each with its rank. `nodes`: how large it is; each is some 300 bytes."""
 
     def __init__(self, name: str, rules: Sequence[Rule]) -> None:
         self.name, self.nodes = name, 1
         self.is_denying = any("deny" in rule.capabilities for rule in rules)
         self._top = _Node()
-        for rule in rules:
-            self._add(rule)
+        self.rules = tuple(_Ending(precedence(rule.path), rule) for rule in rules)
+        for ending in self.rules:
+            self._add(ending)
 
     def winner(self, segments: list[str]) -> _Ending | None:
         """The rule that wins in this policy on a path."""
         return max(_matching(self._top, segments), key=lambda ending: ending.rank, default=None)
 
-    def _add(self, rule: Rule) -> None:
-        *way, last = rule.path.split("/")
+    def _add(self, ending: _Ending) -> None:
+        *way, last = ending.rule.path.split("/")
         node = self._top
         for segment in way:
             node = self._step(node, segment)
         if not last.endswith("*"):
-            self._step(node, last).ends = _Ending(precedence(rule.path), rule)
+            self._step(node, last).ends = ending
             return
         start = last[:-1]
         if node.globs is None:
             node.globs = {}
-        node.globs[start] = _Ending(precedence(rule.path), rule)
+        node.globs[start] = ending
         self.nodes += 1
         if len(start) not in node.lengths:
             node.lengths = (*node.lengths, len(start))
@@ -199,7 +198,7 @@ class Policies:
 
     def __init__(self, compiled: Sequence[CompiledPolicy], *, is_root: bool = False) -> None:
         self.is_root = is_root
-        self._compiled = tuple(compiled)
+        self.compiled = tuple(compiled)
 
     @classmethod
     def of(cls, policies: Mapping[str, Sequence[Rule]], *, is_root: bool = False) -> Policies:
@@ -209,7 +208,7 @@ class Policies:
     @property
     def denying(self) -> frozenset[str]:
         """The names of the policies that deny something."""
-        return frozenset(policy.name for policy in self._compiled if policy.is_denying)
+        return frozenset(policy.name for policy in self.compiled if policy.is_denying)
 
     def decide(self, capability: str, path: str) -> Decision:
         """Whether `capability` is allowed on `path`; `deny` itself is never allowed."""
@@ -233,7 +232,7 @@ class Policies:
         segments = path.split("/")
         best: Precedence | None = None
         joined: dict[str, list[str]] = {}
-        for policy in self._compiled:
+        for policy in self.compiled:
             found = policy.winner(segments)
             if found is None or (best is not None and found.rank < best):
                 continue

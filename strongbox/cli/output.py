@@ -35,7 +35,8 @@ def choose(output: Output = Format.TABLE) -> None:
     _before.set(output)
 
 
-def _is_json(how: Format) -> bool:
+def is_json(how: Format) -> bool:
+    """Whether JSON is asked for, before the command or after it."""
     return Format.JSON in (how, _before.get())
 
 
@@ -85,7 +86,7 @@ def say_bytes(raw: bytes) -> None:
 
 def show(facts: Mapping[str, Any], how: Format) -> None:
     """One thing: a line per field."""
-    if _is_json(how):
+    if is_json(how):
         say(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     width = max((len(name) for name in facts), default=0)
@@ -95,7 +96,7 @@ def show(facts: Mapping[str, Any], how: Format) -> None:
 
 def show_line(facts: Mapping[str, Any], how: Format) -> None:
     """One of many things that come one after the other: a line, as JSON an object in a line."""
-    if _is_json(how):
+    if is_json(how):
         say(json.dumps(facts, ensure_ascii=False))
     else:
         say("  ".join(f"{_cell(value)}" for value in facts.values()))
@@ -104,7 +105,7 @@ def show_line(facts: Mapping[str, Any], how: Format) -> None:
 def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], how: Format) -> None:
     """Many things: a line each, of these columns; JSON has all fields."""
     found = list(rows)
-    if _is_json(how):
+    if is_json(how):
         say(json.dumps(found, indent=2, ensure_ascii=False))
         return
     lines = [list(columns), *([_cell(row.get(column, "")) for column in columns] for row in found)]
@@ -116,7 +117,7 @@ def show_rows(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], how: Fo
 
 def show_names(names: Iterable[str], how: Format) -> None:
     """Names: one a line."""
-    if _is_json(how):
+    if is_json(how):
         say(json.dumps(list(names), indent=2, ensure_ascii=False))
         return
     for name in names:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from strongbox.cli.intake import read_file, read_secret, to_text, without_line_end
-from strongbox.cli.output import Format, Output, show, show_names, to_dict
+from strongbox.cli.output import Format, Output, is_json, show, show_names, show_rows, to_dict, visible
 from strongbox.cli.session import connected
 
 app = typer.Typer(name="postgres", help="Short-lived PostgreSQL credentials.", no_args_is_help=True)
@@ -26,6 +26,27 @@ def issue(name: RoleName, output: Output = Format.TABLE) -> None:
     """Make a credential; its password is printed here and kept nowhere."""
     with connected() as box:
         show(to_dict(box.postgres.issue(name)), output)
+
+
+@app.command("inspect")
+def inspect(name: ConnectionName, output: Output = Format.TABLE) -> None:
+    """What the connection's user owns in each database that it may enter, and how to hand it over.
+
+    Earlier versions gave it what credentials had made: give that to the template, or drop it. Whoever uses
+    what runs_as_owner does so with that user's rights. What the user made itself is listed as well.
+    """
+    with connected() as box:
+        found = box.postgres.inspect(name)
+    if is_json(output):
+        show(to_dict(found), output)
+        return
+    show_rows(
+        map(to_dict, found.objects), ("database", "runs_as_owner", "type", "identity", "hand_over"), output
+    )
+    if found.more:
+        typer.echo("there are more: hand these over, and ask again", err=True)
+    if found.databases_left_out:
+        typer.echo(visible(f"not looked into: {' '.join(found.databases_left_out)}"), err=True)
 
 
 @connection.command("write")

@@ -64,6 +64,11 @@ class Postgres:
         request = pb.RotatePostgresRootRequest(name=require_name(name, "connection"))
         return self._wire.call(self._stub.RotatePostgresRoot, request, slow=True)
 
+    def inspect(self, connection: str) -> pb.InspectPostgresConnectionResponse:
+        """What the connection's user owns in each database that it may enter."""
+        request = pb.InspectPostgresConnectionRequest(name=require_name(connection, "connection"))
+        return self._wire.call(self._stub.InspectPostgresConnection, request, slow=True)
+
     def write_role(
         self,
         name: str,

@@ -8,7 +8,8 @@ Rules:
 * The record is authenticated; one that does not verify is absent, and is replaced by the next read.
 * Three entries lead to it (`index`): when it is due (its expiry, or the end of the 24 h for which a revoked
   one stays readable), by path and by accessor. They are hints: the record decides.
-* When etcd's space is nearly used up no new one is written: the secret is read without a lease.
+* When etcd's space is nearly used up none is written: one that lives is told as it stands, and without one
+  the secret is read without a lease.
 * It counts against the token's quota (`counters`) until it is revoked.
 * `ACTIVE → EXPIRED → REVOKED`: expired is what an active one is after its expiry, until it is reaped.
 """
@@ -81,12 +82,12 @@ def hold(
     if known is not None and not must_write(known, expires_ms, view.now_ms):
         return Held(name, known.expires_ms, view.now_ms)
     lives = known is not None and state_of(known, view.now_ms) == ACTIVE
+    if not view.may_grow():  # many that are moved on at once are growth too: their history
+        return Held(name, known.expires_ms, view.now_ms) if known is not None and lives else None
     issued_ms = known.issued_ms if known is not None and lives else view.now_ms
     record = Record(id=name, path=path, accessor=accessor, issued_ms=issued_ms, expires_ms=expires_ms)
     own = tally or Tally()
     if known is None or known.revoked_ms:
-        if not view.may_grow():
-            return None
         counter = counters.token_key(accessor, name)
         counters.require_room(view, counter, counters.PER_PART - own.moved(counter), "token")
     put(view, keys, record, known, own)

@@ -17,6 +17,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, zip_longest
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -108,8 +109,9 @@ class Item:
         self.decided: Decided | None = None
 
     def fail(self, error: Exception) -> None:
+        # A traceback's frames hold the item: the circle would keep a request's values in memory (`Decider`).
         if not self.done.done():
-            self.done.set_exception(error)
+            self.done.set_exception(error.with_traceback(None))
 
     def expire(self) -> None:
         """The deadline has come: what was sent may still take effect, what was not never will."""
@@ -189,7 +191,10 @@ class Decider:
         item.decided, item.refusal = None, None
         work = item.work
         draft = replace(work.draft) if work.draft is not None else None
-        view = View(self._memory, draft, self._now_ms(), item.fresh_since, lambda: self._may_grow(item))
+        # The view is not given the item: a circle of the two would keep a request's values in memory until
+        # the collector of circles runs, hundreds of requests later.
+        may_grow = partial(self._may_grow, item.accepted)
+        view = View(self._memory, draft, self._now_ms(), item.fresh_since, may_grow)
         item.view = view
         try:
             item.value = _decided(work, view)
@@ -223,7 +228,7 @@ class Decider:
             except StrongBoxError as full:  # no space for the record
                 item.fail(full)
                 return ()
-            item.refusal = refusal
+            item.refusal = refusal.with_traceback(None)
             self._accept(item, view, "refused", refusal.reason)
             return ()
         if self._refreshes(item, view):
@@ -245,20 +250,20 @@ class Decider:
         known = self._memory.recall(key)
         return known.fact.value if known is not None else None
 
-    def _may_grow(self, item: Item) -> bool:
-        return not self._refuses(item, Effect.GROWS)
+    def _may_grow(self, since: float) -> bool:
+        return not self._refuses(Effect.GROWS, since)
 
     def _require_space(self, item: Item) -> None:
-        if self._refuses(item, item.effect):
+        if self._refuses(item.effect, item.accepted):
             raise self._space.refusal(item.effect)
 
-    def _refuses(self, item: Item, effect: Effect) -> bool:
+    def _refuses(self, effect: Effect, since: float) -> bool:
         """Whether etcd is too full, by a look made since the request came. Raises `Unread`: look first."""
         known = self._memory.recall(keyspace.ROOM)
         room = known.parsed(keyspace.ROOM, Room.parse) if known is not None else None
         if not self._space.refuses(effect, room or NOTHING_KNOWN):
             return False
-        if known is None or known.seen_at < item.accepted:
+        if known is None or known.seen_at < since:
             raise Unread((keyspace.ROOM,))
         return True
 

@@ -96,6 +96,7 @@ class Pipeline:
             return await item.done
         finally:
             timer.cancel()
+            del item  # else what is raised holds this frame, and the item what is raised
 
     async def _run(self) -> None:
         while True:

@@ -206,6 +206,7 @@ BAD: dict[str, list[Bad]] = {
     "DeletePostgresConnection": _each("name", NAMES, INVALID),
     "ListPostgresConnections": _PAGES,
     "RotatePostgresRoot": _each("name", NAMES, INVALID),
+    "InspectPostgresConnection": _each("name", NAMES, INVALID),
     "WritePostgresRole": [
         *_each("name", NAMES, INVALID, **_ROLE),
         *_each("connection", NAMES, INVALID, name="bad", template_role="t"),

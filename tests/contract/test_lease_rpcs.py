@@ -47,7 +47,7 @@ def test_leases_are_renewed_and_end_by_their_prefix(native: GrpcClient, fresh: F
 
 
 @covers("IssueCredential", "WritePostgresConnection", "ReadPostgresConnection", "DeletePostgresConnection")
-@covers("ListPostgresConnections", "RotatePostgresRoot")
+@covers("ListPostgresConnections", "RotatePostgresRoot", "InspectPostgresConnection")
 @covers("WritePostgresRole", "ReadPostgresRole", "DeletePostgresRole", "ListPostgresRoles")
 def test_a_credential_is_made_from_a_role_over_a_connection(
     native: GrpcClient, cluster: Cluster, fresh: Fresh
@@ -60,6 +60,9 @@ def test_a_credential_is_made_from_a_role_over_a_connection(
     assert "password" not in told.DESCRIPTOR.fields_by_name
     assert name in all_pages(native, "ListPostgresConnections", "names", page_size=1)
     assert name in all_pages(native, "ListPostgresRoles", "names", page_size=1)
+    owned = native.call("InspectPostgresConnection", name=name)
+    assert (owned.username, owned.more, list(owned.databases_left_out)) == ("postgres", False, [])
+    assert ("table", f'public."{name}"') in [(one.type, one.identity) for one in owned.objects]
     issued = [native.call("IssueCredential", role=name) for _ in range(2)]
     refused("RESOURCE_EXHAUSTED/QUOTA_EXCEEDED", native.call, "IssueCredential", role=name)
     assert native.call("ReadPostgresRole", name=name).live_leases == 2
@@ -75,4 +78,5 @@ def test_a_credential_is_made_from_a_role_over_a_connection(
     refused("NOT_FOUND", native.call, "ReadPostgresConnection", name=name)
     assert {native.call("GetLease", id=one.lease.id).state for one in issued} == {"REVOKED"}
     assert not database.roles() & {one.username for one in issued}
-    refused("NOT_FOUND", native.call, "RotatePostgresRoot", name=name)
+    for rpc in ("RotatePostgresRoot", "InspectPostgresConnection"):
+        refused("NOT_FOUND", native.call, rpc, name=name)

@@ -90,7 +90,7 @@ def more_tokens(rest: RestClient, number: int) -> None:
 
 
 def more_leases(rest: RestClient, number: int) -> None:
-    """A child reads forty secrets: as many leases. Without a lease the answer is counted as refused."""
+    """A child reads forty secrets: as many leases. At last no child is made, and reading leaves no lease."""
     child = rest.call("POST", "/v1/tokens", {"policies": ["greedy"], "ttl": "30m"})
     with RestClient(rest.gateway, str(child["token"])) as reader:
         for secret in range(40):

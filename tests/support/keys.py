@@ -25,10 +25,11 @@ class FakeKeyClient:
         self.wraps = self.unwraps = self.cancelled = 0
         self._kek = Aead(b"K" * 32)
         self._callbacks: list[Callable[[], None]] = []
+        self._dropped_at = float("-inf")
         self.stale = False  # whether every proof has run out
 
     def require_unsealed_since(self, proven: float) -> None:
-        if self.record_keys is None:
+        if self.record_keys is None or self._dropped_at >= proven:
             raise Sealed
         if self.stale or time.monotonic() - proven > PROOF_S:
             raise NoQuorum
@@ -78,6 +79,7 @@ class FakeKeyClient:
     def seal(self) -> None:
         """The cluster is sealed."""
         self.record_keys = None
+        self._dropped_at = time.monotonic()
         for callback in self._callbacks:
             callback()
 

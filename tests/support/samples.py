@@ -106,6 +106,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "DeletePostgresConnection": {"name": "sample"},
     "ListPostgresConnections": {},
     "RotatePostgresRoot": {"name": "sample"},
+    "InspectPostgresConnection": {"name": "sample"},
     "WritePostgresRole": {"name": "sample", "connection": "sample", "template_role": "t"},
     "ReadPostgresRole": {"name": "sample"},
     "DeletePostgresRole": {"name": "sample"},

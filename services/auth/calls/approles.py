@@ -35,9 +35,7 @@ class AppRoleCalls(Acting):
             context, "WriteAppRole", "write", approle.path_of(wanted.name),
             lambda view, caller: self._roles.write(view, caller, wanted, fresh),
         )  # fmt: skip
-        return pb.WriteAppRoleResponse(
-            name=wanted.name, role_id=done.value.role_id, revision=str(done.revision)
-        )
+        return messages.approle_written(done.value, done.revision)
 
     async def ReadAppRole(self, request: pb.ReadAppRoleRequest, context: Any) -> pb.ReadAppRoleResponse:
         """A role with its role id."""

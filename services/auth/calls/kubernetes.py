@@ -95,7 +95,7 @@ class KubernetesCalls(Acting):
             context, "WriteKubernetesRole", "write", kubernetes.path_of(wanted.name),
             lambda view, caller: self._kubernetes.write(view, caller, wanted),
         )  # fmt: skip
-        return pb.WriteKubernetesRoleResponse(name=wanted.name, revision=str(done.revision))
+        return messages.kubernetes_role_written(done.value, done.revision)
 
     async def ReadKubernetesRole(
         self, request: pb.ReadKubernetesRoleRequest, context: Any

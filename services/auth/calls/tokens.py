@@ -34,7 +34,7 @@ class TokenCalls(Acting):
             context, "CreateToken", "write", tokens.PATH,
             lambda view, caller: self._tokens.create(view, caller, wanted, fresh),
         )  # fmt: skip
-        return pb.CreateTokenResponse(**messages.created_to_proto(done.value, fresh.token))
+        return messages.token_made(done.value, fresh.token)
 
     async def LookupSelf(self, request: pb.LookupSelfRequest, context: Any) -> pb.LookupSelfResponse:
         """The caller's own token."""

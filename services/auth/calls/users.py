@@ -43,7 +43,7 @@ class UserCalls(Acting):
             context, "WriteUser", "write", path,
             lambda view, caller: self._users.write(view, caller, wanted, hashed),
         )  # fmt: skip
-        return pb.WriteUserResponse(name=wanted.name, revision=str(done.revision))
+        return messages.user_written(done.value, done.revision)
 
     async def ReadUser(self, request: pb.ReadUserRequest, context: Any) -> pb.ReadUserResponse:
         """A user, without anything of his password."""

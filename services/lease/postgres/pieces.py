@@ -10,15 +10,21 @@ from services.lease.postgres.session import Session
 _BRIEFLY = "BEGIN; SET LOCAL lock_timeout = '50ms'; SET LOCAL statement_timeout = '1s'; "
 _KEYWORDS = {
     "composite type": "TYPE",
+    "foreign-data wrapper": "FOREIGN DATA WRAPPER",
     "statistics object": "STATISTICS",
     "text search configuration": "TEXT SEARCH CONFIGURATION",
     "text search dictionary": "TEXT SEARCH DICTIONARY",
 }
 
 
+def keywords(kind: str) -> str:
+    """What ALTER and DROP call a kind of objects."""
+    return _KEYWORDS.get(kind, kind.upper())
+
+
 def named(kind: str, identity: str) -> sql.Composable:
     """An object for ALTER or DROP, by what pg_identify_object says: quoted, and with its schema."""
-    return sql.SQL(_KEYWORDS.get(kind, kind.upper()) + " ") + verbatim(identity)
+    return sql.SQL(keywords(kind) + " ") + verbatim(identity)
 
 
 def did(session: Session, statements: sql.Composable) -> bool:

@@ -77,6 +77,10 @@ class CreateTokenResponse(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     RENEWABLE_FIELD_NUMBER: _builtins.int
     PARENT_FIELD_NUMBER: _builtins.int
+    MAX_TTL_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    NUM_USES_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     accessor: _builtins.str
     ttl: _builtins.int
@@ -84,6 +88,12 @@ class CreateTokenResponse(_message.Message):
     renewable: _builtins.bool
     parent: _builtins.str
     """The parent's accessor; empty for an orphan."""
+    max_ttl: _builtins.int
+    """What counts of what was asked. Seconds: how long it may live at most, and its period (0: none)."""
+    period: _builtins.int
+    display_name: _builtins.str
+    num_uses: _builtins.int
+    """0: not limited."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -98,10 +108,14 @@ class CreateTokenResponse(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         renewable: _builtins.bool = ...,
         parent: _builtins.str = ...,
+        max_ttl: _builtins.int = ...,
+        period: _builtins.int = ...,
+        display_name: _builtins.str = ...,
+        num_uses: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expires_at", b"expires_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "expires_at", b"expires_at", "parent", b"parent", "policies", b"policies", "renewable", b"renewable", "token", b"token", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "display_name", b"display_name", "expires_at", b"expires_at", "max_ttl", b"max_ttl", "num_uses", b"num_uses", "parent", b"parent", "period", b"period", "policies", b"policies", "renewable", b"renewable", "token", b"token", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -808,21 +822,31 @@ Global___WriteUserRequest: _TypeAlias = WriteUserRequest  # noqa: Y015
 
 @_typing.final
 class WriteUserResponse(_message.Message):
+    """The settings as they count now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    TOKEN_TTL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     revision: _builtins.str
+    token_ttl: _builtins.int
+    """Seconds."""
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         revision: _builtins.str = ...,
+        policies: _abc.Iterable[_builtins.str] | None = ...,
+        token_ttl: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "policies", b"policies", "revision", b"revision", "token_ttl", b"token_ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1092,24 +1116,49 @@ Global___WriteAppRoleRequest: _TypeAlias = WriteAppRoleRequest  # noqa: Y015
 
 @_typing.final
 class WriteAppRoleResponse(_message.Message):
+    """The settings as they count now; durations in seconds."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     ROLE_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    TOKEN_TTL_FIELD_NUMBER: _builtins.int
+    TOKEN_MAX_TTL_FIELD_NUMBER: _builtins.int
+    TOKEN_NUM_USES_FIELD_NUMBER: _builtins.int
+    SECRET_ID_TTL_FIELD_NUMBER: _builtins.int
+    SECRET_ID_NUM_USES_FIELD_NUMBER: _builtins.int
+    BOUND_CIDRS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     role_id: _builtins.str
     revision: _builtins.str
+    token_ttl: _builtins.int
+    token_max_ttl: _builtins.int
+    token_num_uses: _builtins.int
+    secret_id_ttl: _builtins.int
+    secret_id_num_uses: _builtins.int
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def bound_cidrs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         role_id: _builtins.str = ...,
         revision: _builtins.str = ...,
+        policies: _abc.Iterable[_builtins.str] | None = ...,
+        token_ttl: _builtins.int = ...,
+        token_max_ttl: _builtins.int = ...,
+        token_num_uses: _builtins.int = ...,
+        secret_id_ttl: _builtins.int = ...,
+        secret_id_num_uses: _builtins.int = ...,
+        bound_cidrs: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "revision", b"revision", "role_id", b"role_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bound_cidrs", b"bound_cidrs", "name", b"name", "policies", b"policies", "revision", b"revision", "role_id", b"role_id", "secret_id_num_uses", b"secret_id_num_uses", "secret_id_ttl", b"secret_id_ttl", "token_max_ttl", b"token_max_ttl", "token_num_uses", b"token_num_uses", "token_ttl", b"token_ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1535,7 +1584,9 @@ class WriteKubernetesRoleRequest(_message.Message):
     TOKEN_TTL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     audience: _builtins.str
-    """Whom the service account's token must be for; the API server's own audience when empty."""
+    """Whom the service account's token must be for; the API server's own audience when empty.
+    Needs a reviewer in the configuration.
+    """
     @_builtins.property
     def bound_service_account_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Exact names, or "*" alone for any; one of the two lists has to name something."""
@@ -1566,21 +1617,42 @@ Global___WriteKubernetesRoleRequest: _TypeAlias = WriteKubernetesRoleRequest  # 
 
 @_typing.final
 class WriteKubernetesRoleResponse(_message.Message):
+    """The settings as they count now."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    BOUND_SERVICE_ACCOUNT_NAMES_FIELD_NUMBER: _builtins.int
+    BOUND_SERVICE_ACCOUNT_NAMESPACES_FIELD_NUMBER: _builtins.int
+    AUDIENCE_FIELD_NUMBER: _builtins.int
+    POLICIES_FIELD_NUMBER: _builtins.int
+    TOKEN_TTL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     revision: _builtins.str
+    audience: _builtins.str
+    token_ttl: _builtins.int
+    """Seconds."""
+    @_builtins.property
+    def bound_service_account_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def bound_service_account_namespaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         revision: _builtins.str = ...,
+        bound_service_account_names: _abc.Iterable[_builtins.str] | None = ...,
+        bound_service_account_namespaces: _abc.Iterable[_builtins.str] | None = ...,
+        audience: _builtins.str = ...,
+        policies: _abc.Iterable[_builtins.str] | None = ...,
+        token_ttl: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience", b"audience", "bound_service_account_names", b"bound_service_account_names", "bound_service_account_namespaces", b"bound_service_account_namespaces", "name", b"name", "policies", b"policies", "revision", b"revision", "token_ttl", b"token_ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -711,6 +711,99 @@ class RotatePostgresRootResponse(_message.Message):
 Global___RotatePostgresRootResponse: _TypeAlias = RotatePostgresRootResponse  # noqa: Y015
 
 @_typing.final
+class InspectPostgresConnectionRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectPostgresConnectionRequest: _TypeAlias = InspectPostgresConnectionRequest  # noqa: Y015
+
+@_typing.final
+class OwnedObject(_message.Message):
+    """An object in a database that belongs to a connection's user."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATABASE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    RUNS_AS_OWNER_FIELD_NUMBER: _builtins.int
+    HAND_OVER_FIELD_NUMBER: _builtins.int
+    database: _builtins.str
+    type: _builtins.str
+    """As PostgreSQL calls them: "function", "public.f(text)"."""
+    identity: _builtins.str
+    runs_as_owner: _builtins.bool
+    """Whoever uses it does so with its owner's rights: SECURITY DEFINER, views, tables with rules."""
+    hand_over: _builtins.str
+    """The statement that gives it to another role, whose name is left to be put in."""
+    def __init__(
+        self,
+        *,
+        database: _builtins.str = ...,
+        type: _builtins.str = ...,
+        identity: _builtins.str = ...,
+        runs_as_owner: _builtins.bool = ...,
+        hand_over: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["database", b"database", "hand_over", b"hand_over", "identity", b"identity", "runs_as_owner", b"runs_as_owner", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OwnedObject: _TypeAlias = OwnedObject  # noqa: Y015
+
+@_typing.final
+class InspectPostgresConnectionResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    OBJECTS_FIELD_NUMBER: _builtins.int
+    MORE_FIELD_NUMBER: _builtins.int
+    DATABASES_LEFT_OUT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    username: _builtins.str
+    more: _builtins.bool
+    """There are others than these."""
+    @_builtins.property
+    def objects(self) -> _containers.RepeatedCompositeFieldContainer[Global___OwnedObject]:
+        """At most 1,000, those that run as their owner first in each database."""
+
+    @_builtins.property
+    def databases_left_out(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Databases that could not be entered, or not in time."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        username: _builtins.str = ...,
+        objects: _abc.Iterable[Global___OwnedObject] | None = ...,
+        more: _builtins.bool = ...,
+        databases_left_out: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["databases_left_out", b"databases_left_out", "more", b"more", "name", b"name", "objects", b"objects", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InspectPostgresConnectionResponse: _TypeAlias = InspectPostgresConnectionResponse  # noqa: Y015
+
+@_typing.final
 class WritePostgresRoleRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -90,6 +90,11 @@ class LeaseServiceStub:
                 request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RotatePostgresRootRequest.SerializeToString,
                 response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RotatePostgresRootResponse.FromString,
                 _registered_method=True)
+        self.InspectPostgresConnection = channel.unary_unary(
+                '/strongbox.lease.v1.LeaseService/InspectPostgresConnection',
+                request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.InspectPostgresConnectionRequest.SerializeToString,
+                response_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.InspectPostgresConnectionResponse.FromString,
+                _registered_method=True)
         self.WritePostgresRole = channel.unary_unary(
                 '/strongbox.lease.v1.LeaseService/WritePostgresRole',
                 request_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.WritePostgresRoleRequest.SerializeToString,
@@ -193,6 +198,13 @@ class LeaseServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InspectPostgresConnection(self, request, context):
+        """What a connection's user owns in each database: earlier versions handed to it what credentials had made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WritePostgresRole(self, request, context):
         """Makes or replaces a database role: what credentials of this name may do and how long they live.
         """
@@ -278,6 +290,11 @@ def add_LeaseServiceServicer_to_server(servicer, server):
                     servicer.RotatePostgresRoot,
                     request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RotatePostgresRootRequest.FromString,
                     response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RotatePostgresRootResponse.SerializeToString,
+            ),
+            'InspectPostgresConnection': grpc.unary_unary_rpc_method_handler(
+                    servicer.InspectPostgresConnection,
+                    request_deserializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.InspectPostgresConnectionRequest.FromString,
+                    response_serializer=strongbox_dot_lease_dot_v1_dot_lease__service__pb2.InspectPostgresConnectionResponse.SerializeToString,
             ),
             'WritePostgresRole': grpc.unary_unary_rpc_method_handler(
                     servicer.WritePostgresRole,
@@ -598,6 +615,33 @@ class LeaseService:
             '/strongbox.lease.v1.LeaseService/RotatePostgresRoot',
             strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RotatePostgresRootRequest.SerializeToString,
             strongbox_dot_lease_dot_v1_dot_lease__service__pb2.RotatePostgresRootResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InspectPostgresConnection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.lease.v1.LeaseService/InspectPostgresConnection',
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.InspectPostgresConnectionRequest.SerializeToString,
+            strongbox_dot_lease_dot_v1_dot_lease__service__pb2.InspectPostgresConnectionResponse.FromString,
             options,
             channel_credentials,
             insecure,

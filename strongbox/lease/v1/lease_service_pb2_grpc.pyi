@@ -55,6 +55,8 @@ class LeaseServiceStub:
     """Names of connections, one page of them."""
     RotatePostgresRoot: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.RotatePostgresRootRequest, _lease_service_pb2.RotatePostgresRootResponse]
     """Gives a connection's user a new password, which from then on only StrongBox knows."""
+    InspectPostgresConnection: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.InspectPostgresConnectionRequest, _lease_service_pb2.InspectPostgresConnectionResponse]
+    """What a connection's user owns in each database: earlier versions handed to it what credentials had made."""
     WritePostgresRole: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.WritePostgresRoleRequest, _lease_service_pb2.WritePostgresRoleResponse]
     """Makes or replaces a database role: what credentials of this name may do and how long they live."""
     ReadPostgresRole: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ReadPostgresRoleRequest, _lease_service_pb2.ReadPostgresRoleResponse]
@@ -91,6 +93,8 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     """Names of connections, one page of them."""
     RotatePostgresRoot: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.RotatePostgresRootRequest, _lease_service_pb2.RotatePostgresRootResponse]  # type: ignore[assignment]
     """Gives a connection's user a new password, which from then on only StrongBox knows."""
+    InspectPostgresConnection: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.InspectPostgresConnectionRequest, _lease_service_pb2.InspectPostgresConnectionResponse]  # type: ignore[assignment]
+    """What a connection's user owns in each database: earlier versions handed to it what credentials had made."""
     WritePostgresRole: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.WritePostgresRoleRequest, _lease_service_pb2.WritePostgresRoleResponse]  # type: ignore[assignment]
     """Makes or replaces a database role: what credentials of this name may do and how long they live."""
     ReadPostgresRole: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ReadPostgresRoleRequest, _lease_service_pb2.ReadPostgresRoleResponse]  # type: ignore[assignment]
@@ -190,6 +194,14 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.RotatePostgresRootResponse, _abc.Awaitable[_lease_service_pb2.RotatePostgresRootResponse]]:
         """Gives a connection's user a new password, which from then on only StrongBox knows."""
+
+    @_abc_1.abstractmethod
+    def InspectPostgresConnection(
+        self,
+        request: _lease_service_pb2.InspectPostgresConnectionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lease_service_pb2.InspectPostgresConnectionResponse, _abc.Awaitable[_lease_service_pb2.InspectPostgresConnectionResponse]]:
+        """What a connection's user owns in each database: earlier versions handed to it what credentials had made."""
 
     @_abc_1.abstractmethod
     def WritePostgresRole(

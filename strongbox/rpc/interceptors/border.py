@@ -119,7 +119,8 @@ class Border(_Interceptor):
                     deadlines.within(call.inbound.deadline + GRACE, served) if access.unary else served
                 )
             except StrongBoxError as error:
-                refusal = Sealed() if self._hides(access, error) else error
+                # Without its traceback: those frames hold the request and, being ours, the refusal itself.
+                refusal = Sealed() if self._hides(access, error) else error.with_traceback(None)
             except (grpc.aio.AbortError, asyncio.CancelledError):  # health's own answer; the client left
                 reporter.left(call)
                 raise
@@ -130,7 +131,10 @@ class Border(_Interceptor):
                 reporter.answered(call)
                 return answer
             retry = reporter.refused(call, refusal)
-            return await context.abort(*to_answer(refusal, call.request_id, retry=retry))
+            try:
+                return await context.abort(*to_answer(refusal, call.request_id, retry=retry))
+            finally:
+                del context, request  # gRPC's context holds what it raises, and that holds this frame
 
         return guarded
 

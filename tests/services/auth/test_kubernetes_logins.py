@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from services.auth.logins import NO_REVIEWER
 from services.auth.review import identity_in
 from strongbox.errors import DependencyDown, InvalidInput, PermissionDenied, Unauthenticated
 from strongbox.store import keyspace
@@ -67,11 +69,8 @@ async def test_what_is_not_good_or_not_bound_is_refused_alike(auth: AuthService,
 
 async def test_an_audience_is_asked_for_and_checked(auth: AuthService, server: ApiServer) -> None:
     await configured(auth, server)
+    await configured(auth, server, token_reviewer_jwt=server.token(*REVIEWER))
     await auth.call("WriteKubernetesRole", name="web", policies=["app"], audience="strongbox", **BOUND)
-    reviewer = server.token(*REVIEWER)
-    await auth.call(
-        "WriteKubernetesConfig", host=server.host, ca_cert=server.ca_cert, token_reviewer_jwt=reviewer
-    )
     await enter(auth, server.token("team", "app", audience="strongbox"))
     assert server.asked[-1]["spec"]["audiences"] == ["strongbox"]
     with pytest.raises(Unauthenticated):
@@ -142,12 +141,43 @@ async def test_a_huge_answer_and_a_slow_one_end(auth: AuthService, server: ApiSe
         await enter(auth, server.token("team", "app"))
 
 
-async def test_an_unknown_role_and_a_malformed_token_ask_nobody(auth: AuthService, server: ApiServer) -> None:
+async def test_a_malformed_token_asks_nobody(auth: AuthService, server: ApiServer) -> None:
     await configured(auth, server)
-    for jwt, role in ((server.token("team", "app"), "nobody"), ("not a token", "web")):
+    for role in ("web", "nobody"):
         with pytest.raises(Unauthenticated):
-            await enter(auth, jwt, role)
+            await enter(auth, "not a token", role)
     assert server.asked == []
+
+
+async def test_whether_a_role_exists_is_not_told_by_what_a_login_costs(
+    auth: AuthService, server: ApiServer
+) -> None:
+    await configured(auth, server)
+    for number, role in enumerate(("web", "nobody"), 1):
+        with pytest.raises(Unauthenticated):
+            await enter(auth, server.token("team", "other"), role)
+        assert len(server.asked) == number
+    server.behaviour = (503, b"")
+    for role in ("web", "nobody"):
+        with pytest.raises(DependencyDown):
+            await enter(auth, server.token("team", "app"), role)
+
+
+async def test_an_audience_without_a_reviewer_is_refused_with_the_reason(
+    auth: AuthService, server: ApiServer
+) -> None:
+    role = {"name": "web", "policies": ["app"], "audience": "strongbox", **BOUND}
+    await configured(auth, server)
+    with pytest.raises(InvalidInput, match="an audience needs a reviewer"):
+        await auth.call("WriteKubernetesRole", **role)
+    await configured(auth, server, token_reviewer_jwt=server.token(*REVIEWER))
+    await auth.call("WriteKubernetesRole", **role)
+    await auth.call("WriteKubernetesConfig", host=server.host, ca_cert=server.ca_cert)
+    with capture_logs() as logged, pytest.raises(Unauthenticated):
+        await enter(auth, server.token("team", "app"))
+    assert [(one["event"], one["role"]) for one in logged if "audience" in one["event"]] == [
+        (NO_REVIEWER, "web")
+    ]
 
 
 async def test_a_role_that_is_changed_during_the_review_refuses(auth: AuthService, server: ApiServer) -> None:

@@ -127,6 +127,22 @@ def test_a_child_does_not_shed_what_denies_its_parent_something(auth: Auth) -> N
     auth.create(trusted, Wanted(policies=("app",)))
 
 
+def test_a_child_does_not_shed_a_narrower_rule_that_binds_its_parent(auth: Auth) -> None:
+    auth.put_policy("wide", {"secret/team/*": "read write"})
+    auth.put_policy("narrow", {"secret/team/keys/*": "list"})
+    auth.put_policy("beside", {"secret/other/*": "read"})
+    parent, _ = auth.create(auth.root, Wanted(policies=("wide", "narrow", "beside", "app")))
+    for given in (("wide",), ("wide", "beside"), ("Wide", "app")):
+        with pytest.raises(PermissionDenied):
+            auth.create(parent, Wanted(policies=given))
+    for given in (("wide", "narrow"), ("narrow",), ("beside",), ("app", "beside")):
+        auth.create(parent, Wanted(policies=given))
+    auth.create(parent, Wanted(policies=("wide", "narrow"), no_default=True))
+    auth.put_policy("tokens", {"auth/tokens": "sudo"})
+    trusted, _ = auth.create(auth.root, Wanted(policies=("wide", "narrow", "tokens")))
+    auth.create(trusted, Wanted(policies=("wide",)))
+
+
 def test_sudo_on_auth_tokens_gives_any_policy_but_root(auth: Auth) -> None:
     admin, _ = auth.create(auth.root, Wanted(policies=("admin",)))
     _, told = auth.create(admin, Wanted(policies=("app",)))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from services.kv import unsealed
 from strongbox.errors import Internal, NoQuorum, Sealed, VersionDeleted
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.storage.v1 import auth_records_pb2, envelope_pb2
@@ -122,32 +122,58 @@ async def test_an_envelope_remembered_under_a_retired_term_is_read_again(kv: Kv)
     assert kv.key_client.unwraps > unwraps
 
 
-async def test_no_value_leaves_once_the_proof_is_older_than_seal_waits_for(
-    kv: Kv, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The process was stopped between its proof and its answer."""
+TELLING = [
+    ("ReadSecret", pb.ReadSecretRequest(path="a")),
+    ("BatchReadSecrets", pb.BatchReadSecretsRequest(requests=[pb.SecretReference(path="a")])),
+]
+
+
+async def proved(kv: Kv, name: str, request: Any) -> asyncio.Future[Any]:
+    """A read that is proved and waits for its key."""
     await kv.write()
     kv.key_client.gate.clear()
-    read = asyncio.ensure_future(kv.read())
+    read = asyncio.ensure_future(kv.call(name, request))
     await asyncio.sleep(0.01)
-    real = time.monotonic
-    monkeypatch.setattr("services.kv.unsealed.time.monotonic", lambda: real() + unsealed.STANDS_FOR)
+    return read
+
+
+@pytest.mark.parametrize(("name", "request_"), TELLING, ids=lambda one: one if isinstance(one, str) else "")
+async def test_no_value_leaves_once_the_proof_is_older_than_seal_waits_for(
+    kv: Kv, name: str, request_: Any
+) -> None:
+    """The process was stopped between its proof and its answer."""
+    read = await proved(kv, name, request_)
+    kv.key_client.stale = True
     kv.key_client.gate.set()
     with pytest.raises(NoQuorum):
         await read
 
 
-async def test_no_value_leaves_after_a_seal_even_if_the_cluster_is_unsealed_again(kv: Kv) -> None:
+@pytest.mark.parametrize(("name", "request_"), TELLING, ids=lambda one: one if isinstance(one, str) else "")
+async def test_no_value_leaves_after_a_seal_even_if_the_cluster_is_unsealed_again(
+    kv: Kv, name: str, request_: Any
+) -> None:
+    read = await proved(kv, name, request_)
+    kv.key_client.seal()
+    kv.key_client.record_keys = kv.keys
+    kv.key_client.gate.set()
+    with pytest.raises(Sealed):
+        await read
+
+
+async def test_a_proof_is_as_old_as_its_transaction_and_not_as_its_request(
+    kv: Kv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for its turn, or was decided again: what it was proved by is new."""
     await kv.write()
-    for name, request in (
-        ("ReadSecret", pb.ReadSecretRequest(path="a")),
-        ("BatchReadSecrets", pb.BatchReadSecretsRequest(requests=[pb.SecretReference(path="a")])),
-    ):
-        kv.key_client.gate.clear()
-        read = asyncio.ensure_future(kv.call(name, request))
-        await asyncio.sleep(0.01)
-        kv.key_client.seal()
-        kv.key_client.record_keys = kv.keys
-        kv.key_client.gate.set()
-        with pytest.raises(Sealed):
-            await read
+    since = list[float]()
+    monkeypatch.setattr(kv.key_client, "require_unsealed_since", since.append)
+    sent = list[float]()
+
+    def overtake() -> None:
+        kv.store.seed(keyspace.head("a"), kv.store.value(keyspace.head("a")))
+        sent.append(time.monotonic())
+
+    kv.pipeline.before = overtake
+    await kv.read()
+    assert since[0] >= sent[0]

@@ -24,6 +24,7 @@ from strongbox.store.client import Etcd
 from strongbox.store.defragment import Defragmenter
 from strongbox.store.memory import Memory
 from strongbox.store.pipeline import Pipeline
+from strongbox.store.space import Space
 from strongbox.store.view import View
 from strongbox.trail.outbox import Outbox
 from tests.support.access import FakeCluster
@@ -34,9 +35,9 @@ from tests.support.keys import FakeKeyClient
 class Replica:
     """One kv process, but for its gRPC server."""
 
-    def __init__(self, endpoints: list[str], cluster: FakeCluster) -> None:
+    def __init__(self, endpoints: list[str], cluster: FakeCluster, quota: int = 0) -> None:
         self.etcd = Etcd(endpoints)
-        self.pipeline = Pipeline(self.etcd, Memory(), Outbox("kv"), SystemClock())
+        self.pipeline = Pipeline(self.etcd, Memory(), Outbox("kv"), SystemClock(), Space(quota))
         self.cluster = cluster
         keys = FakeKeyClient(cluster.keys)
         guard = self.guard = Guard(keys)

@@ -11,7 +11,7 @@ from contextlib import aclosing
 import pytest
 
 from services.kv import watching
-from services.kv.watching import Change, changes_of, revision_of
+from services.kv.changes import Change, changes_of, revision_of
 from strongbox.access.records import RecordKeys, seal_record
 from strongbox.access.tokens import digest
 from strongbox.errors import InvalidInput, RateLimited, Unauthenticated

@@ -80,6 +80,7 @@ class Lease(FakeCluster):
             Issuer(calls, self.databases, self.measures),
             Rotation(calls, self.databases, self.envelopes),
             self.envelopes,
+            self.databases,
         )
 
     async def call(self, name: str, token: str = "", /, **fields: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from services.lease import servicer
 from services.lease.leases import is_below
 from strongbox.errors import InvalidInput, InvalidPath, NotFound, PermissionDenied, Unauthenticated
 from strongbox.leases import index
@@ -173,6 +174,20 @@ async def test_a_prefix_of_one_name_does_not_end_what_is_under_a_longer_one(leas
     short, long = lease.hold(token, "secret/app", ttl_s=600), lease.hold(token, "secret/app2", ttl_s=600)
     await lease.call("RevokeLeasePrefix", prefix="secret/app")
     assert (lease.state(short), lease.state(long)) == ("REVOKED", "ACTIVE")
+
+
+async def test_the_pages_of_a_prefix_hold_only_what_it_means(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servicer, "_PAGE", 2)
+    meant = ["secret/app", "secret/app/a", "secret/app/b/c", "secret/app/d"]
+    for path in [*meant, *(f"secret/app{more}" for more in ("-1", "-2", ".1", "0", "2/x"))]:
+        lease.hold(lease.reader(secret__ALL="read"), path, ttl_s=600)
+    pages = [await lease.call("RevokeLeasePrefix", prefix="secret/app")]
+    while pages[-1].next_page_token:
+        token = pages[-1].next_page_token
+        pages.append(await lease.call("RevokeLeasePrefix", prefix="secret/app", page_token=token))
+    assert [page.revoked for page in pages] == [2, 2, 0]
 
 
 async def test_a_token_that_is_revoked_ends_no_further_lease_of_a_prefix(lease: Lease) -> None:

@@ -151,6 +151,10 @@ def test_connections_and_roles_by_the_command(run: Run, database: Database, tmp_
     assert (told["default_ttl"], told["max_leases"]) == (90, 7)
     assert "cli" in run("postgres", "role", "list").stdout.split()
     assert as_json(run, "postgres", "role", "read", "cli")["live_leases"] == 0
+    database.ask("CREATE OR REPLACE VIEW by_command_view AS SELECT 1 AS x")
+    owned = as_json(run, "postgres", "inspect", "cli")["objects"]
+    assert {one["runs_as_owner"] for one in owned if one["identity"] == "public.by_command_view"} == {True}
+    assert "ALTER VIEW public.by_command_view OWNER TO" in run("postgres", "inspect", "cli").stdout
 
 
 def test_a_credential_and_its_lease_by_the_command(run: Run, database: Database) -> None:

@@ -103,6 +103,7 @@ class Workshop:
             Issuer(self.calls, self.databases, self.measures),
             Rotation(self.calls, self.databases, seal),
             seal,
+            self.databases,
         )
         lookup = self.guard.lookup
         self.reaper = ShiftedReaper(self.pipeline, lookup, self.revoker, self.measures)

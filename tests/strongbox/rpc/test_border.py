@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import AsyncIterator
+from types import FrameType
 from typing import Any
 
 import grpc
@@ -224,6 +226,26 @@ async def test_a_refusal_keeps_its_reason_its_facts_and_the_request_id(place: Pl
         await place.ask(x_request_id="gateway-9")
     assert refusal.value.metadata == {"current": "3", "request_id": "gateway-9"}
     assert place.recorder.calls == [("LookupSelf", "VERSION_MISMATCH")]
+
+
+async def test_a_refused_request_is_not_kept_until_circles_are_collected(place: Place) -> None:
+    """Half a megabyte each, and the collector runs after some hundred requests."""
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        place.servicer.raises = errors.VersionMismatch()
+        with pytest.raises(errors.VersionMismatch):
+            await place.ask()
+        place.servicer.raises = None
+        await place.ask()
+        gc.collect()
+        frames = [one.f_code.co_name for one in gc.garbage if isinstance(one, FrameType)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert "guarded" not in frames
 
 
 async def test_a_defect_tells_the_client_nothing_of_itself(

@@ -1,0 +1,100 @@
+"""Who watches is proved once for all streams of his token that want to tell something at the same time.
+
+While a proof is under way what else is to be told waits, and goes with the next: so a fast writer costs as
+many transactions as there are tokens that watch, not one for each stream and change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from services.kv.changes import Change
+from strongbox.access.guard import Caller, Guard, is_spent
+from strongbox.errors import PermissionDenied, Unauthenticated
+from strongbox.rpc.inbound import Inbound
+from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.view import View
+
+PROVE_WITHIN = 2.0  # seconds for one proof
+
+
+class Proved(NamedTuple):
+    """What a stream may tell, and the revision at which he who watches might."""
+
+    changes: list[Change]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One stream's wish to tell changes of a directory."""
+
+    inbound: Inbound
+    directory: str  # as policies name it
+    changes: Sequence[Change]
+    answer: asyncio.Future[Proved]
+
+
+class Proofs:
+    """The proofs of one process's streams."""
+
+    def __init__(self, pipeline: Pipeline, guard: Guard) -> None:
+        self._pipeline, self._guard = pipeline, guard
+        self._waiting: dict[str, list[Ask]] = {}  # by token
+        self._working: dict[str, asyncio.Task[None]] = {}
+
+    async def prove(self, inbound: Inbound, directory: str, changes: Sequence[Change] = ()) -> Proved:
+        """Those of the changes that he may read of now, by a transaction sent after this call.
+
+        Raises what the guard raises, and `Unauthenticated` when no use of his token is left.
+        """
+        ask = Ask(inbound, directory, changes, asyncio.get_running_loop().create_future())
+        token = inbound.token
+        self._waiting.setdefault(token, []).append(ask)
+        if token not in self._working:
+            self._working[token] = asyncio.create_task(self._work(token), name="proof of a watch")
+        return await ask.answer
+
+    async def _work(self, token: str) -> None:
+        try:
+            while asks := self._waiting.pop(token, []):
+                await self._answer([ask for ask in asks if not ask.answer.done()])
+        finally:
+            del self._working[token]
+
+    async def _answer(self, asks: Sequence[Ask]) -> None:
+        if not asks:
+            return
+        now = replace(asks[0].inbound, deadline=time.monotonic() + PROVE_WITHIN)
+
+        def decide(view: View) -> list[list[Change] | None]:
+            caller = self._guard.authenticate(view, now)
+            if is_spent(caller.record):
+                raise Unauthenticated
+            return [_readable(caller, ask) for ask in asks]
+
+        try:
+            done = await self._pipeline.submit(Work(decide, None, now.deadline))
+        except Exception as failure:  # noqa: BLE001  it is each stream's
+            for ask in asks:
+                if not ask.answer.done():
+                    ask.answer.set_exception(failure)
+            return
+        for ask, changes in zip(asks, done.value, strict=True):
+            if ask.answer.done():
+                continue
+            if changes is None:
+                ask.answer.set_exception(PermissionDenied())
+            else:
+                ask.answer.set_result(Proved(changes, done.revision))
+
+
+def _readable(caller: Caller, ask: Ask) -> list[Change] | None:
+    """Of what is to be told, what the caller may read of; `None`: he may not watch here."""
+    if not caller.allows("list", ask.directory):
+        return None
+    return [change for change in ask.changes if caller.allows("read", f"secret/{change.path}")]

@@ -1,0 +1,79 @@
+"""Whether a token that has only some of another's policies could do more than that other. Pure.
+
+Rules of one policy narrow those of another: where `secret/app/keys/*` (list) is in one, and `secret/*` (read)
+in the other, who has both does not read the keys, and who has the second only does.
+
+A dropped rule is compared with the kept rules that it overlaps and stands before, the best of them first:
+they must grant no more than is granted where the dropped rule wins. Below a kept rule that matches all that
+the dropped one matches nothing more is looked at: it never wins there. The answer errs to one side only: it
+may be yes for policies that give nothing more, as when a third rule stands before both, and is never no for
+policies that do.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from strongbox.access.overlap import covers, overlap
+from strongbox.access.policy import CompiledPolicy, Precedence
+
+MAX_COMPARED = 16_384  # pairs of rules: some 30 ms of the event loop
+
+
+class _Joined(NamedTuple):
+    """What the rules of one pattern grant together."""
+
+    rank: Precedence
+    granted: frozenset[str]
+
+    @property
+    def head(self) -> str:
+        """What stands before the first wildcard."""
+        return self.rank.text[: self.rank.first_wildcard]
+
+
+def may_widen(kept: Sequence[CompiledPolicy], dropped: Sequence[CompiledPolicy]) -> bool:
+    """Whether `kept` alone may allow what `kept` and `dropped` together do not.
+
+    Yes as well when finding out would take more than `MAX_COMPARED` comparisons.
+    """
+    left, whole = _joined(kept), _joined((*kept, *dropped))
+    heads: dict[str, list[_Joined]] = defaultdict(list)
+    for rule in left.values():
+        heads[rule.head].append(rule)
+    lengths, compared = {len(head) for head in heads}, 0
+    for pattern in _joined(dropped):
+        rule = whole[pattern]
+        # Rule and loser match one path, and the loser's wildcard comes no later: its head begins the rule's.
+        starts = {rule.head[:length] for length in lengths}
+        losers = [loser for start in starts for loser in heads.get(start, ()) if loser.rank <= rule.rank]
+        compared += len(losers)
+        if compared > MAX_COMPARED or _gives_more(losers, rule):
+            return True
+    return False
+
+
+def _gives_more(losers: list[_Joined], rule: _Joined) -> bool:
+    """Whether one of the losers grants more than `rule` on a path where it is the best of them."""
+    for loser in sorted(losers, key=lambda one: one.rank, reverse=True):
+        if overlap(loser.rank.text, rule.rank.text) and not loser.granted <= rule.granted:
+            return True
+        if covers(loser.rank.text, rule.rank.text):
+            return False
+    return False
+
+
+def _joined(policies: Iterable[CompiledPolicy]) -> dict[str, _Joined]:
+    """What is granted, by pattern; a `deny` leaves nothing."""
+    named: dict[str, set[str]] = defaultdict(set)
+    ranks: dict[str, Precedence] = {}
+    for policy in policies:
+        for rank, rule in policy.rules:
+            ranks[rule.path] = rank
+            named[rule.path].update(rule.capabilities)
+    return {
+        path: _Joined(rank, frozenset() if "deny" in named[path] else frozenset(named[path]))
+        for path, rank in ranks.items()
+    }
