@@ -1,6 +1,8 @@
 -- Junk for tokens: each costs a read of etcd, so a source whose requests are answered 401 again and again is
 -- refused here until the window ends. Nobody else is, and nothing is counted while tokens are good.
 -- Before this stand LIMIT (answers 401 in a window), WINDOW_S and SOURCES (how many sources are remembered).
+-- Calls that take access away (rule `for_safety`, in the route's metadata) are counted by themselves: whoever
+-- sends junk elsewhere keeps no neighbour behind the same address from sealing and revoking.
 -- A worker of Envoy has a state of its own, so with n workers it is n times LIMIT at the most.
 local window, refused, sources = 0, {}, 0
 
@@ -20,6 +22,11 @@ local function source_of(address)
   return table.concat(groups, ":", 1, 4)
 end
 
+local function counted_as(handle)
+  local source = source_of(handle:streamInfo():downstreamRemoteAddress())
+  return handle:metadata():get("for_safety") and source .. " for safety" or source
+end
+
 local function forget_what_is_over()
   local now = math.floor(os.time() / WINDOW_S)
   if now ~= window then window, refused, sources = now, {}, 0 end
@@ -28,7 +35,7 @@ end
 function envoy_on_request(handle)
   forget_what_is_over()
   if sources == 0 then return end
-  local source = source_of(handle:streamInfo():downstreamRemoteAddress())
+  local source = counted_as(handle)
   if (refused[source] or 0) >= LIMIT then handle:respond({ [":status"] = "429" }, "") end
 end
 
@@ -36,7 +43,7 @@ function envoy_on_response(handle)
   -- 16 is UNAUTHENTICATED: behind the transcoder a REST call is a gRPC call too. An error is headers alone.
   if handle:headers():get("grpc-status") ~= "16" then return end
   forget_what_is_over()
-  local source = source_of(handle:streamInfo():downstreamRemoteAddress())
+  local source = counted_as(handle)
   if not refused[source] then
     if sources >= SOURCES then return end
     sources = sources + 1

@@ -14,9 +14,9 @@ Every start of a process leaves a cursor in etcd, so without this the cursors wo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container, Iterator, Sequence
 
+from strongbox.process.presence import told_in
 from strongbox.store import keyspace
 from strongbox.store.client import KV
 
@@ -56,10 +56,8 @@ class Closing:
 def incarnations_of(sessions: Sequence[KV]) -> Iterator[str]:
     """The incarnations that live processes name in their session keys."""
     for row in sessions:
-        try:
-            yield str(json.loads(row.value)["incarnation"])
-        except (ValueError, KeyError, TypeError):
-            continue
+        if "incarnation" in (told := told_in(row.value)):
+            yield str(told["incarnation"])
 
 
 def _incarnation(cursor: bytes) -> str:

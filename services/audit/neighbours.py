@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 
 import grpc.aio
@@ -12,12 +11,14 @@ from google.protobuf.message import DecodeError
 
 from services.audit.chain import FIRST_TERM
 from services.audit.keys import OpenKeys
+from strongbox.access.records import term_in_use
 from strongbox.crypto.aead import new_key
 from strongbox.crypto.envelope import Dek, Envelope, open_value, seal_value
 from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.signing import SigningKey
-from strongbox.errors import DependencyDown, NotInitialized, Sealed
+from strongbox.errors import DependencyDown, NotInitialized
 from strongbox.process import Runtime
+from strongbox.process.presence import address_in
 from strongbox.process.rewrap_kinds import Inner, Kind, renew_envelopes, renew_messages
 from strongbox.rpc.channel import open_channel
 from strongbox.rpc.keys import KeyClient
@@ -49,9 +50,10 @@ async def open_keys(etcd: Etcd, keys: KeyClient) -> OpenKeys:
     chain = {FIRST_TERM: await _open(keys, _envelope(first.value), CHAIN_PATH, FIRST_TERM)}
     created = {FIRST_TERM: 0}
     for row in later:
+        in_use = term_in_use(state.value if state is not None else None)
         try:
             term = int(row.key.removeprefix(keyspace.AUDIT_KEYS))
-            chain[term] = await _open_later(keys, _envelope(row.value), term, _term_in_use(state))
+            chain[term] = await _open_later(keys, _envelope(row.value), term, in_use)
         except (IntegrityError, DecodeError, ValueError):
             _log.error(
                 "an audit key does not open and is passed over", key=row.key.decode("ascii", "replace")
@@ -79,7 +81,7 @@ async def live_peers(runtime: Runtime) -> Sequence[grpc.aio.Channel]:
     prefix = keyspace.NODES + b"audit/"
     rows = (await runtime.etcd.range(prefix, keyspace.prefix_end(prefix))).rows
     own = keyspace.node("audit", runtime.settings.node_id)
-    addresses = [json.loads(row.value)["address"] for row in rows if row.key != own]
+    addresses = [address for row in rows if row.key != own and (address := address_in(row.value))]
     return [open_channel(address, "audit", runtime.settings) for address in addresses]
 
 
@@ -141,16 +143,6 @@ async def _open_later(keys: KeyClient, envelope: Envelope, term: int, in_use: in
     if fresh.term != wrapped.term or not control:
         raise DependencyDown("a seal replica has not heard of the key term of an audit key")
     raise IntegrityError
-
-
-def _term_in_use(state: KV | None) -> int:
-    """The key term that a seal state names. Raises NotInitialized, Sealed."""
-    if state is None:
-        raise NotInitialized
-    word, *numbers = state.value.split(b":")
-    if word != b"unsealed" or not all(map(bytes.isdigit, numbers)):
-        raise Sealed
-    return int(numbers[1]) if len(numbers) > 1 else 1
 
 
 async def _open(keys: KeyClient, envelope: Envelope, path: str, version: int) -> bytes:

@@ -18,7 +18,6 @@ nothing is trimmed any more and the alarm is raised: two chains that differ must
 from __future__ import annotations
 
 import asyncio
-import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -34,6 +33,7 @@ from services.audit.replica import Replica
 from services.audit.segments import Archived, Broken
 from strongbox.clock import Clock
 from strongbox.errors import Sealed
+from strongbox.process.presence import told_in
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, Etcd, rows_of
@@ -247,10 +247,8 @@ def clocks_of(sessions: Sequence[KV]) -> tuple[int, ...]:
 
 
 def _clock_of(value: bytes) -> int:
-    try:
-        return int(json.loads(value)["clock_ms"])
-    except (ValueError, KeyError, TypeError):
-        return 0
+    told = told_in(value).get("clock_ms")
+    return told if isinstance(told, int) else 0
 
 
 def target_of(reports: dict[bytes, Position], own: bytes, mark: Position) -> Position:

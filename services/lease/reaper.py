@@ -141,8 +141,9 @@ class Follower(_Duty):
     """Follows the markers of revoked tokens with a cursor of its own: lists what is new, then watches.
 
     The cursor passes a marker only when every lease of its token has been told to end. Tokens of which one
-    could not be (its record's key has not arrived yet, say) are tried again with each pass, and hold up no
-    other; should this process die, the next one finds them behind the cursor.
+    could not be (its record's key has not arrived yet, say) are tried again with each pass, behind those that
+    are new, and hold up no other; should this process die, the next one finds them behind the cursor. They
+    are told in the log: a pass over everything is progress, whatever a single entry may lack.
     """
 
     def __init__(self, pipeline: Pipeline, lookup: Lookup, etcd: Etcd) -> None:
@@ -175,11 +176,12 @@ class Follower(_Duty):
         `beyond`: those up to this revision were seen, and of them the unsettled are tried again.
         """
         seen = await self._submit(lambda view: due.followed(view, term))
-        for accessor in sorted(self._unsettled):
-            await self.revoke_all(term, accessor)
-        async for marker in self._pages(lambda view, after: due.read_markers(view, term, after)):
+        again = sorted(self._unsettled)
+        async for marker in self._pages(term, lambda view, after: due.read_markers(view, term, after)):
             if marker.mod_revision > max(seen.value, beyond):
                 await self.revoke_all(term, _accessor_in(marker.value))
+        for accessor in again:
+            await self.revoke_all(term, accessor)
         # What was marked since the listing began is newer than `seen`: the watch finds it, if again.
         await self._follow_to(term, seen.revision)
         return seen.revision
@@ -189,7 +191,7 @@ class Follower(_Duty):
         self._unsettled.add(accessor)  # also should this be interrupted
         entries: list[bytes] = []
         settled = True
-        async for row in self._pages(lambda view, after: due.read_held(view, term, accessor, after)):
+        async for row in self._pages(term, lambda view, after: due.read_held(view, term, accessor, after)):
             entries.append(row.key)
             if len(entries) == due.GROUP:
                 settled &= await self._end(term, entries)
@@ -229,24 +231,27 @@ class Follower(_Duty):
                     term.progress()
 
     async def _follow_to(self, term: Fence, revision: int) -> None:
-        if not self._unsettled:
+        """A pass is done: the cursor goes on, unless something behind it has to be tried again."""
+        if self._unsettled:
+            await self._submit(term.require)
+        else:
             await self._submit(lambda view: due.follow_to(view, term, revision))
-            term.progress()
+        term.progress()
 
     async def _end(self, term: Fence, entries: list[bytes]) -> bool:
         settled = await self._each(lambda some: self._end_together(term, some), entries)
-        if settled:
-            term.progress()
+        term.progress()
         return settled
 
     async def _end_together(self, term: Fence, entries: list[bytes]) -> None:
         await self._submit(lambda view: due.end_held(view, term, self._lookup.require_keys(), entries))
 
-    async def _pages(self, read: Callable[[View, bytes], None]) -> AsyncIterator[Row]:
-        """All rows of a range, a slice at a time."""
+    async def _pages(self, term: Fence, read: Callable[[View, bytes], None]) -> AsyncIterator[Row]:
+        """All rows of a range, a slice at a time; each is read under the fence, so it is progress."""
         after = b""
         while True:
             rows = (await self._submit(_behind(read, after))).rows
+            term.progress()
             for row in rows:
                 yield row
             if len(rows) < due.SLICE:

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError, Message
 
 from services.lease import grants
 from strongbox import paths
-from strongbox.access.records import Forged, open_record, seal_record
+from strongbox.access.records import Forged, find_record, open_record, seal_record
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.leases import counters, index
 from strongbox.leases.counters import Tally
@@ -113,5 +113,5 @@ def _find(view: View, keys: RecordKeys, at: bytes, kind: type[M]) -> M | None:
             _log.error("a forged record grants nothing", key=key.decode("ascii", "replace"), why=str(error))
             return None
 
-    found: M | None = view.parsed(at, parse)
+    found: M | None = find_record(view, at, parse)
     return found

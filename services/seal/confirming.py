@@ -6,6 +6,8 @@ A node confirms when everything of it that could answer with a secret says that 
 A process whose session was there in the last seconds and is gone may be stopped, or cut off, with an answer
 in its hands, so its node has not confirmed either. Sessions last a second at least, and the revisions looked
 at are less than that apart: none is overlooked.
+
+A row that nobody can read confirms nothing for the node in its key; one that names no node is no process's.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
+
+from google.protobuf.message import DecodeError
 
 from services.seal.custody import PROOF_S
 from strongbox.storage.v1 import seal_records_pb2 as storage
@@ -82,7 +86,7 @@ async def processes_since(etcd: Etcd, revisions: Revisions, deadline: float) -> 
     except EtcdError:  # compacted since, or away
         return None
     keys = {row.key for part in reply.responses for row in rows_of(part.response_range)}
-    return frozenset(name for name in map(_name_of, keys) if not name.startswith("seal/"))
+    return frozenset(name for name in map(_name_of, keys) if _node_of(name) and not name.startswith("seal/"))
 
 
 def confirmations(rows: Iterable[Pair], recent: Iterable[str]) -> Confirmations:
@@ -92,9 +96,8 @@ def confirmations(rows: Iterable[Pair], recent: Iterable[str]) -> Confirmations:
     present: set[str] = set()
     for row in rows:
         if row.key.startswith(keyspace.SEAL_REPLICAS):
-            told = storage.SealReplica.FromString(row.value)
-            node, holds = told.node, told.holds
-        elif not (name := _name_of(row.key)).startswith("seal/"):
+            node, holds = row.key.removeprefix(keyspace.SEAL_REPLICAS).decode("utf-8", "replace"), _holds(row)
+        elif _node_of(name := _name_of(row.key)) and not name.startswith("seal/"):
             present.add(name)
             node, holds = _node_of(name), _may_answer(row.value)
         else:
@@ -107,10 +110,17 @@ def confirmations(rows: Iterable[Pair], recent: Iterable[str]) -> Confirmations:
     return Confirmations(tuple(sorted((nodes | gone) - silent)), tuple(sorted(silent)))
 
 
+def _holds(row: Pair) -> bool:
+    try:
+        return storage.SealReplica.FromString(row.value).holds
+    except DecodeError:
+        return True  # for all that is known
+
+
 def _may_answer(presence: bytes) -> bool:
     try:
         return json.loads(presence)["unsealed"] is not False
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return True  # an older version, or nobody knows what
 
 

@@ -153,7 +153,8 @@ class Health:
         except (EtcdError, DecodeError, ValueError) as error:  # etcd may hold anything
             _log.info("etcd does not answer", kind=type(error).__name__, took=time.monotonic() - started)
             return None
-        if seen is not self._last and (self._last is None or seen.revision >= self._last.revision):
+        # Not by revision: that goes back when etcd is restored from a backup.
+        if self._last is None or seen.began > self._last.began:
             self._last = seen
             self.duties.judge(seen, time.monotonic())
         return seen
@@ -198,9 +199,14 @@ class Health:
             elif fresh is not None:
                 told.live, told.sealed = replica.live, not (replica.live and replica.holds)
             if known is not None:
-                told.audit_trouble = str(known.sessions.get(f"audit/{replica.node}", {}).get("trouble", ""))
+                told.audit_trouble = _text(known.sessions.get(f"audit/{replica.node}", {}).get("trouble", ""))
             found.append(told)
         return found
+
+
+def _text(told: object) -> str:
+    """What a process says, as an answer can hold it: JSON may be of halves of characters."""
+    return str(told).encode("utf-8", "replace").decode()
 
 
 def _itself(node: str) -> Replica:

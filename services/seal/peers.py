@@ -7,7 +7,6 @@ lapsing, or beginning) are asked as well, with less patience. Being asked by one
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -17,6 +16,7 @@ import grpc.aio
 import structlog
 
 from strongbox.config import Settings
+from strongbox.process.presence import address_in
 from strongbox.rpc.channel import open_channel
 from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
 from strongbox.store import keyspace
@@ -67,7 +67,8 @@ class Peers:
             _log.warning("peers are not known", kind=type(error).__name__)
             return set()
         own = keyspace.node("seal", self._settings.node_id)
-        addresses = {str(json.loads(row.value)["address"]) for row in found.rows if row.key != own}
+        others = (row.value for row in found.rows if row.key != own)
+        addresses = {address for value in others if (address := address_in(value))}
         await self._close(self._channels.keys() - addresses - {*self._settings.seal_addresses})
         return addresses
 

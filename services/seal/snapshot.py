@@ -3,22 +3,35 @@
 One linearizable transaction reads it all, each part a key or a short range (a few nodes, a few duties). A
 replica counts as a holder when it says so *under the session it has now*: what a process said before it was
 killed does not count for the one started after it.
+
+A row that nobody can read, or that names what it does not belong to, is passed over and logged once: it says
+nothing, and must not hide what the others say. Of the seal's own config and state there is one each, and
+these must be readable.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import structlog
+from google.protobuf.message import DecodeError
 
 from services.seal.repository import SealState
+from strongbox.process.presence import told_in
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, Etcd, rows_of
 
+T = TypeVar("T")
 ANSWER_WITHIN = 0.5  # seconds
+_MOST_TOLD = 1000
+_MOST_TERMS = 2**31 - 1  # an answer holds no more
+_MOST_MS = 253_402_300_800_000  # the end of the year 9999, and of what a timestamp can say
+_log = structlog.get_logger(__name__)
+_told: set[bytes] = set()  # keys of the rows that were logged
 
 
 class Replica(NamedTuple):
@@ -42,6 +55,7 @@ class Snapshot:
     holders: Mapping[str, tuple[str, int]]  # by duty: node and term
     # What each process says of itself (strongbox.process.presence), by "<service>/<node>"
     sessions: Mapping[str, Mapping[str, Any]]
+    began: float = 0.0  # when it was asked for, in monotonic seconds
 
     @property
     def is_held(self) -> bool:
@@ -77,9 +91,10 @@ async def take(etcd: Etcd, within: float = ANSWER_WITHIN) -> Snapshot:
             for prefix in (keyspace.SEAL_REPLICAS, keyspace.NODES, keyspace.ELECTIONS)
         ),
     ]
-    reply = await etcd.transact(txn.txn([], wanted), deadline=time.monotonic() + within, idempotent=True)
+    began = time.monotonic()
+    reply = await etcd.transact(txn.txn([], wanted), deadline=began + within, idempotent=True)
     config, state, attempt, replicas, nodes, offices = (rows_of(r.response_range) for r in reply.responses)
-    sessions = {row.key.removeprefix(keyspace.NODES).decode(): row for row in nodes}
+    sessions = dict(readable(nodes, _named))
     return Snapshot(
         revision=reply.header.revision,
         config=storage.SealConfig.FromString(config[0].value) if config else None,
@@ -87,34 +102,52 @@ async def take(etcd: Etcd, within: float = ANSWER_WITHIN) -> Snapshot:
         attempt=storage.UnsealAttempt.FromString(attempt[0].value if attempt else b""),
         replicas=_replicas(replicas, sessions),
         holders=_holders(offices),
-        sessions={name: _parsed(row.value) for name, row in sessions.items()},
+        sessions={name: told_in(row.value) for name, row in sessions.items()},
+        began=began,
     )
 
 
-def _parsed(presence: bytes) -> Mapping[str, Any]:
-    """What a process says of itself; nothing when nobody can read it."""
-    try:
-        told = json.loads(presence)
-    except ValueError:
-        return {}
-    return told if isinstance(told, dict) else {}
+def readable(rows: Iterable[KV], read: Callable[[KV], T]) -> Iterator[T]:
+    """What the rows say to `read`, but for those that nobody can read."""
+    for row in rows:
+        try:
+            found = read(row)
+        except (DecodeError, ValueError):
+            if row.key not in _told and len(_told) < _MOST_TOLD:
+                _told.add(row.key)
+                _log.error(
+                    "a row that nobody can read is passed over", key=row.key.decode("ascii", "replace")
+                )
+            continue
+        yield found
+
+
+def _named(row: KV) -> tuple[str, KV]:
+    return row.key.removeprefix(keyspace.NODES).decode(), row
 
 
 def _progress(duties: Any, duty: str) -> int | None:
     if not isinstance(duties, dict):
         return None
     told = duties.get(duty, 0)
-    return told if isinstance(told, int) else 0
+    return told if isinstance(told, int) and 0 <= told < _MOST_MS else 0
 
 
 def _replicas(rows: tuple[KV, ...], sessions: Mapping[str, KV]) -> tuple[Replica, ...]:
-    told = [storage.SealReplica.FromString(row.value) for row in rows]
+    told = list(readable(rows, _told_by))
     found = [_replica(one, sessions.get(f"seal/{one.node}")) for one in told]
     known = {one.node for one in told}
     # A replica that has not said anything yet (it has just started for the first time).
     silent = (key.removeprefix("seal/") for key in sessions if key.startswith("seal/"))
     found.extend(Replica(node, True, False, False) for node in silent if node not in known)
     return tuple(sorted(found))
+
+
+def _told_by(row: KV) -> storage.SealReplica:
+    told = storage.SealReplica.FromString(row.value)
+    if keyspace.seal_replica(told.node) != row.key:
+        raise ValueError("it stands at another's key")
+    return told
 
 
 def _replica(told: storage.SealReplica, session: KV | None) -> Replica:
@@ -125,11 +158,22 @@ def _replica(told: storage.SealReplica, session: KV | None) -> Replica:
 def _holders(rows: tuple[KV, ...]) -> dict[str, tuple[str, int]]:
     """By duty: `election/<service>/<duty>` holds "<term> <node>", `…/term` the count of terms."""
     found: dict[str, tuple[str, int]] = {}
-    for row in rows:
-        _, duty, *rest = row.key.removeprefix(keyspace.ELECTIONS).decode().split("/")
-        number, _, node = row.value.decode().partition(" ")
+    for duty, rest, number, node in readable(rows, _office):
         if rest == ["term"]:
-            found.setdefault(duty, ("", int(number)))
+            found.setdefault(duty, ("", number))
         elif not rest:
-            found[duty] = (node, int(number))
+            found[duty] = (node, number)
     return found
+
+
+def _office(row: KV) -> tuple[str, list[str], int, str]:
+    _, duty, *rest = row.key.removeprefix(keyspace.ELECTIONS).decode().split("/")
+    number, _, node = row.value.decode().partition(" ")
+    return duty, rest, _count(number), node
+
+
+def _count(number: str) -> int:
+    count = int(number)
+    if not 0 <= count <= _MOST_TERMS:
+        raise ValueError("no count of terms")
+    return count

@@ -27,7 +27,8 @@ from strongbox.access import tokens
 from strongbox.access.lookup import ROOT, KeySource, Lookup, StoredPolicy, policy_keys
 from strongbox.access.narrowing import may_widen
 from strongbox.access.policy import CompiledPolicy, Decision, Policies
-from strongbox.errors import NotInitialized, PermissionDenied, Sealed, Unauthenticated
+from strongbox.access.records import term_in_use
+from strongbox.errors import PermissionDenied, Unauthenticated
 from strongbox.rpc.inbound import UseNeeded
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
@@ -255,10 +256,4 @@ def require_unsealed(view: View, inbound: Inbound) -> int:
     """
     also = (keyspace.token(tokens.digest(inbound.token)),) if tokens.is_token(inbound.token) else ()
     view.prefetch(keyspace.SEAL_STATE, *also)
-    state = view.get(keyspace.SEAL_STATE).value
-    if state is None:
-        raise NotInitialized
-    word, *numbers = state.split(b":")
-    if word != b"unsealed" or not all(map(bytes.isdigit, numbers)):
-        raise Sealed
-    return int(numbers[1]) if len(numbers) > 1 else 1
+    return term_in_use(view.get(keyspace.SEAL_STATE).value)

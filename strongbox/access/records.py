@@ -9,7 +9,8 @@ Rules:
 * The etcd key is under the MAC, so a record copied to another key is forged; so is one whose term was
   changed.
 * Any term whose key is held is accepted (records are re-MACed after a rotation); new ones are made under the
-  newest. A term that is not held is not a forgery but a key that has not arrived: `DependencyDown`.
+  newest. A term that is not held may be a key that has not arrived: `KeyNotHere`. It is a forgery when the
+  term is newer than the one in use, which a decision can prove (`find_record`).
 * What does not verify is treated as absent by whoever reads it, and logged by its etcd key.
 
 A record that was replaced by an older one, or deleted, by somebody who can write to etcd is in the threat
@@ -19,19 +20,60 @@ model; nothing here detects it.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
+from typing import TypeVar
 
+import structlog
 from google.protobuf.message import DecodeError
 
 from strongbox.crypto.record_keys import RecordKeys
-from strongbox.errors import DependencyDown
+from strongbox.errors import DependencyDown, NotInitialized, Sealed
 from strongbox.storage.v1 import auth_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.view import View
 
-__all__ = ["Forged", "RecordKeys", "open_record", "seal_record"]
+__all__ = ["Forged", "KeyNotHere", "RecordKeys", "find_record", "open_record", "seal_record", "term_in_use"]
+T = TypeVar("T")
+_log = structlog.get_logger(__name__)
 _LABEL = b"strongbox authenticated record v1"
 
 
 class Forged(Exception):
     """A record that nobody with a record key wrote at this etcd key."""
+
+
+class KeyNotHere(DependencyDown):
+    """A record names a key term that is newer than any that was heard of."""
+
+    def __init__(self, term: int) -> None:
+        super().__init__("the record key of this term has not arrived yet")
+        self.term = term
+
+
+def term_in_use(state: bytes | None) -> int:
+    """The key term that the seal state names. Raises NotInitialized, Sealed."""
+    if state is None:
+        raise NotInitialized
+    word, *numbers = state.split(b":")
+    if word != b"unsealed" or not all(map(bytes.isdigit, numbers)):
+        raise Sealed
+    return int(numbers[1]) if len(numbers) > 1 else 1
+
+
+def find_record(view: View, key: bytes, parse: Callable[[bytes, bytes], T | None]) -> T | None:
+    """`view.parsed`, where a record of a term that never was is absent instead of awaited for ever.
+
+    A rotation's transaction names the new term in the seal state before anybody writes under it. So a record
+    of a newer one than the state of the same revision is nobody's: the transaction compares both. From stale
+    memory it may only look so, hence nothing is remembered of the record.
+    """
+    try:
+        return view.parsed(key, parse)
+    except KeyNotHere as late:
+        if late.term <= term_in_use(view.get(keyspace.SEAL_STATE).value):
+            raise
+        _log.error("a forged record grants nothing", key=key.decode("ascii", "replace"), why="its key term")
+        return None
 
 
 def seal_record(keys: RecordKeys, etcd_key: bytes, body: bytes) -> bytes:
@@ -43,8 +85,8 @@ def seal_record(keys: RecordKeys, etcd_key: bytes, body: bytes) -> bytes:
 def open_record(keys: RecordKeys, etcd_key: bytes, value: bytes) -> bytes:
     """The body of what stands at `etcd_key`.
 
-    Raises `Forged` when the MAC is not right for this key, and `DependencyDown` when the key of its term is
-    not held yet.
+    Raises `Forged` when the MAC is not right for this key, and `KeyNotHere` (a DependencyDown) when the key
+    of its term is not held yet.
     """
     try:
         record = storage.AuthenticatedRecord.FromString(value)
@@ -53,7 +95,7 @@ def open_record(keys: RecordKeys, etcd_key: bytes, value: bytes) -> bytes:
     if record.term not in keys.by_term:
         if record.term <= keys.newest:
             raise Forged("a key term that never was or is retired")
-        raise DependencyDown("the record key of this term has not arrived yet")
+        raise KeyNotHere(record.term)
     expected = _mac(keys.by_term[record.term], etcd_key, record.term, record.body)
     if not hmac.compare_digest(expected, record.mac):
         raise Forged("the MAC does not verify")

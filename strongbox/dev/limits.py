@@ -4,9 +4,12 @@ A source is an address (of IPv6, its /64: one customer's). Each has buckets of i
 refused alone, with 429 and `retry-after`. Rules:
 
 * Calls that need no token: a bucket for each source and method, and a much larger one for all sources.
-* Health, ready and seal status: the same with a rate of its own.
+* Health, ready and seal status: a bucket for each source, with a rate of its own, and none for all sources: a
+  few addresses would use it up, and have a node that is well taken for a dead one. However many ask, etcd is
+  asked ten times a second at most (services.seal.looks).
 * Calls with a token are not limited by number, but by their answers: a source that was answered 401 too often
-  within ten seconds waits for the end of these (gateway/refused.lua).
+  within ten seconds waits for the end of these (gateway/refused.lua). Sealing and revoking (`for_safety`) are
+  counted by themselves.
 
 Each Envoy counts by itself, and answers 401 are counted by each of its workers. Behind a proxy every request
 comes from its address: `gateway_trusted_proxies` says how many there are, and the client is then the address
@@ -41,8 +44,11 @@ class Limits(FromEnvironment):
     gateway_trusted_proxies: int = Field(default=0, ge=0, le=16)
 
 
-def by_source(name: str, rate: int) -> dict[str, Any]:
-    """A route's own setting of the local rate limit: `rate` a second for each source."""
+def by_source(name: str, rate: int, *, total: bool = True) -> dict[str, Any]:
+    """A route's own setting of the local rate limit: `rate` a second for each source.
+
+    `total`: and `_ALL` times that for all sources together.
+    """
     everything = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
     return {
         "envoy.filters.http.local_ratelimit": {
@@ -50,7 +56,8 @@ def by_source(name: str, rate: int) -> dict[str, Any]:
             "stat_prefix": name,
             # A source's bucket is asked first: who is refused by it takes nothing from the others' here.
             "token_bucket": _bucket(rate * _ALL),
-            "always_consume_default_token_bucket": True,
+            # Each request is of a source, so without this the bucket for all is never asked.
+            "always_consume_default_token_bucket": total,
             "rate_limits": [{"actions": [{"masked_remote_address": {"v6_prefix_mask_len": 64}}]}],
             # An entry without a value stands for each value there is.
             "descriptors": [{"entries": [{"key": "masked_remote_address"}], "token_bucket": _bucket(rate)}],

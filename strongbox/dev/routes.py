@@ -48,6 +48,7 @@ class Method:
             "IDLE_TIMEOUT": "0s" if self.streaming else "60s",
             "TIMEOUT": "0s" if self.streaming else "5s" if self.rule.slow else "2s",
             "RETRY_POLICY": _retry_policy(self.rule),
+            "FOR_SAFETY": self.rule.for_safety,
             "FILTER_SETTINGS": _filter_settings(self.rule, limits),
         }
 
@@ -169,7 +170,7 @@ def _filter_settings(rule: rule_pb2.Rule, limits: Limits) -> dict[str, Any]:
     if rule.token_required:
         return {}
     limit = (
-        by_source("status", limits.gateway_status_rate)
+        by_source("status", limits.gateway_status_rate, total=False)
         if rule.local_node
         else by_source("open", limits.gateway_open_rate)
     )

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import structlog
 from google.protobuf.message import DecodeError
 
-from strongbox.access.records import Forged, open_record, seal_record
+from strongbox.access.records import Forged, find_record, open_record, seal_record
 from strongbox.crypto.encoding import canonical_aad
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.leases import counters
@@ -140,7 +140,7 @@ def find(view: View, keys: RecordKeys, name: str) -> Record | None:
             return None
         return record
 
-    return view.parsed(keyspace.read_lease(name), parse)
+    return find_record(view, keyspace.read_lease(name), parse)
 
 
 def put(view: View, keys: RecordKeys, record: Record, known: Record | None, tally: Tally) -> None:

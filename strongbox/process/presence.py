@@ -1,10 +1,14 @@
-"""What a process says of itself in its session key: every other second, and when `unsealed` changes."""
+"""What a process says of itself in its session key: every other second, and when `unsealed` changes.
+
+Anybody who may write to `nodes/` may leave junk there: whoever reads it passes that over (`told_in`).
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from strongbox.process.runtime import Runtime
@@ -30,3 +34,18 @@ def presence_of(runtime: Runtime) -> bytes:
         "duties": runtime.successes,
     }
     return json.dumps(told).encode()
+
+
+def told_in(presence: bytes) -> Mapping[str, Any]:
+    """What a process says of itself; nothing when nobody can read it."""
+    try:
+        told = json.loads(presence)
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def address_in(presence: bytes) -> str:
+    """Where to call it; "" when that is not told."""
+    address = told_in(presence).get("address")
+    return address if isinstance(address, str) else ""

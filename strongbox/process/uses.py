@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -22,6 +21,7 @@ from strongbox.auth.v1 import auth_peer_service_pb2 as pb
 from strongbox.auth.v1.auth_peer_service_pb2_grpc import AuthPeerServiceStub
 from strongbox.config import Settings
 from strongbox.errors import DependencyDown, NoQuorum, Unavailable, UnknownOutcome
+from strongbox.process.presence import address_in
 from strongbox.rpc.channel import open_channel
 from strongbox.rpc.inbound import Inbound
 from strongbox.rpc.statuses import to_error
@@ -87,8 +87,8 @@ class Uses:
                 reply = await self._etcd.range(prefix, keyspace.prefix_end(prefix), deadline=deadline)
             except EtcdError:
                 raise NoQuorum from None
-            found = [json.loads(row.value) for row in reply.rows]
-            found.sort(key=lambda told: told["node"] != self._settings.node_id)
-            self._addresses = [told["address"] for told in found]
+            own = keyspace.node("auth", self._settings.node_id)
+            found = sorted(reply.rows, key=lambda row: row.key != own)
+            self._addresses = [address for row in found if (address := address_in(row.value))]
             self._known_until = time.monotonic() + KNOWN_FOR
         return self._addresses

@@ -67,6 +67,35 @@ def test_a_native_client_with_junk_for_a_token_is_told_to_wait(gateway: Gateway)
     assert codes == {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED}
 
 
+def test_sealing_and_revoking_are_not_refused_for_junk_that_was_sent_elsewhere(gateway: Gateway) -> None:
+    source = "127.0.0.6"
+    statuses = [read_with_junk(gateway, source).status for _ in range(120)]
+    assert statuses[-1] == 429
+    assert gateway.rest("GET", "/v1/secrets/a", source=source).status == 429
+    for method, path in (
+        ("POST", "/v1/sys/seal"),
+        ("DELETE", "/v1/tokens/self"),
+        ("DELETE", "/v1/tokens/abc"),
+        ("DELETE", "/v1/approles/app/secret-id/abc"),
+    ):
+        body = b"{}" if method == "POST" else None
+        assert gateway.rest(method, path, body, source=source).status == 501, "it reached the service"
+
+
+def test_junk_for_sealing_is_refused_as_well_and_nothing_else_with_it(gateway: Gateway) -> None:
+    def seal(token: str) -> int:
+        return gateway.rest("POST", "/v1/sys/seal", b"{}", "127.0.0.7", authorization=token).status
+
+    assert {seal("Bearer junk") for _ in range(120)} == {401, 429}
+    assert gateway.rest("GET", "/v1/secrets/a", source="127.0.0.7").status == 200
+
+
+def test_many_sources_that_ask_for_health_keep_no_other_from_it(gateway: Gateway) -> None:
+    crowd = {health(gateway, f"127.0.1.{number}").status for number in range(1, 250) for _ in range(2)}
+    assert crowd == {200}
+    assert health(gateway, "127.0.0.8").status == 200
+
+
 def test_good_tokens_are_not_limited_by_number(gateway: Gateway) -> None:
     answers = [gateway.rest("GET", "/v1/secrets/a", source="127.0.0.4") for _ in range(200)]
     assert {answer.status for answer in answers} == {200}

@@ -127,6 +127,10 @@ class FakeSeal(seal_grpc.SealServiceServicer):
     def GetHealth(self, request: seal_pb.GetHealthRequest, context: Any) -> seal_pb.GetHealthResponse:
         return seal_pb.GetHealthResponse(node_id=self.node)
 
+    def Seal(self, request: seal_pb.SealRequest, context: Any) -> seal_pb.SealResponse:
+        self.world.fail_on("", context)
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "nothing is sealed here")
+
     def Unseal(self, request: seal_pb.UnsealRequest, context: Any) -> seal_pb.UnsealResponse:
         return seal_pb.UnsealResponse(sealed=True)
 

@@ -33,6 +33,7 @@ class Rule(_message.Message):
     SLOW_FIELD_NUMBER: _builtins.int
     LOCAL_NODE_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
+    FOR_SAFETY_FIELD_NUMBER: _builtins.int
     token_required: _builtins.bool
     """False for health, seal status, init, unseal: a token that is sent there is ignored."""
     policy_path: _builtins.str
@@ -43,6 +44,8 @@ class Rule(_message.Message):
     """Works longer than a round trip to etcd (5 s instead of 2 s)."""
     local_node: _builtins.bool
     """Answered by the gateway's own node only."""
+    for_safety: _builtins.bool
+    """Takes access away: junk for tokens that is sent elsewhere from the same address does not have it refused."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The capability on that path."""
@@ -61,10 +64,11 @@ class Rule(_message.Message):
         slow: _builtins.bool = ...,
         local_node: _builtins.bool = ...,
         peers: _abc.Iterable[_builtins.str] | None = ...,
+        for_safety: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "local_node", b"local_node", "peers", b"peers", "policy_path", b"policy_path", "retryable", b"retryable", "slow", b"slow", "token_required", b"token_required"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "for_safety", b"for_safety", "local_node", b"local_node", "peers", b"peers", "policy_path", b"policy_path", "retryable", b"retryable", "slow", b"slow", "token_required", b"token_required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,10 +13,12 @@ import pytest
 from services.lease import due
 from services.lease.reaper import Follower
 from strongbox.access.lookup import Lookup
+from strongbox.access.records import RecordKeys, seal_record
 from strongbox.access.tokens import digest
 from strongbox.clock import SystemClock
 from strongbox.errors import DependencyDown, Internal, StrongBoxError
 from strongbox.leases import index, read_lease
+from strongbox.storage.v1 import auth_records_pb2 as auth_storage
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
@@ -96,6 +98,93 @@ async def test_a_marker_that_is_junk_does_not_keep_others_from_being_followed(le
     lease.store.seed(keyspace.REVOKED + b"0" * 64, b"\xff\xfe")
     mark(lease, token)
     await follower(lease).catch_up(lease.fence)
+    assert lease.state(name) == "REVOKED"
+
+
+class Noting(Fence):
+    """A term that counts how often it is told of progress."""
+
+    told = 0
+
+    def progress(self) -> None:
+        self.told += 1
+
+
+async def test_reading_many_markers_is_progress_long_before_the_end(lease: Lease) -> None:
+    for number in range(due.SLICE + 5):
+        lease.store.seed(keyspace.REVOKED + f"{number:064}".encode(), f"accessor-{number}".encode())
+    term = Noting()
+    await follower(lease).catch_up(term)
+    assert term.told > due.SLICE
+
+
+async def test_a_pass_is_progress_although_one_entry_cannot_be_settled_and_later_markers_are_followed(
+    lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, later = lease.reader(secret__ALL="read"), lease.reader(secret__ALL="read")
+    stuck, other = [lease.hold(token, "secret/a", ttl_s=600) for token in (first, later)]
+    end_held = due.end_held
+
+    def spoilt(view: Any, fence: Any, keys: Any, entries: Any) -> None:
+        if any(index.name_in(entry) == stuck for entry in entries):
+            raise DependencyDown
+        end_held(view, fence, keys, entries)
+
+    monkeypatch.setattr(due, "end_held", spoilt)
+    duty, term = follower(lease), Noting()
+    mark(lease, first)
+    seen = await duty.catch_up(term)
+    told = passes_end_with_progress(duty, monkeypatch)
+    seen = await duty.catch_up(term, beyond=seen)
+    mark(lease, later)
+    await duty.catch_up(term, beyond=seen)
+    assert told == ["progress", "progress"]
+    assert (lease.state(stuck), lease.state(other)) == ("ACTIVE", "REVOKED")
+
+
+def passes_end_with_progress(duty: Follower, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notes for each end of a pass whether it told of progress."""
+    told: list[str] = []
+    follow_to = duty._follow_to
+
+    async def noting(term: Any, revision: int) -> None:
+        before = term.told
+        await follow_to(term, revision)
+        told.append("progress" if term.told > before else "nothing")
+
+    monkeypatch.setattr(duty, "_follow_to", noting)
+    return told
+
+
+async def test_a_record_of_a_key_term_that_never_was_holds_up_nobody(lease: Lease) -> None:
+    """As a service that may write read leases, but has no newer key, could leave it there."""
+    token = lease.reader(secret__ALL="read")
+    forged, other = lease.hold(token, "secret/a", ttl_s=600), lease.hold(token, "secret/b", ttl_s=600)
+    record = auth_storage.AuthenticatedRecord.FromString(
+        lease.store.value(keyspace.read_lease(forged)) or b""
+    )
+    record.term = 99
+    lease.store.seed(keyspace.read_lease(forged), record.SerializeToString())
+    mark(lease, token)
+    await follower(lease).catch_up(lease.fence)
+    assert lease.state(other) == "REVOKED"
+    assert lease.store.run(lambda view: due.followed(view, lease.fence)).value > 0
+
+
+async def test_a_record_of_the_term_in_use_waits_for_its_key(lease: Lease) -> None:
+    token = lease.reader(secret__ALL="read")
+    name = lease.hold(token, "secret/a", ttl_s=600)
+    key = keyspace.read_lease(name)
+    record = auth_storage.AuthenticatedRecord.FromString(lease.store.value(key) or b"")
+    newer = RecordKeys({**lease.keys.by_term, 2: b"n" * 32}, 2)
+    lease.store.seed(key, seal_record(newer, key, record.body))
+    lease.store.seed(keyspace.SEAL_STATE, b"unsealed:1:2")
+    mark(lease, token)
+    duty = follower(lease)
+    seen = await duty.catch_up(lease.fence)
+    assert lease.store.run(lambda view: due.followed(view, lease.fence)).value == 0
+    lease.source.record_keys = lease.keys = newer
+    await duty.catch_up(lease.fence, beyond=seen)
     assert lease.state(name) == "REVOKED"
 
 

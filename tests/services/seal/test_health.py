@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ import grpc
 import pytest
 
 from services.seal import duties as judging
+from services.seal import snapshot
 from services.seal.alarm import Alarm
 from services.seal.custody import Custody
 from services.seal.health import Health
@@ -131,6 +133,50 @@ def test_a_cluster_that_was_seen_is_not_called_uninitialised_when_etcd_is_away()
         finally:
             nodes.etcd.members[0].resume()
         nodes.wait(lambda: nodes[0].health().initialized)
+
+
+JUNK = (
+    (b"election/audit/audit", b"x"),
+    (b"election/lease/reaper", b"99999999999999999999 node-1"),
+    (b"election/lease/follower/term", b""),
+    (b"election/junk", b"1 node-1"),
+    (b"election/\xff/\xfe", b"1 node-1"),
+    (b"cluster/nodes/\xff\xfe", b"{}"),
+    (b"cluster/nodes/kv/node-9", b"[" * 100_000),
+    (b"cluster/nodes/audit/node-1", b'{"trouble": "\\ud800", "duties": {"audit": 99999999999999999999}}'),
+    (b"seal/replicas/node-8", b"\xff"),
+)
+
+
+async def test_rows_that_nobody_can_read_make_no_node_unready() -> None:
+    with SealNodes(1) as nodes:
+        await asyncio.to_thread(_unseal_with_services, nodes)
+        for key, value in JUNK:
+            await asyncio.to_thread(put, nodes, keyspace.ROOT + key, value)
+        await asyncio.to_thread(put, nodes, keyspace.election("auth", "tidy"), b"9 node-1")
+        etcd = Etcd(nodes.etcd.endpoints, nodes.tls.client())
+        health = Health(etcd, cast(Custody, SimpleNamespace(generation=2)), "node-1", SystemClock())
+        told = await health.health()
+        assert told.ready
+        assert told.duties["tidy"].holder == "node-1", "what can be read is told"
+        await health.require_ready()
+        await etcd.close()
+
+
+async def test_duties_are_judged_when_etcd_has_gone_back_to_a_backup(
+    etcd: CountingEtcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    health = _health(etcd)
+    await health.health()
+    now = await snapshot.take(cast(Etcd, etcd))
+
+    async def restored(_: Etcd) -> snapshot.Snapshot:
+        moment, holders = time.monotonic(), {"audit": ("node-7", 3)}
+        return replace(now, revision=now.revision - 1, began=moment, holders=holders)
+
+    monkeypatch.setattr(snapshot, "take", restored)
+    told = await health.health()
+    assert told.duties["audit"].holder == "node-7"
 
 
 @pytest.fixture

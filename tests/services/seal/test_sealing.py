@@ -43,6 +43,12 @@ def test_what_does_not_say_that_it_has_no_keys_has_not_confirmed(told: bytes) ->
     assert confirmations(rows, ()) == ((), ("node-1",))
 
 
+def test_a_row_that_nobody_can_read_keeps_no_sealing_from_being_answered() -> None:
+    junk = KV(keyspace.seal_replica("node-2"), b"\xff", 5, 5)
+    rows = [_replica("node-1", holds=False), junk, KV(keyspace.NODES + b"\xff", b"\xff", 5, 5)]
+    assert confirmations(rows, ()) == (("node-1",), ("node-2",))
+
+
 def test_a_process_that_was_there_a_moment_ago_and_is_gone_has_not_confirmed() -> None:
     rows = [_replica("node-1", holds=False), _session("kv", "node-1", b'{"unsealed": false}')]
     assert confirmations(rows, {"kv/node-1"}) == (("node-1",), ())

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strongbox.access.records import Forged, RecordKeys, open_record, seal_record
+from strongbox.access.records import Forged, RecordKeys, find_record, open_record, seal_record
 from strongbox.errors import DependencyDown
 from strongbox.storage.v1 import auth_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.view import View
+from tests.support.fakes import FakeStore
 
 OLD, NEW = b"o" * 32, b"n" * 32
 KEYS = RecordKeys({1: OLD, 2: NEW}, 2)
@@ -41,6 +46,26 @@ def test_a_record_with_another_term_body_or_mac_is_forged() -> None:
 def test_a_term_whose_key_has_not_arrived_is_no_forgery() -> None:
     with pytest.raises(DependencyDown):
         open_record(RecordKeys({1: OLD}, 1), b"/k", seal_record(KEYS, b"/k", b"body"))
+
+
+def found(keys: RecordKeys) -> Callable[[View], bytes | None]:
+    def parse(key: bytes, value: bytes) -> bytes | None:
+        return open_record(keys, key, value)
+
+    return lambda view: find_record(view, b"/k", parse)
+
+
+def test_a_term_above_the_one_in_use_is_a_forgery_and_not_remembered_as_one() -> None:
+    store, old = FakeStore(), RecordKeys({1: OLD}, 1)
+    store.seed(b"/k", seal_record(KEYS, b"/k", b"body"))
+    store.seed(keyspace.SEAL_STATE, b"unsealed:1")  # as memory may hold it a moment longer
+    done = store.run(found(old))
+    assert done.value is None
+    assert keyspace.SEAL_STATE in done.view.footprint.reads  # so that the transaction compares it
+    store.seed(keyspace.SEAL_STATE, b"unsealed:7:2")
+    with pytest.raises(DependencyDown):
+        store.run(found(old))
+    assert store.run(found(KEYS)).value == b"body"
 
 
 def test_the_boundary_between_key_and_body_is_under_the_mac() -> None:

@@ -219,6 +219,33 @@ async def test_the_duty_moves_on_when_its_holder_dies_together_with_a_member(
         await client.close()
 
 
+async def test_when_an_etcd_that_was_too_slow_for_everybody_is_well_again_terms_last(
+    etcd_cluster: EtcdCluster, prefix: bytes
+) -> None:
+    """Whoever lost his session tries again and again; that must not keep etcd busy and all from standing."""
+    clients = [Etcd(etcd_cluster.endpoints) for _ in range(6)]
+    async with candidates(prefix, *clients) as several:
+        await asyncio.gather(*(one.start() for one in several))
+        await (await first_in_office(several)).in_office()
+        for _ in range(12):
+            for member in etcd_cluster.members:
+                member.pause()
+            await asyncio.sleep(0.5)  # longer than an attempt
+            for member in etcd_cluster.members:
+                member.resume()
+            await asyncio.sleep(0.03)
+        async with asyncio.timeout(_PATIENCE):
+            lasted = False
+            while not lasted:
+                await asyncio.gather(*(one.session.current() for one in several))
+                holder = await first_in_office(several)
+                term = holder.terms[-1]
+                await asyncio.sleep(2.5)  # more than two sessions
+                lasted = holder.serving.is_set() and holder.terms[-1] == term
+    for client in clients:
+        await client.close()
+
+
 class _Fact(NamedTuple):
     mod_revision: int
 
