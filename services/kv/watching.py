@@ -11,7 +11,9 @@ Rules:
 * No value is told, and nothing that is not an operation: purging and rewrapping leave no event.
 * A stream ends with the last use of a token that has so many: opening it takes one, and no other way in is
   left open by it. Opened with the last one it ends before it tells anything.
-* A process serves at most 256 streams, 16 of them for a token and all that descend from it. They share one
+* A process serves at most 256 streams, 16 of them for the tokens of one group (services.auth.quotas): a token
+  and all that descend from it, or what the logins of one user or role gave. A token of no group (root made
+  it) stands for itself, so no tenant takes another's. They share one
   watch of etcd (`feed`), and the streams of a token share their proofs (`proofs`).
 * Who reads more slowly than changes happen loses the overview, not our memory: `RESYNC`, as if compacted.
 """
@@ -88,28 +90,28 @@ class Watching:
                         yield change
 
     async def _opened(self, inbound: Inbound, directory: DirectoryPath) -> Outcome[str]:
-        """Let him in, and record it; the root of his token's tree."""
+        """Let him in, and record it; the group of his token."""
 
         def guarded(view: View) -> str:
-            return _root_of(self._guard.require(view, inbound, "list", directory.policy_path))
+            return _group_of(self._guard.require(view, inbound, "list", directory.policy_path))
 
         draft = draft_of(inbound, OP, directory.policy_path)
         return await self._pipeline.submit(Work(guarded, draft, inbound.deadline))
 
     @contextmanager
-    def _counted(self, root: str) -> Iterator[None]:
+    def _counted(self, group: str) -> Iterator[None]:
         """Raises `Overloaded` and `RateLimited` when there are too many streams."""
         if self._open.total() >= MOST_STREAMS:
             raise Overloaded("this replica serves as many watches as it may")
-        if self._open[root] >= MOST_OF_A_TOKEN:
+        if self._open[group] >= MOST_OF_A_TOKEN:
             raise RateLimited(
-                f"a token and its descendants hold at most {MOST_OF_A_TOKEN} watches of one replica"
+                f"the tokens of one tree, user or role hold at most {MOST_OF_A_TOKEN} watches of one replica"
             )
-        self._open[root] += 1
+        self._open[group] += 1
         try:
             yield
         finally:
-            self._open[root] -= 1
+            self._open[group] -= 1
             self._open += Counter()  # forgets those at zero
 
 
@@ -144,6 +146,6 @@ def _until_next_proof() -> float:
     return PROVE_EVERY - time.monotonic() % PROVE_EVERY
 
 
-def _root_of(caller: Caller) -> str:
-    """The digest of the first token of the caller's tree: children have no watches of their own."""
-    return caller.record.ancestors[-1] if caller.record.ancestors else caller.digest
+def _group_of(caller: Caller) -> str:
+    """The group his token is counted in: children and further logins have no watches of their own."""
+    return caller.record.quota or f"token/{caller.accessor}"

@@ -133,16 +133,26 @@ async def test_a_token_holds_only_so_many_watches(
         await take(again, 1)
 
 
-async def test_children_share_the_watches_of_their_first_ancestor(
+async def test_the_tokens_of_one_group_share_its_watches_and_take_nobody_elses(
     kv: Replica, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The group of a tree, or of one AppRole's logins; two tokens that root made are two tenants."""
     monkeypatch.setattr(watching, "MOST_OF_A_TOKEN", 1)
     first = int((await kv.write(f"{folder}/a", "1")).revision)
-    child = await token_of(kv, ancestors=[digest(kv.cluster.root)])
-    async with aclosing(opened(kv, folder, first)) as one:
+    line = [digest(kv.cluster.root)]
+    tenant, other = [await token_of(kv, ancestors=line, accessor=name * 24) for name in "AB"]
+    logins = [await token_of(kv, quota="approles/ci") for _ in range(2)]
+    child = await token_of(kv, ancestors=[digest(tenant), *line], quota=f"token/{'A' * 24}")
+    async with aclosing(opened(kv, folder, first, tenant)) as one:
         await take(one, 1)
         with pytest.raises(RateLimited):
             await anext(opened(kv, folder, first, child))
+        async with aclosing(opened(kv, folder, first, other)) as two:
+            await take(two, 1)
+    async with aclosing(opened(kv, folder, first, logins[0])) as one:
+        await take(one, 1)
+        with pytest.raises(RateLimited):
+            await anext(opened(kv, folder, first, logins[1]))
 
 
 async def test_a_stream_ends_with_the_last_use_of_its_token(kv: Replica, folder: str) -> None:
