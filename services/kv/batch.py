@@ -2,7 +2,8 @@
 
 Rules:
 * 1 to 256 secrets. What is wrong with one of them (its path, no permission, not there, no lease left) is
-  told in its place; what is wrong with the caller or the cluster (no token, sealed, no quorum) refuses the call.
+  told in its place; what is wrong with the caller or the cluster (no token, sealed, no quorum) refuses the
+  call.
 * All are decided together and proved by one transaction, so the answer's revision is one at which each stood
   as it is told or refused. One look at token and policies, one packed audit record with an entry for each.
 * Heads say how large values are. In the order of the requests values are read until they come to 1 MiB; the
