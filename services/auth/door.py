@@ -3,6 +3,9 @@
 * What was wrong (the name, the password, a lock, a network, an audience) is not told: one error, one text.
 * The decision, its count, its audit record and the token are one transaction: a lock that was committed
   before it refuses it, whatever was found out on the way.
+* A login is neutral to etcd's space, granted or refused: quotas bound its tokens, users and 1024 sources
+  what is counted (ADR 55). So who fills the store locks nobody out, no guess goes uncounted, and a store
+  that is too full for logins tells the right password from a wrong one no more than others.
 * A success is recorded with the new token's accessor; a refusal as services.auth.failures says.
 """
 
@@ -24,7 +27,7 @@ from strongbox.errors import (
     Unauthenticated,
 )
 from strongbox.rpc.inbound import Inbound
-from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.pipeline import Effect, Pipeline, Work
 from strongbox.store.view import View
 from strongbox.trail.outbox import draft_of
 
@@ -93,6 +96,7 @@ class Door:
 
     def grant(self, view: View, wanted: Wanted, fresh: Fresh, who: Who) -> Verdict:
         """The credential is right: forget failures, make a token."""
+        view.means(Effect.NEUTRAL)
         failures.clear(view, failures.failure_key(*who))
         try:
             told = self._tokens.issue(view, wanted, fresh, login_group(*who))
@@ -107,6 +111,7 @@ class Door:
 
     def refuse(self, view: View, inbound: Inbound, failure_key: bytes | None) -> Verdict:
         """The one no. `failure_key` None: there is nobody of that name."""
+        view.means(Effect.NEUTRAL)
         failures.take_allowance(view, self._source(inbound))
         if failure_key is None:
             view.draft = None

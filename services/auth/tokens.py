@@ -30,6 +30,7 @@ from strongbox.errors import InvalidInput, NotFound, PermissionDenied, Unauthent
 from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
+from strongbox.store.space import Effect
 from strongbox.store.view import View
 
 PATH = "auth/tokens"
@@ -147,6 +148,7 @@ class Tokens:
             raise Unauthenticated
         inherited = self._guard.ancestors_expiry(view, record) or 0
         view.before(earliest(record.expires_ms, inherited))
+        view.means(Effect.SAFETY)  # what it is for may be revoking
         spent = storage.TokenRecord()
         spent.CopyFrom(record)
         spent.uses_spent += 1
@@ -183,6 +185,11 @@ class Tokens:
             tally = Tally()
             self._repository.revoke(view, *found, tally)
             tally.settle(view)
+        elif view.get(keyspace.accessor(accessor)).value is None:
+            # Whoever asks again, since an answer was lost, is told so however full etcd is: an effect counts
+            # where something changes, and taking away what is gone is one that costs nothing.
+            view.means(Effect.SAFETY)
+            view.delete(keyspace.accessor(accessor))
 
     def living(self, view: View, found: Sequence[tuple[str, str]]) -> list[str]:
         """Of (accessor, digest) pairs, the accessors of tokens that live."""

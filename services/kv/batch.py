@@ -1,8 +1,9 @@
 """Many secrets in one call: one decision, in which each has its own permission, audit record and refusal.
 
 Rules:
-* 1 to 256 secrets. What is wrong with one of them (its path, no permission, not there) is told in its place;
-  what is wrong with the caller or the cluster (no token, sealed, no quorum) refuses the call.
+* 1 to 256 secrets. What is wrong with one of them (its path, no permission, not there, no lease left) is
+  told in its place; what is wrong with the caller or the cluster (no token, sealed, no quorum) refuses the
+  call.
 * All are decided together and proved by one transaction, so the answer's revision is one at which each stood
   as it is told or refused. One look at token and policies, one packed audit record with an entry for each.
 * Heads say how large values are. In the order of the requests values are read until they come to 1 MiB; the
@@ -32,6 +33,7 @@ from strongbox.errors import (
     NotFound,
     Overloaded,
     PermissionDenied,
+    QuotaExceeded,
     StrongBoxError,
     TooLarge,
 )
@@ -50,7 +52,7 @@ MOST_BYTES = 1 << 20  # of all values together
 MOST_WRITES = 600  # keys that one transaction writes for leases: etcd takes 1024 operations
 ROUNDS = 5  # of writing leases, and one for keys that did not open
 OP = "BatchReadSecrets"
-_OF_ONE = (InvalidInput, PermissionDenied, NotFound, Internal)
+_OF_ONE = (InvalidInput, PermissionDenied, NotFound, QuotaExceeded, Internal)
 _log = structlog.get_logger(__name__)
 
 Result = Taken | StrongBoxError

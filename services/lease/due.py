@@ -1,14 +1,15 @@
-"""What the lease duties decide: the expired are revoked, the long revoked go, and revoked tokens lose theirs.
+"""What the lease duties decide: the expired end, the long revoked go, and revoked tokens lose theirs.
 
 Entries of the due index are settled in groups, each in one transaction, which compares the term's fence and
 the leases themselves:
 
-    read lease, expired      → revoked; due again in 24 h
-    revoked 24 h ago         → deleted with all that leads to it
+    read lease, expired      → deleted with all that leads to it
+    revoked 24 h ago         → likewise
     gone, or due elsewhere   → the entry is dropped
     credential that is due   → its role has to be taken away first (revoking)
 
-A read lease needs nothing undone outside etcd, so it goes from EXPIRED to REVOKED in one step. Pure.
+A read lease needs nothing undone outside etcd, and the audit chain has its reads: it goes in one step. Only
+what somebody revoked stays readable for a day. Pure.
 """
 
 from __future__ import annotations
@@ -58,10 +59,7 @@ def settle(view: View, fence: Fence, keys: RecordKeys, entries: Sequence[bytes])
             elif grants.due_ms(record) <= view.now_ms:
                 repository.drop_grant(view, record, tally)
         elif read_lease.due_ms(record) <= view.now_ms:
-            if record.revoked_ms:
-                read_lease.drop(view, record)
-            else:
-                read_lease.revoke(view, keys, record, tally)
+            read_lease.drop(view, record, tally)
     tally.settle(view)
     return left
 

@@ -5,8 +5,8 @@ Rules:
   it. Its holder may always do that with his own, whatever his policies say.
 * An id that is not known has no path: it needs the same capability on `leases/`, the root of all leases.
   So who may not see all leases learns nothing from an id he guessed: 403, there or not.
-* Revoking the revoked, or the expired, succeeds. A revoked lease stays readable for 24 h; reading the secret
-  again makes it active anew.
+* Revoking the revoked, or the expired, succeeds. A revoked lease stays readable for 24 h (a read lease:
+  unless etcd is nearly full); reading the secret again makes it active anew. An expired read lease is gone.
 * Renewing never moves an expiry back, nor beyond the holder's token; a credential's not beyond its role's
   `max_ttl`. What is over is not renewed.
 * Leases of a path need `read` on `leases/<path>`; leases of an accessor that is not the caller's need `read`

@@ -208,9 +208,12 @@ class Guard:
     def _together(self, found: Sequence[StoredPolicy]) -> Policies:
         # In one order, in whatever order the token names them; by what they are called is how they are told.
         ordered = sorted(set(found), key=lambda policy: policy.name)
-        compiled = [self._compile(policy) for policy in ordered]
-        if sum(policy.nodes for policy in compiled) > MAX_NODES:
-            raise PermissionDenied("the token's policies are too large together")
+        compiled, nodes = [], 0
+        for policy in ordered:  # summed on the way: what is refused costs no more than what is allowed
+            compiled.append(self._compile(policy))
+            nodes += compiled[-1].nodes
+            if nodes > MAX_NODES:
+                raise PermissionDenied("the token's policies are too large together")
         return Policies(compiled, is_root=ROOT in found)
 
     def _compile(self, policy: StoredPolicy) -> CompiledPolicy:

@@ -11,7 +11,9 @@ Rules:
 * When etcd's space is nearly used up none is written: one that lives is told as it stands, and without one
   the secret is read without a lease.
 * It counts against the token's quota (`counters`) until it is revoked.
-* `ACTIVE → EXPIRED → REVOKED`: expired is what an active one is after its expiry, until it is reaped.
+* `ACTIVE → EXPIRED`, and gone with the reaper's next pass: the audit chain tells what was read. `REVOKED` is
+  what somebody ended; it stays readable for 24 h, unless nothing may grow: then it goes at once. So what
+  readers leave behind is bounded by what lives, not by what a day brings.
 """
 
 from __future__ import annotations
@@ -114,6 +116,7 @@ def state_of(record: Record, now_ms: int) -> str:
 def revoke(view: View, keys: RecordKeys, record: Record, tally: Tally | None = None) -> Record:
     """Write the lease as revoked, unless it is; it stays readable for 24 h. Returns it as it is then.
 
+    When etcd's space is nearly used up it goes at once instead: who may only read cannot fill the store.
     Whoever revokes several in one decision gives the tally, and settles it.
     """
     if record.revoked_ms:
@@ -123,7 +126,10 @@ def revoke(view: View, keys: RecordKeys, record: Record, tally: Tally | None = N
     revoked.revoked_ms = view.now_ms
     view.means(Effect.FREES)
     own = tally or Tally()
-    put(view, keys, revoked, record, own)
+    if view.may_grow():
+        put(view, keys, revoked, record, own)
+    else:
+        drop(view, record, own)
     if tally is None:
         own.settle(view)
     return revoked
@@ -157,11 +163,9 @@ def put(view: View, keys: RecordKeys, record: Record, known: Record | None, tall
         view.put(due_key(record), b"")
 
 
-def drop(view: View, record: Record) -> None:
-    """Delete the lease and all that leads to it."""
-    tally = Tally()
+def drop(view: View, record: Record, tally: Tally) -> None:
+    """Delete the lease and all that leads to it; its counter moves when the tally is settled."""
     tally.move(counters.token_key(record.accessor, record.id), -_counts(record))
-    tally.settle(view)
     view.delete(keyspace.read_lease(record.id))
     view.delete(due_key(record))
     view.delete(by_path_key(record.path, record.id))

@@ -41,6 +41,7 @@ READ_LEAST = 4
 ANSWER_BYTES = 2 << 20  # an answer larger than this halves the next ones
 ROUND_BYTES = 8 << 20  # read before what could be decided is carried out
 ITEM_BYTES = 32 << 20  # read for one request: half of the memory, so that it cannot lose what it needs
+AT_A_STRETCH = 0.05  # seconds of deciding, after which others have their turn: a probe, a beat, an answer
 MAX_ROUNDS = 8  # reads that one decision may ask for, one after the other
 _log = structlog.get_logger(__name__)
 
@@ -156,7 +157,7 @@ class Decider:
         undecided = [item for item in items if not item.done.done() and self.is_outdated(item)]
         budget = ROUND_BYTES
         for _ in range(MAX_ROUNDS):
-            missing = {item: keys for item in undecided if (keys := self._attempt(item))}
+            missing = await self._attempt_each(undecided)
             if not missing or budget <= 0:
                 break
             read = await self._read(_in_turn(missing), budget)
@@ -172,6 +173,17 @@ class Decider:
             for item in undecided:
                 item.fail(Internal("a decision asked for too many keys, one after the other"))
         return [item for item in items if not item.done.done()]
+
+    async def _attempt_each(self, items: list[Item]) -> dict[Item, tuple[bytes, ...]]:
+        """Decide each once, unless it has left meanwhile; returns the keys that are missing."""
+        missing, began = {}, time.monotonic()
+        for item in items:
+            if time.monotonic() - began >= AT_A_STRETCH:
+                await asyncio.sleep(0)
+                began = time.monotonic()
+            if not item.done.done() and (keys := self._attempt(item)):
+                missing[item] = keys
+        return missing
 
     def is_outdated(self, item: Item) -> bool:
         """Whether it has to be decided, or what it was decided from is known to have changed."""

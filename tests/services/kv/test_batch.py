@@ -8,6 +8,8 @@ import pytest
 
 from strongbox.errors import InvalidInput, Sealed, TooLarge, Unauthenticated
 from strongbox.kv.v1 import kv_service_pb2 as pb
+from strongbox.leases import counters
+from strongbox.leases.read_lease import lease_id
 from strongbox.store import keyspace
 from strongbox.store.memory import Memory
 from tests.services.kv.support import Kv
@@ -35,6 +37,19 @@ async def test_each_secret_is_authorized_and_audited_by_itself(kv: Kv) -> None:
         ("secret/app/none", "refused", "NOT_FOUND"), ("secret/other", "refused", "PERMISSION_DENIED"),
     ]  # fmt: skip
     assert {one.op for one in kv.pipeline.audited} == {"BatchReadSecrets"}
+
+
+async def test_a_secret_that_no_lease_is_left_for_is_refused_by_itself(kv: Kv) -> None:
+    token = kv.token_of(secret__ALL="read")
+    accessor = kv.accessor_of(token)
+    parts = {name: counters.token_key(accessor, lease_id(accessor, f"secret/{name}")) for name in "abcdefgh"}
+    full = next(name for name in parts if parts[name] != parts["a"])
+    for name in ("a", full):
+        await kv.write(name, name)
+    kv.store.seed(parts[full], b"%d" % counters.PER_PART)
+    answer = await read(kv, "a", full, token=token)
+    assert answer.results[0].secret.value == "a"
+    assert answer.results[1].error.code == 8  # RESOURCE_EXHAUSTED
 
 
 async def test_who_has_no_token_or_asks_a_sealed_cluster_is_refused_as_a_whole(kv: Kv) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from strongbox.access import tokens
 from strongbox.access.guard import Caller, Guard
+from strongbox.access.policy import CompiledPolicy, Rule
 from strongbox.errors import NotInitialized, PermissionDenied, Sealed, Unauthenticated
 
 if TYPE_CHECKING:
@@ -218,6 +219,28 @@ def test_policies_that_are_too_large_together_are_refused_and_hold_up_nobody(
     ask(cluster, cluster.add_token(policies=["a"]), "read", "secret/a1")
     with pytest.raises(PermissionDenied, match="too large"):
         ask(cluster, cluster.add_token(policies=["a", "b"]), "read", "secret/a1")
+
+
+def test_policies_that_are_too_large_together_cost_no_more_than_those_that_are_not(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strongbox.access.guard.MAX_NODES", 11)
+    monkeypatch.setattr("strongbox.access.guard.MAX_COMPILED_NODES", 44)
+    names = [f"p{number:02d}" for number in range(64)]
+    for name in names:
+        cluster.put_policy(name, {f"secret/{name}{number}": "read" for number in range(4)})  # 6 nodes
+    made: list[str] = []
+
+    def compiling(name: str, rules: Sequence[Rule]) -> CompiledPolicy:
+        made.append(name)
+        return CompiledPolicy(name, rules)
+
+    monkeypatch.setattr("strongbox.access.guard.CompiledPolicy", compiling)
+    one, inbound = Guard(cluster.source), cast("Inbound", FakeInbound(cluster.add_token(policies=names)))
+    for _ in range(3):
+        with pytest.raises(PermissionDenied, match="too large"):
+            one.authenticate(cluster.store.view(draft()), inbound)
+    assert made == names[:2]  # and they are kept
 
 
 def test_a_caller_is_worth_nothing_beyond_the_decision_that_proves_him(cluster: FakeCluster) -> None:

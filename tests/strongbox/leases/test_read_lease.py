@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from strongbox.errors import QuotaExceeded
 from strongbox.leases import counters, index, read_lease
+from strongbox.leases.counters import Tally
 from strongbox.leases.index import KEPT_MS
 from strongbox.leases.read_lease import ACTIVE, EXPIRED, REVOKED, TTL_MS, Held, Record
 from strongbox.store import keyspace
+from strongbox.store.view import View
 from tests.support.access import FakeCluster
 
 MINUTE_MS = 60_000
@@ -126,8 +128,25 @@ def test_an_active_lease_is_expired_from_the_moment_it_names(leases: Leases) -> 
 
 def test_a_dropped_lease_leaves_nothing(leases: Leases) -> None:
     name = leases.hold().id
-    leases.store.run(lambda view: read_lease.drop(view, leases.record(name)))
+    tally = Tally()
+
+    def drop(view: View) -> None:
+        read_lease.drop(view, leases.record(name), tally)
+        tally.settle(view)
+
+    leases.store.run(drop)
     assert leases.index() == []
+
+
+def test_what_is_revoked_while_nothing_may_grow_leaves_nothing(leases: Leases) -> None:
+    name = leases.hold().id
+
+    def revoke(view: View) -> Record:
+        view.may_grow = lambda: False
+        return read_lease.revoke(view, leases.keys, leases.record(name))
+
+    told = leases.store.run(revoke)
+    assert (cast("Record", told.value).revoked_ms, leases.index()) == (leases.store.now_ms, [])
 
 
 def test_a_lease_copied_or_edited_in_etcd_is_absent_and_replaced(leases: Leases) -> None:

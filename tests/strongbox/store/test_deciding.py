@@ -80,6 +80,32 @@ async def test_who_leaves_while_facts_are_read_for_others_is_not_decided_again()
     leaver.done.exception()
 
 
+async def test_others_have_their_turn_while_much_is_decided() -> None:
+    turns: list[str] = []
+    leaver: Item
+
+    def decide(name: str) -> Any:
+        def decided(_: View) -> None:
+            turns.append(name)
+            until = time.monotonic() + 0.06
+            while time.monotonic() < until:
+                pass
+
+        return decided
+
+    async def beat() -> None:
+        turns.append("beat")
+        leaver.expire()
+
+    items = [Item(work(decide(name))) for name in ("first", "second", "leaver")]
+    leaver = items[-1]
+    beating = asyncio.create_task(beat())
+    assert await decider(Store({}), Memory()).decide(items) == items[:2]
+    assert turns == ["first", "beat", "second"]
+    await beating
+    leaver.done.exception()
+
+
 async def test_a_holder_in_a_second_term_is_in_office_although_memory_holds_the_first() -> None:
     memory, store = Memory(), Store({KEY: (b"2 node-1", 9)})
     memory.learn(KEY, Fact(b"1 node-1", 5), 5, time.monotonic())
