@@ -29,7 +29,7 @@ from strongbox.store import errors, keyspace, txn
 from strongbox.store.batch import Decided, fact_of
 from strongbox.store.client import Etcd
 from strongbox.store.election import Deposed
-from strongbox.store.journal import Draft
+from strongbox.store.journal import Draft, size_of
 from strongbox.store.memory import ABSENT, Fact, Memory
 from strongbox.store.space import HISTORY, NOTHING_KNOWN, Effect, Room, Space, effect_of
 from strongbox.store.view import Row, Unread, View
@@ -241,9 +241,10 @@ class Decider:
         print_ = view.footprint
         changed = bool(print_.puts or print_.deletes)
         said = item.work.effect or (view.effect if changed else None)
-        if said is Effect.NEUTRAL and sum(map(len, print_.puts.values())) > HISTORY:
+        records = size_of(view.drafts)
+        if said is Effect.NEUTRAL and sum(map(len, print_.puts.values())) + records > HISTORY:
             said = Effect.GROWS
-        item.effect = said or effect_of(print_.puts, print_.deletes, print_.reads, self._held)
+        item.effect = said or effect_of(print_.puts, print_.deletes, print_.reads, self._held, records)
         self._require_space(item)
 
     def _held(self, key: bytes) -> bytes | None:

@@ -202,17 +202,24 @@ class Pipeline:
             return
         self._cursor.at(attempt.number, reply.header.revision)
         self._max_parts = MAX_WAITING
-        self._space.put(reply.header.revision, sum(bytes_of(one.footprint.puts) for one in decided))
         *told, room = reply.responses[1:]
         self._memory.learn(keyspace.ROOM, batches.fact_of(room), reply.header.revision, asked)
         answers = [
             batches.read_part(answer, [decided[i] for i in part.members])
             for part, answer in zip(attempt.parts, told, strict=True)
         ]
-        left = sum(p.record and a.succeeded for p, a in zip(attempt.parts, answers, strict=True))
-        self._journal.committed(reply.header.revision, left)
+        landed = [part for part, told in zip(attempt.parts, answers, strict=True) if told.succeeded]
+        self._count(attempt, landed)
         for part, answer in zip(attempt.parts, answers, strict=True):
             self._settle([items[i] for i in part.members], answer, reply.header.revision, asked)
+
+    def _count(self, attempt: Attempt, landed: Sequence[Part]) -> None:
+        """What these parts, which took effect, have put."""
+        revision, records = self._cursor.revision, [part.size for part in landed if part.record]
+        self._journal.committed(revision, len(records), sum(records))
+        decided = [attempt.items[i].decided for part in landed for i in part.members]
+        puts = sum(bytes_of(one.footprint.puts) for one in decided if one is not None)
+        self._space.put(revision, puts + sum(records))
 
     def _settle(self, members: list[Item], told: PartAnswer, revision: int, asked: float) -> None:
         if told.succeeded:
@@ -275,10 +282,12 @@ class Pipeline:
             for item in attempt.items:
                 item.fail(UnknownOutcome())
             return
-        self._journal.committed(self._cursor.revision, len(landed))
-        for index, part in enumerate(attempt.parts):
+        keys = [self._journal.record_key(attempt.number, index) for index in range(len(attempt.parts))]
+        done = [part.record and key in landed for part, key in zip(attempt.parts, keys, strict=True)]
+        self._count(attempt, [part for part, is_done in zip(attempt.parts, done, strict=True) if is_done])
+        for part, is_done in zip(attempt.parts, done, strict=True):
             members = [attempt.items[i] for i in part.members]
-            if part.record and self._journal.record_key(attempt.number, index) in landed:
+            if is_done:
                 await self._finish(members, asked)
                 continue
             for item in members:
