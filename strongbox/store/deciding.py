@@ -60,6 +60,7 @@ class Work(Generic[T]):
     `on_decided` is called when the transaction is about to be sent, and again if it is decided again.
     `always`: taken even when the audit outbox or etcd is full (init, unseal, sealing, the outbox's own
     upkeep). `effect` is said by duties that must go on when etcd is nearly full, reading included.
+    `weight`: bytes that it keeps in memory until it is over; what is small needs none.
     """
 
     decide: Callable[[View], T]
@@ -68,6 +69,7 @@ class Work(Generic[T]):
     on_decided: Callable[[T], None] | None = None
     always: bool = False
     effect: Effect | None = None
+    weight: int = 0
 
     def __post_init__(self) -> None:
         if self.always:
@@ -90,6 +92,7 @@ class Item:
         "tries",
         "value",
         "view",
+        "weight",
         "work",
     )
 
@@ -99,6 +102,7 @@ class Item:
         self.accepted = time.monotonic()
         self.fresh_since = 0.0
         self.tries = 0
+        self.weight = work.weight
         self.read = 0  # bytes read for it
         self.effect = Effect.NEUTRAL
         self.alone = False

@@ -40,7 +40,7 @@ T = TypeVar("T")
 GATHER = 0.005  # seconds; measured: batches of 24 instead of 4 at 64 connections
 CROWD = 32  # requests
 MAX_WAITING = 4096  # requests
-MAX_WAITING_BYTES = 32 << 20  # of what they would put
+MAX_WAITING_BYTES = 32 << 20  # what they keep in memory, from the moment they are taken until they are over
 PAUSE = 0.02  # seconds between two tries to reach etcd
 LONGEST = 4.0  # seconds one batch may hold up the next
 _log = structlog.get_logger(__name__)
@@ -82,11 +82,12 @@ class Pipeline:
         Raises what it was refused with, `NoQuorum` (surely nothing happened, or nothing that matters),
         `UnknownOutcome`, `Overloaded`, and for duties `Deposed`.
         """
-        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + work.weight > MAX_WAITING_BYTES:
             raise Overloaded
         if work.draft is not None and not work.always:
             self._journal.require_room()
         item = Item(work)
+        self._waiting_bytes += item.weight
         self._waiting.append(item)
         self._arrived()
         # A timer and a future: asyncio.timeout costs three times as much, for every request.
@@ -96,6 +97,7 @@ class Pipeline:
             return await item.done
         finally:
             timer.cancel()
+            self._waiting_bytes -= item.weight
             del item  # else what is raised holds this frame, and the item what is raised
 
     async def _run(self) -> None:
@@ -163,7 +165,6 @@ class Pipeline:
         chosen: list[Item] = []
         later: list[Item] = []
         operations = size = 0
-        self._waiting_bytes = 0
         for item in ready:
             if item.decided is None:  # its keys are still to be read
                 later.append(item)
@@ -177,10 +178,16 @@ class Pipeline:
                 chosen.append(item)
             else:
                 later.append(item)
-                self._waiting_bytes += more_size
+                self._outweighs(item, more_size)
             claims.add(item.decided.footprint)
         self._requeue(later)
         return chosen
+
+    def _outweighs(self, item: Item, size: int) -> None:
+        """What waits decided weighs what it would put, if that is more than what it said."""
+        more = max(0, size - item.weight)
+        item.weight += more
+        self._waiting_bytes += more
 
     async def _commit(self, items: list[Item]) -> None:
         self._company = len(items) > 1
