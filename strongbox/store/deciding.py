@@ -82,6 +82,7 @@ class Item:
     __slots__ = (
         "accepted",
         "alone",
+        "bystander",
         "decided",
         "done",
         "effect",
@@ -106,6 +107,7 @@ class Item:
         self.read = 0  # bytes read for it
         self.effect = Effect.NEUTRAL
         self.alone = False
+        self.bystander = 0  # times that its part failed by another's compares
         self.sent = False
         self.value: Any = None
         self.view: View | None = None
@@ -266,6 +268,8 @@ class Decider:
         """Whether etcd is too full, by a look made since the request came. Raises `Unread`: look first."""
         known = self._memory.recall(keyspace.ROOM)
         room = known.parsed(keyspace.ROOM, Room.parse) if known is not None else None
+        if room is not None and known is not None and room.revision >= known.fact.mod_revision:
+            room = None  # measured in the future: another cluster's, or a lie
         if not self._space.refuses(effect, room or NOTHING_KNOWN):
             return False
         if known is None or known.seen_at < since:

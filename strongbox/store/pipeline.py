@@ -244,7 +244,17 @@ class Pipeline:
             if len(members) == 1 or changed or self._decider.is_outdated(item):
                 item.alone = True
                 item.again(fresh=False)
+            else:
+                self._stood_by(item)
         self._requeue(members)
+
+    def _stood_by(self, item: Item) -> None:
+        """Its part failed by what another read: once by chance, and from the second time on it is alone."""
+        item.bystander += 1
+        if item.bystander > 1:
+            item.alone = True
+            if item.decided is not None:
+                item.decided.alone = True
 
     def _not_answered(self, items: list[Item], error: errors.EtcdError) -> None:
         if isinstance(error, errors.TooLarge):

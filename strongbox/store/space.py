@@ -11,10 +11,12 @@
   So both are looked at. What kv's keeper measures stands in one key (`room`), and every batch's answer
   brings it along: knowing costs no call. What is refused is refused by a look made since the request came.
 * Between two measurements this process counts what it puts itself, and believes that `REPLICAS` do the same.
+* Without a new measurement for `STALE`, only growth is refused: nothing would ever take off what is counted.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
@@ -26,6 +28,7 @@ REPLICAS = 3  # of a service: what one of them has put the others may have put a
 SLACK = 64  # bytes that an existing key may become longer by, such as a counter
 HISTORY = 16 << 10  # bytes in one decision: what they replace, and its audit records, stay for a while
 PER_KEY = 128  # bytes that etcd keeps for a key beside its name and value
+STALE = 30.0  # seconds without a new measurement after which what was measured refuses growth only
 _STEP = 16  # revisions that are counted as one
 _MOST = 4096  # such steps
 
@@ -85,6 +88,7 @@ class Space:
         self.quota = quota
         self._puts: deque[tuple[int, int]] = deque()  # (etcd revision, bytes), oldest first
         self._own = 0
+        self._seen, self._moved_at = 0, time.monotonic()  # the newest measurement's revision, and since when
 
     def put(self, revision: int, size: int) -> None:
         """This process has put so many bytes, at this revision."""
@@ -103,8 +107,17 @@ class Space:
         limit = LIMITS.get(effect)
         if limit is None or not self.quota:
             return False
+        if self._is_stale(room) and effect is not Effect.GROWS:
+            return False
         in_use, file = self._estimate(room)
         return in_use >= limit.in_use * self.quota or file >= limit.file * self.quota
+
+    def _is_stale(self, room: Room) -> bool:
+        """Whether nobody has measured for long: then neither what was said nor what is counted is true."""
+        now = time.monotonic()
+        if room.revision not in {0, self._seen}:
+            self._seen, self._moved_at = room.revision, now
+        return now - self._moved_at >= STALE
 
     def refusal(self, effect: Effect) -> Overloaded:
         """What it is refused with."""
