@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import structlog
 
@@ -173,7 +173,7 @@ def _made_anew(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def _copy_of(path: Path, source: Path) -> Iterator[BinaryIO]:
+def _copy_of(path: Path, source: Path) -> Iterator[io.BufferedReader]:
     """The archive's copy of `source`. Raises NotArchived when it is no file of its own, OSError."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
         found, original = os.fstat(stream.fileno()), source.stat()

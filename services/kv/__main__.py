@@ -24,7 +24,8 @@ async def assemble(runtime: Runtime) -> None:
     members = [member.address for member in runtime.etcd.ring.members]
     defragmenter = Defragmenter(runtime.upkeep, members)
     quota, node = runtime.settings.etcd_quota_mib << 20, runtime.settings.node_id
-    keeper = Keeper(runtime.upkeep, members, quota, f"{node} {secrets.token_hex(4)}", defragmenter)
+    name = f"{node} {secrets.token_hex(4)}"
+    keeper = Keeper(runtime.upkeep, members, quota, name, defragmenter, runtime.tell_trouble)
     servicer = KVServicer(runtime.pipeline, guard, runtime.keys, watching)
     runtime.serve(add_KVServiceServicer_to_server, servicer, "strongbox.kv.v1.KVService")
     runtime.spawn(keeper.keep(), "keeper of etcd's room")

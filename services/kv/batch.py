@@ -49,6 +49,7 @@ from strongbox.trail.outbox import draft_of
 
 MOST = 256  # secrets
 MOST_BYTES = 1 << 20  # of all values together
+OF_ONE = 512  # bytes of memory that one secret asked for takes beside its path, while the call waits
 MOST_WRITES = 600  # keys that one transaction writes for leases: etcd takes 1024 operations
 ROUNDS = 5  # of writing leases, and one for keys that did not open
 OP = "BatchReadSecrets"
@@ -97,10 +98,11 @@ class Batch:
         """A result for each item. Raises as the module says."""
         draft = draft_of(inbound, OP, "secret/")
         compared = False
+        weight = sum(OF_ONE + len(item.path.text) for item in items if isinstance(item.path, SecretPath))
         for _ in range(ROUNDS):
             decision = _Decision(self._guard, self._secrets, inbound, items, compared=compared)
             done, keys, since = await self._reading.prove(
-                inbound, draft, decision.decide, lambda told: told.wrapped
+                inbound, draft, decision.decide, lambda told: told.wrapped, weight
             )
             if not done.value.is_whole:
                 continue

@@ -21,6 +21,7 @@ from strongbox.rpc.inbound import Inbound
 from strongbox.rpc.statuses import to_status
 from strongbox.storage.v1 import kv_records_pb2 as storage
 
+MOST_OF_PATHS = 32 << 10  # bytes of all paths of one call that reads many
 MAX_CUSTOM = 64  # entries
 MAX_CUSTOM_KEY = 128  # bytes
 MAX_CUSTOM_VALUE = 512  # bytes
@@ -50,6 +51,9 @@ def items_of(request: pb.BatchReadSecretsRequest) -> list[Item]:
         raise InvalidInput("requests names at least one secret")
     if len(request.requests) > MOST:
         raise TooLarge(f"requests names at most {MOST} secrets")
+    # Each path is in an audit record, whether its secret may be read or not.
+    if sum(len(one.path.encode()) for one in request.requests) > MOST_OF_PATHS:
+        raise TooLarge(f"the paths of one call come to {MOST_OF_PATHS >> 10} KiB at most")
     return [_item_of(one) for one in request.requests]
 
 

@@ -101,11 +101,12 @@ class Reading:
         draft: Draft,
         decide: Callable[[View], T],
         wrapped_of: Callable[[T], list[WrappedDek]],
+        weight: int = 0,
     ) -> tuple[Outcome[T], dict[WrappedDek, bytes], float]:
         """Decide and prove; meanwhile the keys that the decision needs are unwrapped, in one request.
 
         An empty key: its wrapping does not open. The moment is `Read.since`: a request that waited long for
-        its turn, or was decided again, is not refused for that.
+        its turn, or was decided again, is not refused for that. `weight` is that of `Work`.
         """
         since = time.monotonic()
         with Unwrapping(self._keys) as unwrapping:
@@ -115,6 +116,6 @@ class Reading:
                 since = time.monotonic()
                 unwrapping.start(wrapped_of(value))
 
-            done = await self._pipeline.submit(Work(decide, draft, inbound.deadline, begin))
+            done = await self._pipeline.submit(Work(decide, draft, inbound.deadline, begin, weight=weight))
             keys = {wrapped: await unwrapping.key(wrapped) for wrapped in wrapped_of(done.value)}
         return done, keys, since

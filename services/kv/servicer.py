@@ -32,6 +32,7 @@ from strongbox.trail.outbox import draft_of
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 STALE_PAUSE = 0.02  # seconds before another data key is taken
+COPIES = 4  # of a value that waits to be written: the request's, the plaintext, the sealed one, the record
 PAGE_SECONDS = 0.5  # after which a page is given as it is
 WALKS = 2  # listings in etcd at once, of one replica
 
@@ -72,7 +73,8 @@ class KVServicer(rpc.KVServiceServicer):
             return self._secrets.write(view, caller, path, wanted, sealing, asked)
 
         try:
-            return await self._act(inbound, "WriteSecret", "write", path.policy_path, decide)
+            weight = COPIES * len(wanted.plaintext)
+            return await self._act(inbound, "WriteSecret", "write", path.policy_path, decide, weight)
         finally:
             self._data_keys.give_back(sealing)
 
@@ -218,13 +220,15 @@ class KVServicer(rpc.KVServiceServicer):
         capability: str,
         path: str,
         decide: Callable[[View, Caller], T],
+        weight: int = 0,
     ) -> Outcome[T]:
-        """Guard, decide, audit and carry out in one transaction."""
+        """Guard, decide, audit and carry out in one transaction; `weight` as that of `Work`."""
 
         def guarded(view: View) -> T:
             return decide(view, self._guard.require(view, inbound, capability, path))
 
-        return await self._pipeline.submit(Work(guarded, draft_of(inbound, op, path), inbound.deadline))
+        draft = draft_of(inbound, op, path)
+        return await self._pipeline.submit(Work(guarded, draft, inbound.deadline, weight=weight))
 
 
 def _revision(done: Outcome[Done]) -> str:

@@ -130,6 +130,11 @@ class Runtime:
         if self._started:
             self._launch()
 
+    def tell_trouble(self, what: str) -> None:
+        """What is wrong here ("": nothing is any more), told in the session key."""
+        self.trouble = what
+        self.session.write_now()
+
     def stop(self) -> None:
         """Begin to stop."""
         self.stopping.set()

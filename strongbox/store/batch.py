@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from strongbox.store import keyspace, txn
-from strongbox.store.journal import Draft, Journal
+from strongbox.store.journal import Draft, Journal, size_of
 from strongbox.store.memory import ABSENT, Fact
 from strongbox.store.view import Fetch, Footprint, Row
 
@@ -47,10 +47,14 @@ class Decided:
 
 @dataclass(slots=True)
 class Part:
-    """Decisions that stand or fall together: indexes into the batch."""
+    """Decisions that stand or fall together: indexes into the batch.
+
+    `size`: bytes of their audit record, known when the transaction is built.
+    """
 
     members: list[int]
     record: bool
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -100,7 +104,7 @@ def cost_of(decided: Decided) -> tuple[int, int]:
     print_ = decided.footprint
     operations = len(print_.puts) + len(print_.deletes) + len(print_.fetches) + len(print_.reads) + 3
     size = sum(len(k) + len(v) for k, v in print_.puts.items()) + 2 * sum(map(len, print_.reads)) + 512
-    return operations, size
+    return operations, size + size_of(decided.drafts)
 
 
 def parts_of(batch: Sequence[Decided]) -> list[Part]:
@@ -125,8 +129,10 @@ def build(
     for index, part in enumerate(parts):
         members = [batch[i] for i in part.members]
         drafts = [draft for member in members for draft in member.drafts]
-        record = [txn.put(journal.record_key(number, index), journal.pack(drafts))] if drafts else []
-        operations.append(_part(members, record))
+        record = journal.pack(drafts) if drafts else b""
+        part.size = len(record)
+        put = [txn.put(journal.record_key(number, index), record)] if drafts else []
+        operations.append(_part(members, put))
     operations.append(txn.range_(keyspace.ROOM))
     return txn.txn(
         [txn.mod_is(journal.cursor_key, cursor)],

@@ -29,7 +29,7 @@ from strongbox.store import errors, keyspace, txn
 from strongbox.store.batch import Decided, fact_of
 from strongbox.store.client import Etcd
 from strongbox.store.election import Deposed
-from strongbox.store.journal import Draft
+from strongbox.store.journal import Draft, size_of
 from strongbox.store.memory import ABSENT, Fact, Memory
 from strongbox.store.space import HISTORY, NOTHING_KNOWN, Effect, Room, Space, effect_of
 from strongbox.store.view import Row, Unread, View
@@ -61,6 +61,7 @@ class Work(Generic[T]):
     `on_decided` is called when the transaction is about to be sent, and again if it is decided again.
     `always`: taken even when the audit outbox or etcd is full (init, unseal, sealing, the outbox's own
     upkeep). `effect` is said by duties that must go on when etcd is nearly full, reading included.
+    `weight`: bytes that it keeps in memory until it is over; what is small needs none.
     """
 
     decide: Callable[[View], T]
@@ -69,6 +70,7 @@ class Work(Generic[T]):
     on_decided: Callable[[T], None] | None = None
     always: bool = False
     effect: Effect | None = None
+    weight: int = 0
 
     def __post_init__(self) -> None:
         if self.always:
@@ -81,6 +83,7 @@ class Item:
     __slots__ = (
         "accepted",
         "alone",
+        "bystander",
         "decided",
         "done",
         "effect",
@@ -91,6 +94,7 @@ class Item:
         "tries",
         "value",
         "view",
+        "weight",
         "work",
     )
 
@@ -100,9 +104,11 @@ class Item:
         self.accepted = time.monotonic()
         self.fresh_since = 0.0
         self.tries = 0
+        self.weight = work.weight
         self.read = 0  # bytes read for it
         self.effect = Effect.NEUTRAL
         self.alone = False
+        self.bystander = 0  # times that its part failed by another's compares
         self.sent = False
         self.value: Any = None
         self.view: View | None = None
@@ -253,9 +259,10 @@ class Decider:
         print_ = view.footprint
         changed = bool(print_.puts or print_.deletes)
         said = item.work.effect or (view.effect if changed else None)
-        if said is Effect.NEUTRAL and sum(map(len, print_.puts.values())) > HISTORY:
+        records = size_of(view.drafts)
+        if said is Effect.NEUTRAL and sum(map(len, print_.puts.values())) + records > HISTORY:
             said = Effect.GROWS
-        item.effect = said or effect_of(print_.puts, print_.deletes, print_.reads, self._held)
+        item.effect = said or effect_of(print_.puts, print_.deletes, print_.reads, self._held, records)
         self._require_space(item)
 
     def _held(self, key: bytes) -> bytes | None:
@@ -273,6 +280,8 @@ class Decider:
         """Whether etcd is too full, by a look made since the request came. Raises `Unread`: look first."""
         known = self._memory.recall(keyspace.ROOM)
         room = known.parsed(keyspace.ROOM, Room.parse) if known is not None else None
+        if room is not None and known is not None and room.revision >= known.fact.mod_revision:
+            room = None  # measured in the future: another cluster's, or a lie
         if not self._space.refuses(effect, room or NOTHING_KNOWN):
             return False
         if known is None or known.seen_at < since:

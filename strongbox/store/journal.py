@@ -7,9 +7,11 @@ landed, and the records say which of its parts did.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+DRAFT = 256  # bytes of a draft beside its path
 
 
 @dataclass(slots=True)
@@ -31,6 +33,11 @@ class Draft:
     outcome: str = ""
     reason: str = ""
     ts_ms: int = 0
+
+
+def size_of(drafts: Iterable[Draft]) -> int:
+    """Bytes that their record takes, rounded up, before it is packed: only a path can be long."""
+    return sum(len(draft.path) + DRAFT for draft in drafts)
 
 
 class Journal(Protocol):
@@ -55,5 +62,5 @@ class Journal(Protocol):
     def require_room(self) -> None:
         """Raise `Overloaded` when no further audited request may be taken."""
 
-    def committed(self, revision: int, records: int) -> None:
-        """A batch left so many records at this etcd revision."""
+    def committed(self, revision: int, records: int, size: int) -> None:
+        """A batch left so many records, of so many bytes together, at this etcd revision."""

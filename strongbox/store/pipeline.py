@@ -40,7 +40,7 @@ T = TypeVar("T")
 GATHER = 0.005  # seconds; measured: batches of 24 instead of 4 at 64 connections
 CROWD = 32  # requests
 MAX_WAITING = 4096  # requests
-MAX_WAITING_BYTES = 32 << 20  # of what they would put
+MAX_WAITING_BYTES = 32 << 20  # what they keep in memory, from the moment they are taken until they are over
 PAUSE = 0.02  # seconds between two tries to reach etcd
 LONGEST = 4.0  # seconds one batch may hold up the next
 _log = structlog.get_logger(__name__)
@@ -82,11 +82,12 @@ class Pipeline:
         Raises what it was refused with, `NoQuorum` (surely nothing happened, or nothing that matters),
         `UnknownOutcome`, `Overloaded`, and for duties `Deposed`.
         """
-        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + work.weight > MAX_WAITING_BYTES:
             raise Overloaded
         if work.draft is not None and not work.always:
             self._journal.require_room()
         item = Item(work)
+        self._waiting_bytes += item.weight
         self._waiting.append(item)
         self._arrived()
         # A timer and a future: asyncio.timeout costs three times as much, for every request.
@@ -96,6 +97,7 @@ class Pipeline:
             return await item.done
         finally:
             timer.cancel()
+            self._waiting_bytes -= item.weight
             del item  # else what is raised holds this frame, and the item what is raised
 
     async def _run(self) -> None:
@@ -163,7 +165,6 @@ class Pipeline:
         chosen: list[Item] = []
         later: list[Item] = []
         operations = size = 0
-        self._waiting_bytes = 0
         for item in ready:
             if item.decided is None:  # its keys are still to be read
                 later.append(item)
@@ -177,10 +178,16 @@ class Pipeline:
                 chosen.append(item)
             else:
                 later.append(item)
-                self._waiting_bytes += more_size
+                self._outweighs(item, more_size)
             claims.add(item.decided.footprint)
         self._requeue(later)
         return chosen
+
+    def _outweighs(self, item: Item, size: int) -> None:
+        """What waits decided weighs what it would put, if that is more than what it said."""
+        more = max(0, size - item.weight)
+        item.weight += more
+        self._waiting_bytes += more
 
     async def _commit(self, items: list[Item]) -> None:
         self._company = len(items) > 1
@@ -202,17 +209,24 @@ class Pipeline:
             return
         self._cursor.at(attempt.number, reply.header.revision)
         self._max_parts = MAX_WAITING
-        self._space.put(reply.header.revision, sum(bytes_of(one.footprint.puts) for one in decided))
         *told, room = reply.responses[1:]
         self._memory.learn(keyspace.ROOM, batches.fact_of(room), reply.header.revision, asked)
         answers = [
             batches.read_part(answer, [decided[i] for i in part.members])
             for part, answer in zip(attempt.parts, told, strict=True)
         ]
-        left = sum(p.record and a.succeeded for p, a in zip(attempt.parts, answers, strict=True))
-        self._journal.committed(reply.header.revision, left)
+        landed = [part for part, told in zip(attempt.parts, answers, strict=True) if told.succeeded]
+        self._count(attempt, landed)
         for part, answer in zip(attempt.parts, answers, strict=True):
             self._settle([items[i] for i in part.members], answer, reply.header.revision, asked)
+
+    def _count(self, attempt: Attempt, landed: Sequence[Part]) -> None:
+        """What these parts, which took effect, have put."""
+        revision, records = self._cursor.revision, [part.size for part in landed if part.record]
+        self._journal.committed(revision, len(records), sum(records))
+        decided = [attempt.items[i].decided for part in landed for i in part.members]
+        puts = sum(bytes_of(one.footprint.puts) for one in decided if one is not None)
+        self._space.put(revision, puts + sum(records))
 
     def _settle(self, members: list[Item], told: PartAnswer, revision: int, asked: float) -> None:
         if told.succeeded:
@@ -230,7 +244,17 @@ class Pipeline:
             if len(members) == 1 or changed or self._decider.is_outdated(item):
                 item.alone = True
                 item.again(fresh=False)
+            else:
+                self._stood_by(item)
         self._requeue(members)
+
+    def _stood_by(self, item: Item) -> None:
+        """Its part failed by what another read: once by chance, and from the second time on it is alone."""
+        item.bystander += 1
+        if item.bystander > 1:
+            item.alone = True
+            if item.decided is not None:
+                item.decided.alone = True
 
     def _not_answered(self, items: list[Item], error: errors.EtcdError) -> None:
         if isinstance(error, errors.TooLarge):
@@ -275,10 +299,12 @@ class Pipeline:
             for item in attempt.items:
                 item.fail(UnknownOutcome())
             return
-        self._journal.committed(self._cursor.revision, len(landed))
-        for index, part in enumerate(attempt.parts):
+        keys = [self._journal.record_key(attempt.number, index) for index in range(len(attempt.parts))]
+        done = [part.record and key in landed for part, key in zip(attempt.parts, keys, strict=True)]
+        self._count(attempt, [part for part, is_done in zip(attempt.parts, done, strict=True) if is_done])
+        for part, is_done in zip(attempt.parts, done, strict=True):
             members = [attempt.items[i] for i in part.members]
-            if part.record and self._journal.record_key(attempt.number, index) in landed:
+            if is_done:
                 await self._finish(members, asked)
                 continue
             for item in members:

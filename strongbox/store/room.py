@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -36,7 +36,10 @@ ENOUGH = 0.97  # of the quota: below it the alarm is switched off, for what free
 LOOK_BACK = 10.0  # seconds of history that stay
 LOOK_BACK_TIGHT = 3.0  # when what is neutral would be refused
 COMPACT_EVERY = 2.0  # seconds
-SPACING = 20.0  # seconds between two defragmentations, unless the alarm is raised
+SPACING = 20.0  # seconds between two defragmentations
+SPACING_FULL = 5.0  # while the alarm is raised
+SILENT = 10.0  # seconds in which no member tells its status before that is trouble
+UNMEASURED = "how full etcd is cannot be measured: no member tells its status"
 _log = structlog.get_logger(__name__)
 
 
@@ -72,13 +75,23 @@ class Measured(NamedTuple):
 
 
 class Keeper:
-    """One per kv replica; `keep` is for ever. `quota` is that of each member, in bytes."""
+    """One per kv replica; `keep` is for ever. `quota` is that of each member, in bytes.
+
+    `on_trouble` is told what is wrong when no member has told its status for `SILENT`, and "" when one does.
+    """
 
     def __init__(
-        self, etcd: Upkeep, members: Sequence[str], quota: int, node: str, defragmenter: Defragmenter
+        self,
+        etcd: Upkeep,
+        members: Sequence[str],
+        quota: int,
+        node: str,
+        defragmenter: Defragmenter,
+        on_trouble: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._etcd, self._members, self._quota, self._node = etcd, tuple(members), quota, node
-        self._defragmenter = defragmenter
+        self._defragmenter, self._on_trouble = defragmenter, on_trouble
+        self._told_at, self._is_silent = time.monotonic(), False  # when a member last told its status
         self._history: deque[tuple[float, int]] = deque(maxlen=64)
         self._moved = (0, float("-inf"))  # revision of the key, and when it was first seen there
         self._before = 0  # revision of the measurement before: etcd's file lags 0.1 s behind
@@ -93,6 +106,7 @@ class Keeper:
                     measured = await self.look()
                 except EtcdError as error:
                     measured = None
+                    self._heard(error)
                     _log.info("how much room etcd has is not known", kind=type(error).__name__)
                 if measured is not None and (self._making_room is None or self._making_room.done()):
                     self._making_room = asyncio.create_task(self._try(measured), name="making room in etcd")
@@ -105,6 +119,7 @@ class Keeper:
         """Measure and say it; None: another replica does. Raises EtcdError."""
         row = await self._etcd.get(keyspace.ROOM)
         if row is not None and self._is_kept_by_another(row):
+            self._heard(None)  # somebody measures, so they tell
             return None
         measured = await self._measure()
         if not measured.file:
@@ -128,7 +143,8 @@ class Keeper:
             await self._etcd.compact(self._old_revision(measured))
             measured = await self._measure()
         worth_it = measured.file >= LARGE * quota and measured.file - measured.in_use >= SLACK * quota
-        if measured.full or (worth_it and now - self._defragmented_at >= SPACING):
+        spacing = SPACING_FULL if measured.full else SPACING
+        if (measured.full or worth_it) and now - self._defragmented_at >= spacing:
             self._defragmented_at = now
             _log.warning("etcd's space is nearly used up: its members are defragmented", **measured._asdict())
             await self._defragmenter.run()
@@ -155,17 +171,32 @@ class Keeper:
     async def _measure(self) -> Measured:
         full = await self._etcd.is_full()
         found: list[MemberStatus] = []
+        failure: EtcdError | None = None
         for member in self._members:
             try:
                 found.append(await self._etcd.status(member))
-            except EtcdError:
-                continue  # it is down; its file does not grow
+            except EtcdError as error:
+                failure = error  # it is down; its file does not grow
+        self._heard(None if found else failure)
         revision = max((one.revision for one in found), default=0)
         now = time.monotonic()
         if found and (not self._history or now - self._history[-1][0] >= PERIOD):
             self._history.append((now, revision))
         file, in_use = (max(sizes, default=0) for sizes in _sizes(found))
         return Measured(full, file, in_use, revision)
+
+    def _heard(self, failure: EtcdError | None) -> None:
+        """A member told its status, or (`failure`) none did."""
+        now = time.monotonic()
+        if failure is None:
+            self._told_at = now
+        is_silent = now - self._told_at >= SILENT
+        if is_silent == self._is_silent:
+            return
+        self._is_silent = is_silent
+        if failure is not None:
+            _log.error(UNMEASURED, kind=type(failure).__name__)
+        self._on_trouble(UNMEASURED if is_silent else "")
 
     def _old_revision(self, measured: Measured) -> int:
         """The newest one that was seen long enough ago; without one, the oldest seen."""

@@ -1,7 +1,7 @@
 """Admission: what may still be put, by what it does to etcd's space and by how full etcd is.
 
     effect    refused from      (shares of etcd's `--quota-backend-bytes`, in use | of the file)
-    GROWS     70 % | 85 %       a new key, a longer value, or a value so large that its history counts
+    GROWS     70 % | 85 %       a new key, a longer value, or values or audit records so large that they count
     NEUTRAL   85 % | 93 %       what leaves no more than its audit record: a read, a counter that moves
     FREES     never             what takes away more than it puts
     SAFETY    never             seal, unseal, revocations, marks: work that must go on, though it puts keys
@@ -11,10 +11,12 @@
   So both are looked at. What kv's keeper measures stands in one key (`room`), and every batch's answer
   brings it along: knowing costs no call. What is refused is refused by a look made since the request came.
 * Between two measurements this process counts what it puts itself, and believes that `REPLICAS` do the same.
+* Without a new measurement for `STALE`, only growth is refused: nothing would ever take off what is counted.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
@@ -24,8 +26,9 @@ from strongbox.errors import Overloaded
 
 REPLICAS = 3  # of a service: what one of them has put the others may have put as well
 SLACK = 64  # bytes that an existing key may become longer by, such as a counter
-HISTORY = 16 << 10  # bytes in one decision: what they replace stays until it is compacted away
+HISTORY = 16 << 10  # bytes in one decision: what they replace, and its audit records, stay for a while
 PER_KEY = 128  # bytes that etcd keeps for a key beside its name and value
+STALE = 30.0  # seconds without a new measurement after which what was measured refuses growth only
 _STEP = 16  # revisions that are counted as one
 _MOST = 4096  # such steps
 
@@ -85,6 +88,7 @@ class Space:
         self.quota = quota
         self._puts: deque[tuple[int, int]] = deque()  # (etcd revision, bytes), oldest first
         self._own = 0
+        self._seen, self._moved_at = 0, time.monotonic()  # the newest measurement's revision, and since when
 
     def put(self, revision: int, size: int) -> None:
         """This process has put so many bytes, at this revision."""
@@ -103,8 +107,17 @@ class Space:
         limit = LIMITS.get(effect)
         if limit is None or not self.quota:
             return False
+        if self._is_stale(room) and effect is not Effect.GROWS:
+            return False
         in_use, file = self._estimate(room)
         return in_use >= limit.in_use * self.quota or file >= limit.file * self.quota
+
+    def _is_stale(self, room: Room) -> bool:
+        """Whether nobody has measured for long: then neither what was said nor what is counted is true."""
+        now = time.monotonic()
+        if room.revision not in {0, self._seen}:
+            self._seen, self._moved_at = room.revision, now
+        return now - self._moved_at >= STALE
 
     def refusal(self, effect: Effect) -> Overloaded:
         """What it is refused with."""
@@ -131,8 +144,10 @@ def effect_of(
     deletes: set[bytes],
     reads: dict[bytes, int],
     old: Callable[[bytes], bytes | None],
+    records: int = 0,
 ) -> Effect:
     """The effect of what nobody has said it of. `old`: what a key is known to hold; None: absent, or unknown.
+    `records`: bytes of its audit records, which stay until the audit duty has taken them over.
 
     A key that is deleted unseen counts as there: entries of indexes are moved so.
     """
@@ -144,6 +159,7 @@ def effect_of(
     for key in deletes:
         keys -= reads.get(key) != 0
         longer -= len(old(key) or b"")
-    if keys > 0 or longer > SLACK + max(0, -keys) * PER_KEY or sum(map(len, puts.values())) > HISTORY:
+    is_long = longer > SLACK + max(0, -keys) * PER_KEY
+    if keys > 0 or is_long or sum(map(len, puts.values())) + records > HISTORY:
         return Effect.GROWS
     return Effect.FREES if keys < 0 or longer < 0 else Effect.NEUTRAL

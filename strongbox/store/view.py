@@ -180,6 +180,11 @@ class View:
         """Leave one more audit record with the effects: of a duty's decision that does several things."""
         self.others.append(draft)
 
+    @property
+    def drafts(self) -> Sequence[Draft]:
+        """All its audit records."""
+        return self.others if self.draft is None else [self.draft, *self.others]
+
     def drop_effects(self) -> None:
         """Keep the proof, forget the effects: the decision is a refusal."""
         self.footprint.puts.clear()

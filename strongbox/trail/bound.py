@@ -1,11 +1,12 @@
 """The outbox is bounded: past the bound audited requests are refused, with the reason, until it is trimmed.
 
 Two measures, each from what the audit duty publishes once a second:
-* of this producer, the records it put after the mark (`audit/mark`: all up to its revision is trimmed);
+* of this producer, the records it put after the mark (`audit/mark`: all up to its revision is trimmed), and
+  their bytes: a record packs all operations of a part of a batch, so one may be 100 bytes or a mebibyte;
 * of everybody, `audit/backlog`.
 The first needs no live duty to grow, so audit services that are all dead stop this producer after `OWN`
-records; the second stops all producers together. A published figure may be a second old, so the bound is
-exceeded by at most what is put in that second.
+records or `OWN_BYTES`; the second stops all producers together. A published figure may be a second old, so
+the bound is exceeded by at most what is put in that second.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd, rows_of
 from strongbox.store.errors import EtcdError
 
-OWN = 10_000  # records of one producer; one packs the reads of a batch: some 4 KB at most, so 40 MB
+OWN = 10_000  # records of one producer
+OWN_BYTES = 40 << 20  # of its records: at some 150 an operation, 280,000 of these
 ALL = 50_000  # records of all producers together
 PERIOD = 1.0  # seconds between two looks at what the duty published
 
@@ -28,32 +30,36 @@ PERIOD = 1.0  # seconds between two looks at what the duty published
 class Bound:
     """What one producer has put and nobody has trimmed yet."""
 
-    def __init__(self, own: int = OWN, everybody: int = ALL) -> None:
-        self._limit_own, self._limit_all = own, everybody
-        self._batches: deque[tuple[int, int]] = deque()  # (etcd revision, records), oldest first
-        self._own = 0
+    def __init__(self, own: int = OWN, everybody: int = ALL, own_bytes: int = OWN_BYTES) -> None:
+        self._limit_own, self._limit_all, self._limit_bytes = own, everybody, own_bytes
+        self._batches: deque[tuple[int, int, int]] = deque()  # (etcd revision, records, bytes), oldest first
+        self._own = self._bytes = 0
         self._all = 0
 
     @property
     def is_full(self) -> bool:
         """Whether no audited request may be taken."""
-        return self._own >= self._limit_own or self._all >= self._limit_all
+        is_full = self._own >= self._limit_own or self._bytes >= self._limit_bytes
+        return is_full or self._all >= self._limit_all
 
     def require_room(self) -> None:
         """Raise `Overloaded` when no audited request may be taken."""
         if self.is_full:
             raise Overloaded("the audit outbox is full: no audit replica has taken its records over")
 
-    def put(self, revision: int, records: int) -> None:
-        """A batch with so many records was committed at `revision`."""
+    def put(self, revision: int, records: int, size: int) -> None:
+        """A batch with so many records, of `size` bytes together, was committed at `revision`."""
         if records:
-            self._batches.append((revision, records))
+            self._batches.append((revision, records, size))
             self._own += records
+            self._bytes += size
 
     def published(self, trimmed_to: int, backlog: int) -> None:
         """What the duty says: trimmed up to this etcd revision, so many records left of everybody."""
         while self._batches and self._batches[0][0] <= trimmed_to:
-            self._own -= self._batches.popleft()[1]
+            _, records, size = self._batches.popleft()
+            self._own -= records
+            self._bytes -= size
         self._all = backlog
 
     async def follow(self, etcd: Etcd) -> None:

@@ -58,9 +58,9 @@ class Outbox:
         """Raise `Overloaded` when the outbox is full (see strongbox.trail.bound)."""
         self.bound.require_room()
 
-    def committed(self, revision: int, records: int) -> None:
-        """A batch left so many records at `revision`."""
-        self.bound.put(revision, records)
+    def committed(self, revision: int, records: int, size: int) -> None:
+        """A batch left so many records, of `size` bytes together, at `revision`."""
+        self.bound.put(revision, records, size)
 
     def batch_prefix(self, batch: int) -> bytes:
         """The prefix of all records of one batch."""

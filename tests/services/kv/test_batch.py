@@ -68,6 +68,14 @@ async def test_none_and_too_many_are_refused(kv: Kv) -> None:
         await read(kv, *["a"] * 257)
 
 
+async def test_paths_that_come_to_more_than_32_kib_are_refused(kv: Kv) -> None:
+    """Each is in an audit record, though nothing is there and nobody may read it."""
+    await read(kv, *["x" * 512] * 64)
+    with pytest.raises(TooLarge, match="32 KiB"):
+        await read(kv, *["x" * 512] * 64, "a")
+    assert len(kv.pipeline.audited) == 64
+
+
 async def test_values_beyond_one_mebibyte_are_left_out_in_the_order_of_the_requests(kv: Kv) -> None:
     for name in "abc":
         await kv.write(name, name * (500 << 10))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from strongbox.clock import SystemClock
@@ -11,6 +12,7 @@ from strongbox.store import batch, deciding, txn
 from strongbox.store.deciding import Decider, Item, Work
 from strongbox.store.journal import Draft
 from strongbox.store.memory import Memory
+from strongbox.store.space import Effect
 from strongbox.store.view import View
 from strongbox.trail.outbox import Outbox
 
@@ -107,3 +109,33 @@ async def test_a_failed_compare_sends_no_large_value_back() -> None:
     told = batch.read_part(reply, [item.decided])
     assert told.changed == {b"large"}
     assert set(told.found) == {b"small"}
+
+
+def denied(call: str, paths: int) -> Item:
+    """A call that leaves a record of 512 bytes for each of its paths, and changes nothing."""
+
+    def decide(view: View) -> None:
+        assert view.draft is not None
+        for number in range(paths):
+            view.record(replace(view.draft, path=f"secret/{number:03d}".ljust(512, "x"), outcome="refused"))
+        view.draft = None
+
+    draft = Draft(op="op", path="p", request_id=call, client="c", accessor="me")
+    return Item(Work(decide, draft, time.monotonic() + 5))
+
+
+async def test_audit_records_count_in_a_transaction_and_in_the_space_they_take() -> None:
+    items = [denied(str(number), 256) for number in range(12)]
+    await made(Store()).decide(items)
+    decided = [item.decided for item in items if item.decided is not None]
+    parts = batch.parts_of(decided)
+    request = batch.build(decided, parts, Outbox("kv"), 1, "n", 0)
+    assert sum(batch.cost_of(one)[1] for one in decided) >= request.ByteSize()
+    assert parts[0].size > 12 * 256 * 512
+    assert {item.effect for item in items} == {Effect.GROWS}
+
+
+async def test_few_audit_records_are_no_growth() -> None:
+    item = denied("few", 8)
+    await made(Store()).decide([item])
+    assert item.effect is Effect.NEUTRAL

@@ -26,6 +26,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "LOOK_BACK_TIGHT", 0.0)
     monkeypatch.setattr(room, "COMPACT_EVERY", 0.0)
     monkeypatch.setattr(room, "SPACING", 0.0)
+    monkeypatch.setattr(room, "SPACING_FULL", 0.0)
     monkeypatch.setattr(room, "PERIOD", 0.0)
 
 

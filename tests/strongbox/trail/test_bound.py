@@ -17,14 +17,25 @@ def test_a_producer_is_stopped_at_its_own_bound_and_goes_on_when_trimmed() -> No
     bound = Bound(own=10)
     for revision in range(1, 11):
         bound.require_room()
-        bound.put(revision, 1)
+        bound.put(revision, 1, 100)
     with pytest.raises(Overloaded, match="outbox"):
         bound.require_room()
     bound.published(trimmed_to=3, backlog=7)
     bound.require_room()
-    bound.put(11, 3)
+    bound.put(11, 3, 300)
     with pytest.raises(Overloaded):
         bound.require_room()
+
+
+def test_a_few_large_records_stop_a_producer_as_many_small_ones_do() -> None:
+    bound = Bound(own_bytes=1000)
+    bound.put(1, 1, 400)
+    bound.require_room()
+    bound.put(2, 1, 600)
+    with pytest.raises(Overloaded, match="outbox"):
+        bound.require_room()
+    bound.published(trimmed_to=1, backlog=1)
+    bound.require_room()
 
 
 def test_everybodys_backlog_stops_a_producer_that_put_nothing() -> None:
@@ -38,7 +49,7 @@ def test_everybodys_backlog_stops_a_producer_that_put_nothing() -> None:
 
 def test_batches_without_records_take_no_room() -> None:
     bound = Bound(own=1)
-    bound.put(1, 0)
+    bound.put(1, 0, 0)
     bound.require_room()
 
 
@@ -46,7 +57,7 @@ async def test_what_the_duty_publishes_makes_room_again(etcd: Etcd, monkeypatch:
     monkeypatch.setattr("strongbox.trail.bound.PERIOD", 0.05)
     bound = Bound(own=1)
     put = await etcd.transact(txn.txn([], [txn.put(b"/test/bound", b"")]), idempotent=True)
-    bound.put(put.header.revision, 1)
+    bound.put(put.header.revision, 1, 100)
     following = asyncio.create_task(bound.follow(etcd))
     try:
         mark = storage.ChainPosition(size=1, hmac="", revision=put.header.revision).SerializeToString()

@@ -1,0 +1,136 @@
+"""When nobody measures how full etcd is: it is told, reading goes on, and a lie cancels nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+import pytest
+
+from strongbox.clock import SystemClock
+from strongbox.store import keyspace, room, space, txn
+from strongbox.store.batch import PartAnswer
+from strongbox.store.client import MemberStatus
+from strongbox.store.deciding import Decider, Item, Work
+from strongbox.store.errors import Unavailable
+from strongbox.store.memory import Fact, Memory
+from strongbox.store.pipeline import Pipeline
+from strongbox.store.room import Keeper, Measured
+from strongbox.store.space import Effect, Room, Space
+from strongbox.store.view import View
+from strongbox.trail.outbox import Outbox
+
+QUOTA = 1000
+
+
+class Member:
+    """An etcd whose alarm is raised and whose one member may be silent."""
+
+    def __init__(self) -> None:
+        self.is_silent = False
+        self.defragmented = 0
+
+    async def status(self, _: str) -> MemberStatus:
+        if self.is_silent:
+            raise Unavailable("no answer")
+        return cast("MemberStatus", type("Status", (), {"revision": 5, "db_size": QUOTA, "in_use": QUOTA}))
+
+    async def is_full(self) -> bool:
+        return True
+
+    async def get(self, _: bytes) -> None:
+        return None
+
+    async def compact(self, _: int) -> None:
+        return None
+
+    async def transact(self, *_: Any, **__: Any) -> txn.TxnResponse:
+        return txn.TxnResponse()
+
+    async def run(self) -> None:
+        self.defragmented += 1
+
+
+def keeper(member: Member, told: list[str]) -> Keeper:
+    return Keeper(cast("Any", member), ["one"], QUOTA, "me", cast("Any", member), told.append)
+
+
+async def test_that_no_member_tells_its_status_is_trouble_until_one_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    member, told = Member(), list[str]()
+    keeps = keeper(member, told)
+    member.is_silent = True
+    await keeps.look()
+    assert told == []
+    monkeypatch.setattr(room, "SILENT", 0.0)
+    await keeps.look()
+    await keeps.look()
+    assert told == [room.UNMEASURED]
+    monkeypatch.setattr(room, "SILENT", 10.0)
+    member.is_silent = False
+    await keeps.look()
+    assert told == [room.UNMEASURED, ""]
+
+
+async def test_an_alarm_that_stays_does_not_defragment_in_every_pass() -> None:
+    member = Member()
+    keeps = keeper(member, [])
+    await keeps.look()
+    for _ in range(3):
+        await keeps.make_room(Measured(True, QUOTA, QUOTA, 5))
+    assert member.defragmented == 1
+
+
+def test_what_was_measured_long_ago_refuses_growth_and_no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, old = Space(QUOTA), Room(5, 900, 900, QUOTA, "dead")
+    assert known.refuses(Effect.NEUTRAL, old)
+    monkeypatch.setattr(space, "STALE", 0.0)
+    assert not known.refuses(Effect.NEUTRAL, old)
+    assert known.refuses(Effect.GROWS, old)
+
+
+def test_what_one_process_has_put_without_a_measurement_refuses_no_reading_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = Space(QUOTA)
+    known.put(7, QUOTA)
+    monkeypatch.setattr(space, "STALE", 0.0)
+    assert not known.refuses(Effect.NEUTRAL, space.NOTHING_KNOWN)
+    assert known.refuses(Effect.GROWS, space.NOTHING_KNOWN)
+
+
+def test_a_measurement_from_the_future_cancels_nothing_that_was_counted() -> None:
+    known, memory = Space(QUOTA), Memory()
+    known.put(8, QUOTA)
+    now = time.monotonic()
+    memory.learn(keyspace.ROOM, Fact(Room(99, 10, 10, QUOTA, "liar").pack(), 9), 9, now)
+    decider = Decider(cast("Any", None), memory, SystemClock(), known)
+    assert decider._refuses(Effect.GROWS, now)
+
+
+async def test_a_read_whose_part_fails_twice_by_others_is_alone_from_then_on() -> None:
+    memory = Memory()
+    for key in (b"hot", b"cold"):
+        memory.learn(key, Fact(b"x", 3), 3, time.monotonic())
+    pipeline = Pipeline(cast("Any", None), memory, Outbox("kv"), SystemClock())
+
+    def reading(key: bytes) -> Item:
+        def decide(view: View) -> bytes | None:
+            return view.get(key).value
+
+        return Item(Work(decide, None, time.monotonic() + 5))
+
+    bystander, revision = reading(b"cold"), 3
+    for expected in (False, True):
+        hot = reading(b"hot")
+        await pipeline._decider.decide([hot, bystander])
+        decided = bystander.decided
+        assert decided is not None
+        assert not decided.alone
+        revision += 1
+        told = PartAnswer(False, found={b"hot": Fact(b"y", revision), b"cold": Fact(b"x", 3)})
+        pipeline._settle([hot, bystander], told, revision, time.monotonic())
+        assert bystander.decided is decided
+        assert decided.alone is expected
+        pipeline._take()
