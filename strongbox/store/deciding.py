@@ -31,7 +31,7 @@ from strongbox.store.client import Etcd
 from strongbox.store.election import Deposed
 from strongbox.store.journal import Draft, size_of
 from strongbox.store.memory import ABSENT, Fact, Memory
-from strongbox.store.space import HISTORY, NOTHING_KNOWN, Effect, Room, Space, effect_of
+from strongbox.store.space import HISTORY, NOTHING_KNOWN, RECORDS, Effect, Room, Space, effect_of
 from strongbox.store.view import Row, Unread, View
 
 T = TypeVar("T")
@@ -260,6 +260,7 @@ class Decider:
         changed = bool(print_.puts or print_.deletes)
         said = item.work.effect or (view.effect if changed else None)
         records = size_of(view.drafts)
+        records = records if records > RECORDS else 0  # reading goes on
         if said is Effect.NEUTRAL and sum(map(len, print_.puts.values())) + records > HISTORY:
             said = Effect.GROWS
         item.effect = said or effect_of(print_.puts, print_.deletes, print_.reads, self._held, records)

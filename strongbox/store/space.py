@@ -27,6 +27,7 @@ from strongbox.errors import Overloaded
 REPLICAS = 3  # of a service: what one of them has put the others may have put as well
 SLACK = 64  # bytes that an existing key may become longer by, such as a counter
 HISTORY = 16 << 10  # bytes in one decision: what they replace, and its audit records, stay for a while
+RECORDS = 64 << 10  # bytes of audit records in one decision: fewer are no growth, so that reading goes on
 PER_KEY = 128  # bytes that etcd keeps for a key beside its name and value
 STALE = 30.0  # seconds without a new measurement after which what was measured refuses growth only
 _STEP = 16  # revisions that are counted as one
