@@ -11,7 +11,7 @@ Rules:
   values, whatever it names.
 * Leases are written with it. Four keys each, so some 150 fit one transaction: when more have to be written
   the first ones are, with the records of what was read, and all is decided again, when these need no
-  writing. What is recorded may not have been told, never the reverse.
+  writing. What is recorded may not have been told, never the reverse; and nothing is recorded twice.
 """
 
 from __future__ import annotations
@@ -66,11 +66,23 @@ class Item(NamedTuple):
     number: int | None
 
 
+class Said(NamedTuple):
+    """What an audit record says of a secret's reading."""
+
+    version: int
+    outcome: str
+    reason: str
+
+
 class Told(NamedTuple):
-    """What one decision came to; `is_whole`: every lease that is needed is written."""
+    """What one decision came to; `is_whole`: every lease that is needed is written.
+
+    `recorded`: of each item, what the audit record of this decision or of an earlier one says of it.
+    """
 
     results: list[Found | StrongBoxError]
     is_whole: bool
+    recorded: tuple[Said | None, ...]
 
     @property
     def wrapped(self) -> list[WrappedDek]:
@@ -98,12 +110,16 @@ class Batch:
         """A result for each item. Raises as the module says."""
         draft = draft_of(inbound, OP, "secret/")
         compared = False
+        recorded: tuple[Said | None, ...] = (None,) * len(items)
         weight = sum(OF_ONE + len(item.path.text) for item in items if isinstance(item.path, SecretPath))
         for _ in range(ROUNDS):
-            decision = _Decision(self._guard, self._secrets, inbound, items, compared=compared)
+            decision = _Decision(
+                self._guard, self._secrets, inbound, items, recorded=recorded, compared=compared
+            )
             done, keys, since = await self._reading.prove(
                 inbound, draft, decision.decide, lambda told: told.wrapped, weight
             )
+            recorded = done.value.recorded
             if not done.value.is_whole:
                 continue
             if all(keys.values()) or compared:
@@ -119,10 +135,17 @@ class _Decision:
     """One batch, as a function of a view."""
 
     def __init__(
-        self, guard: Guard, secrets: Secrets, inbound: Inbound, items: Sequence[Item], *, compared: bool
+        self,
+        guard: Guard,
+        secrets: Secrets,
+        inbound: Inbound,
+        items: Sequence[Item],
+        *,
+        recorded: Sequence[Said | None],
+        compared: bool,
     ) -> None:
         self._guard, self._secrets, self._inbound = guard, secrets, inbound
-        self._items, self._compared = items, compared
+        self._items, self._recorded, self._compared = items, recorded, compared
 
     def decide(self, view: View) -> Told:
         """Raises what concerns the caller or the cluster; what concerns one secret is its result."""
@@ -136,12 +159,18 @@ class _Decision:
             found = self._found(view, caller)
             results, is_whole = self._opened(view, caller, found)
         view.draft = None  # the entries of the secrets stand for the call
-        for item, result in zip(self._items, results, strict=True):
+        recorded = list(self._recorded)
+        for index, (item, result) in enumerate(zip(self._items, results, strict=True)):
             # What waits for its lease is recorded by the decision that reads it.
             waits = isinstance(result, Overloaded)
-            if draft is not None and isinstance(item.path, SecretPath) and not waits:
-                view.record(_entry(draft, item.path, item.number, result))
-        return Told(results, is_whole)
+            if draft is None or not isinstance(item.path, SecretPath) or waits:
+                continue
+            entry = _entry(draft, item.path, item.number, result)
+            said = Said(entry.version, entry.outcome, entry.reason)
+            if said != recorded[index]:  # each reading stands in the chain once, however often it is decided
+                view.record(entry)
+                recorded[index] = said
+        return Told(results, is_whole, tuple(recorded))
 
     def _found(self, view: View, caller: Caller) -> list[storage.StoredVersion | StrongBoxError]:
         """The version of each that may be read, within `MOST_BYTES`; no value is looked at."""

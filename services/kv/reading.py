@@ -75,20 +75,24 @@ class Reading:
         Raises what the guard raises, `NotFound`, `VersionDeleted`, `VersionDestroyed`, `Unavailable`.
         """
         draft = draft_of(inbound, op, path.policy_path)
+        recorded = 0  # the version that the audit record of an earlier round names
         for compared in (False, True):
 
-            def guarded(view: View, *, compared: bool = compared) -> Found:
+            def guarded(view: View, *, compared: bool = compared, recorded: int = recorded) -> Found:
                 caller = self._guard.require(view, inbound, "read", path.policy_path)
-                lease = read_lease.lease_id(caller.accessor, path.policy_path)
-                view.prefetch(keyspace.head(path.text), keyspace.read_lease(lease))
+                name = read_lease.lease_id(caller.accessor, path.policy_path)
+                view.prefetch(keyspace.head(path.text), keyspace.read_lease(name))
                 version = self._secrets.version(view, path, number)
                 envelope = self._secrets.envelope(view, path, version, compared=compared)
-                return Found(version, envelope, self._secrets.hold(view, caller, path))
+                lease = self._secrets.hold(view, caller, path)
+                if version.version == recorded:  # a reading stands in the chain once
+                    view.draft = None
+                return Found(version, envelope, lease)
 
             done, keys, since = await self.prove(
                 inbound, draft, guarded, lambda found: [found.envelope.wrapped]
             )
-            found = done.value
+            found, recorded = done.value, done.value.version.version
             key = keys[found.envelope.wrapped]
             if key:
                 return Read(Taken(path, found, key), done.revision, since)

@@ -177,3 +177,26 @@ async def test_a_proof_is_as_old_as_its_transaction_and_not_as_its_request(
     kv.pipeline.before = overtake
     await kv.read()
     assert since[0] >= sent[0]
+
+
+@pytest.mark.parametrize(("name", "request_"), TELLING, ids=lambda one: one if isinstance(one, str) else "")
+async def test_a_reading_that_is_decided_twice_stands_in_the_chain_once(
+    kv: Kv, name: str, request_: Any
+) -> None:
+    """Its key did not open: the envelope that was remembered is under a term that is retired by now."""
+    await kv.write()
+    key = keyspace.envelope("a", 1)
+    good = kv.store.value(key) or b""
+    stale = envelope_pb2.Envelope.FromString(good)
+    stale.wrapped_dek = bytes(32)
+    kv.store.seed(key, stale.SerializeToString())
+
+    def rewrapped() -> None:
+        kv.pipeline.before = lambda: kv.store.seed(key, good)
+
+    kv.pipeline.before = rewrapped
+    kv.pipeline.audited.clear()
+    await kv.call(name, request_)
+    assert [(one.op, one.path, one.version, one.outcome) for one in kv.pipeline.audited] == [
+        (name, "secret/a", 1, "ok")
+    ]
