@@ -84,9 +84,10 @@ class Measures:
         self._waiting.clear()
 
     def _count_waiting(self) -> float:
-        # In the thread of a scrape, while the event loop writes: so over a copy, which `list` makes at once.
+        # In the thread of a scrape, while the event loop writes: so over a copy, which `copy` makes at once
+        # (`list` makes a pair for each, and another thread may have its turn in between).
         since = time.monotonic() - self._overdue
-        for name, one in list(self._waiting.items()):
+        for name, one in self._waiting.copy().items():
             if one.tried < since:
                 self._waiting.pop(name, None)
         return float(len(self._waiting))
@@ -94,4 +95,4 @@ class Measures:
     def _longest_wait(self) -> float:
         self._count_waiting()
         now = time.monotonic()
-        return now - min((one.since for one in list(self._waiting.values())), default=now)
+        return now - min((one.since for one in self._waiting.copy().values()), default=now)

@@ -18,7 +18,7 @@ from tests.support.clients import Patience, Refused, RestClient
 from tests.support.cluster import Cluster
 from tests.support.expect import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.cluster, pytest.mark.heavy, pytest.mark.timeout(400)]
 _QUOTA = 32 << 20
 _LARGE = "x" * 400_000
 _GREEDY = 6  # threads
