@@ -24,7 +24,7 @@ from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, MemberStatus
 from strongbox.store.defragment import Busy, Defragmenter
 from strongbox.store.errors import EtcdError
-from strongbox.store.space import LIMITS, Effect, Room
+from strongbox.store.space import Limit, Room
 from strongbox.store.txn import TxnRequest, TxnResponse
 
 PERIOD = 1.0  # seconds between two looks
@@ -34,7 +34,8 @@ LARGE = 0.8  # of the quota: a file larger than this gives back what is free in 
 SLACK = 0.1  # of the quota: less than this is not worth a defragmentation
 ENOUGH = 0.97  # of the quota: below it the alarm is switched off, for what frees fits
 LOOK_BACK = 10.0  # seconds of history that stay
-LOOK_BACK_TIGHT = 3.0  # when what is neutral would be refused
+LOOK_BACK_TIGHT = 3.0  # when what is neutral would soon be refused
+TIGHT = Limit(0.78, 0.89)  # "soon": between the limits of what grows and of what is neutral
 COMPACT_EVERY = 2.0  # seconds
 SPACING = 20.0  # seconds between two defragmentations
 SPACING_FULL = 5.0  # while the alarm is raised
@@ -200,9 +201,8 @@ class Keeper:
 
     def _old_revision(self, measured: Measured) -> int:
         """The newest one that was seen long enough ago; without one, the oldest seen."""
-        tight = LIMITS[Effect.NEUTRAL]
-        is_tight = measured.full or measured.in_use >= tight.in_use * self._quota
-        is_tight = is_tight or measured.file >= tight.file * self._quota
+        is_tight = measured.full or measured.in_use >= TIGHT.in_use * self._quota
+        is_tight = is_tight or measured.file >= TIGHT.file * self._quota
         before = time.monotonic() - (LOOK_BACK_TIGHT if is_tight else LOOK_BACK)
         old = [revision for moment, revision in self._history if moment <= before]
         return old[-1] if old else self._history[0][1]

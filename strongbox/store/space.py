@@ -10,7 +10,9 @@
 * etcd raises its alarm by the *file*; pages that are free inside the file are used again before it grows.
   So both are looked at. What kv's keeper measures stands in one key (`room`), and every batch's answer
   brings it along: knowing costs no call. What is refused is refused by a look made since the request came.
-* Between two measurements this process counts what it puts itself, and believes that `REPLICAS` do the same.
+* Between two measurements this process counts what it puts itself. For growth it believes that `REPLICAS` do
+  the same; what is neutral goes by its own count alone: the reserve bears what the others put in a second or
+  two, while three times a burst of its own would refuse reading in a store that has room for it.
 * Without a new measurement for `STALE`, only growth is refused: nothing would ever take off what is counted.
 """
 
@@ -110,7 +112,7 @@ class Space:
             return False
         if self._is_stale(room) and effect is not Effect.GROWS:
             return False
-        in_use, file = self._estimate(room)
+        in_use, file = self._estimate(room, REPLICAS if effect is Effect.GROWS else 1)
         return in_use >= limit.in_use * self.quota or file >= limit.file * self.quota
 
     def _is_stale(self, room: Room) -> bool:
@@ -128,10 +130,10 @@ class Space:
             )
         return Overloaded("etcd's space is used up: only what frees some, or ends something, is taken")
 
-    def _estimate(self, room: Room) -> tuple[int, int]:
+    def _estimate(self, room: Room, replicas: int) -> tuple[int, int]:
         while self._puts and self._puts[0][0] <= room.revision:
             self._own -= self._puts.popleft()[1]
-        in_use = room.in_use + REPLICAS * self._own
+        in_use = room.in_use + replicas * self._own
         return in_use, max(room.file, in_use)
 
 

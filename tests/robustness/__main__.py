@@ -1,4 +1,4 @@
-"""`python -m tests.robustness [--for 1h] [--seed N] [--only KIND,…] [--plant BUG]`: faults under load.
+"""`python -m tests.robustness [--for 1h] [--seed N] [--only KIND,…] [--attacks 1m] [--plant BUG]`: faults.
 
 Each kind of fault once (some five minutes), or for as long as `--for` says. Prints every fault as it happens,
 then operations by outcome, the longest silence by kind, and violations. Exit 0: none, and enough was done;
@@ -64,6 +64,8 @@ def main() -> int:
 
 def _attacks(options: argparse.Namespace) -> float:
     """Seconds of each one caller's attack: those who choose faults choose attacks as well."""
+    if options.attacks:
+        return float(options.attacks)
     if options.only and _ATTACKS not in options.only.split(","):
         return 0.0
     return others.SOAK_SECONDS if options.seconds >= SOAK else others.SECONDS
@@ -92,6 +94,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, help="which nodes are struck, in which order")
     parser.add_argument(
         "--only", default="", help="kinds of faults that contain one of these words; `attacks`"
+    )
+    parser.add_argument(
+        "--attacks", type=_seconds, default=0.0, metavar="T", help="so long each (else 4s; 20s in long runs)"
     )
     parser.add_argument("--plant", default="", help="a module of tests.robustness.planted: must be caught")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.robustness import credential_judge, goes_on, others, validate
+from tests.robustness import credential_judge, goes_on, memory, others, validate
 from tests.robustness.door import LEFT
 from tests.robustness.run import Run, Say
 from tests.robustness.stage import NODES, Stage
@@ -84,6 +84,9 @@ def _attack(stage: Stage, run: Run, seconds: float, say: Say) -> Iterator[str]:
         yield from served.play()
         for line in served.lines():
             say(line)
+        most, allowed = memory.peaks(stage), memory.limits()
+        say(memory.line(most, allowed))
+        yield from memory.violations(most, allowed)
 
 
 def _judge(stage: Stage, run: Run, witness: Witness) -> Iterator[str]:

@@ -97,6 +97,10 @@ class Stage:
         """Its URL."""
         return self._gateways[number]
 
+    def pid(self, number: int, name: str) -> int:
+        """Of a process of a node."""
+        return self._identity(number, name).pid
+
     def signal(self, number: int, name: str, which: signal.Signals) -> None:
         """Send a signal to one process, if it lives."""
         self.killed += [name] * (which == signal.SIGKILL)

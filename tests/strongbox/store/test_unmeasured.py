@@ -100,6 +100,15 @@ def test_what_one_process_has_put_without_a_measurement_refuses_no_reading_for_e
     assert known.refuses(Effect.GROWS, space.NOTHING_KNOWN)
 
 
+def test_a_burst_between_two_measurements_counts_three_times_for_growth_and_once_for_reading() -> None:
+    known, measured = Space(QUOTA), Room(5, 500, 500, QUOTA, "keeper")
+    known.put(7, 300)
+    assert known.refuses(Effect.GROWS, measured)
+    assert not known.refuses(Effect.NEUTRAL, measured)
+    known.put(8, 60)
+    assert known.refuses(Effect.NEUTRAL, measured)
+
+
 def test_a_measurement_from_the_future_cancels_nothing_that_was_counted() -> None:
     known, memory = Space(QUOTA), Memory()
     known.put(8, QUOTA)
