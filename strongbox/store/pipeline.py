@@ -69,7 +69,7 @@ class Pipeline:
         self._task = asyncio.create_task(self._run(), name="pipeline")
 
     async def close(self) -> None:
-        """Stop; whoever still waits gets `NoQuorum`."""
+        """Stop; whoever still waits gets `NoQuorum`, or `UnknownOutcome` when what he changes was sent."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -106,6 +106,10 @@ class Pipeline:
             items = self._take()
             try:
                 await self._round(items)
+            except asyncio.CancelledError:
+                for item in items:  # of those that were sent nobody knows
+                    item.expire()
+                raise
             except Exception:  # noqa: BLE001  the pipeline outlives any defect; this batch does not
                 _log.exception("the pipeline failed a batch")
                 self._cursor.certain = False

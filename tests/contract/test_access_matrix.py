@@ -134,7 +134,8 @@ def test_every_rpc_lets_the_right_policy_in(cluster: Cluster) -> None:
 def test_what_needs_no_token_ignores_any(cluster: Cluster, tokens: Tokens) -> None:
     wrong: list[str] = []
     for kind, token in tokens.items():
-        with cluster.grpc(token, 2, Patience()) as native:
+        # Not long: the API server that reviews Kubernetes logins is down, and that is told with 503.
+        with cluster.grpc(token, 2, Patience(1.0)) as native:
             found = [(rpc, _send(native, rpc)) for rpc in OPEN]
             wrong += [f"{rpc} with {kind}: {told}" for rpc, told in found if not _is_let_in(told)]
     assert wrong == []

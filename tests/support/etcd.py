@@ -43,6 +43,14 @@ class EtcdTls:
         return Tls.read(self.authority, self.certificate, self.key)
 
 
+def _state(task: Path) -> str:
+    """Of a thread, as /proc has it: `T` stands still; gone is `Z`."""
+    try:
+        return (task / "stat").read_text().rpartition(") ")[2][:1]
+    except OSError:
+        return "Z"
+
+
 def etcd_binary() -> Path:
     """The etcd to run; raises LookupError when there is none."""
     named = os.environ.get("STRONGBOX_ETCD")
@@ -118,6 +126,12 @@ class Member:
     def pause(self) -> None:
         """SIGSTOP: the process keeps its connections and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        # A thread that runs on another core goes on for a moment, and may answer once more.
+        until = time.monotonic() + 10
+        while any(_state(task) not in "TtZ" for task in Path(f"/proc/{self.pid}/task").iterdir()):
+            if time.monotonic() > until:
+                raise TimeoutError("it does not stand still")
+            time.sleep(0.005)
 
     def resume(self) -> None:
         """SIGCONT."""

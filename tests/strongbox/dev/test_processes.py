@@ -94,5 +94,14 @@ time.sleep(60)
         assert parent.stdout
         child = Identity(*map(int, parent.stdout.readline().split()))
         assert child.is_alive()
+        # Before `setpriv` has asked the kernel for it nothing dies with anybody; what it became has asked.
+        _wait_until_it_is("sleep", child.pid)
         parent.kill()
     assert wait_until_gone([child], 5)
+
+
+def _wait_until_it_is(name: str, pid: int) -> None:
+    until = time.monotonic() + 10
+    while Path(f"/proc/{pid}/comm").read_text().strip() != name:
+        assert time.monotonic() < until
+        time.sleep(0.01)
