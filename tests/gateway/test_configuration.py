@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from strongbox.config import SERVICES
 from strongbox.dev import routes
@@ -33,6 +34,14 @@ def configuration() -> str:
 def test_there_is_no_admin_interface_and_no_access_log(configuration: str) -> None:
     assert not [line for line in configuration.splitlines() if line.startswith("admin")]
     assert "access_log" not in configuration
+
+
+def test_a_replica_is_unhealthy_when_two_checks_in_a_row_are_late_and_the_own_seal_is_not_checked(
+    configuration: str,
+) -> None:
+    clusters = yaml.safe_load(configuration)["static_resources"]["clusters"]
+    late = {one["name"]: [check["unhealthy_threshold"] for check in one["health_checks"]] for one in clusters}
+    assert late == {**{service: [2] for service in SERVICES}, "seal_local": []}
 
 
 def test_no_service_for_peers_is_listed_or_routed(methods: dict[str, Method], configuration: str) -> None:

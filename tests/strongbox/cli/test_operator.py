@@ -80,6 +80,17 @@ def test_what_init_printed_unseals_and_its_root_token_is_not_sent(
     assert [request.share for _, request in world.asked] == list(SHARES[:2])
 
 
+@pytest.mark.parametrize("how", ["table", "json"])
+def test_the_root_token_is_not_sent_as_a_share_however_many_are_missing(
+    run: Run, world: World, tmp_path: Path, how: str
+) -> None:
+    file = tmp_path / "init"
+    file.write_text(run("operator", "init", "--shares", "1", "-o", how).stdout)
+    world.sealed, world.asked = True, []
+    assert run("operator", "unseal", "--file", str(file)).exit_code == 2
+    assert [request.share for _, request in world.asked] == [SHARES[0]]
+
+
 def test_no_share_at_all_is_a_wrong_command_line(run: Run) -> None:
     assert run("operator", "unseal", said="\n").exit_code == 2
 

@@ -165,8 +165,8 @@ async def test_three_replicas_together_do_not_pass_the_reserve() -> None:
 
 
 def test_the_effect_is_seen_in_what_is_put_and_deleted() -> None:
-    held = {b"a": b"12345", b"gone": None}
-    reads = {b"a": 4, b"gone": 0}
+    held = {b"a": b"12345", b"gone": None, b"large": bytes(20_000)}
+    reads = {b"a": 4, b"gone": 0, b"large": 5}
 
     def of(puts: dict[bytes, bytes], deletes: set[bytes]) -> Effect:
         return effect_of(puts, deletes, reads, held.get)
@@ -176,6 +176,8 @@ def test_the_effect_is_seen_in_what_is_put_and_deleted() -> None:
     assert of({b"a": b"1"}, set()) is Effect.FREES
     assert of({b"a": bytes(200)}, set()) is Effect.GROWS
     assert of({b"a": bytes(20_000)}, {b"x", b"y"}) is Effect.GROWS
+    assert of({b"large": b"x" * 20_000}, set()) is Effect.GROWS  # no longer than before, and a history
+    assert of({b"large": bytes(16_000)}, set()) is Effect.FREES
     assert of({b"new": b""}, set()) is Effect.GROWS
     assert of({b"new": b""}, {b"old"}) is Effect.NEUTRAL  # an entry of an index moves
     assert of({b"new": b""}, {b"gone"}) is Effect.GROWS  # what is known to be absent frees nothing

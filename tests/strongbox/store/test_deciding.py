@@ -156,3 +156,24 @@ async def test_a_defect_in_what_is_revealed_fails_its_own_request() -> None:
     item.succeed(7, ())
     with pytest.raises(Internal):
         item.done.result()
+
+
+async def test_what_a_view_proves_is_worth_nothing_once_its_decision_is_made_however_it_ends() -> None:
+    views: list[View] = []
+
+    def decide(view: View) -> None:
+        view.require_open()
+        views.append(view)
+        view.reveal(lambda _: view.require_open())
+        view.get(KEY)  # the first time nobody knows it
+        if len(views) > 2:
+            raise Internal
+
+    items = [Item(work(decide)) for _ in range(2)]
+    await decider(Store({}), Memory()).decide(items)
+    assert len(views) > 2
+    assert items[0].view is not None
+    items[0].view.told(None, [])
+    for view in views:
+        with pytest.raises(RuntimeError, match="beyond"):
+            view.require_open()

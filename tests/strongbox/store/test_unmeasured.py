@@ -1,8 +1,9 @@
-"""When nobody measures how full etcd is: it is told, reading goes on, and a lie cancels nothing."""
+"""How often the keeper acts; and when nobody measures: it is told, reading goes on, a lie cancels nothing."""
 
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -28,7 +29,7 @@ class Member:
 
     def __init__(self) -> None:
         self.is_silent = False
-        self.defragmented = 0
+        self.defragmented = self.compacted = 0
 
     async def status(self, _: str) -> MemberStatus:
         if self.is_silent:
@@ -42,7 +43,7 @@ class Member:
         return None
 
     async def compact(self, _: int) -> None:
-        return None
+        self.compacted += 1
 
     async def transact(self, *_: Any, **__: Any) -> txn.TxnResponse:
         return txn.TxnResponse()
@@ -80,6 +81,23 @@ async def test_an_alarm_that_stays_does_not_defragment_in_every_pass() -> None:
     for _ in range(3):
         await keeps.make_room(Measured(True, QUOTA, QUOTA, 5))
     assert member.defragmented == 1
+
+
+async def test_history_goes_every_two_seconds_while_little_room_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Within a minute one caller's writes would be more history than there is room for."""
+    seconds = [0.0]
+    monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    member = Member()
+    keeps = keeper(member, [])
+    await keeps.look()
+    for _ in range(20):
+        await keeps.make_room(Measured(False, 600, 600, 5))
+        seconds[0] += 1.0
+    assert member.compacted == 10
+    await keeps.make_room(Measured(False, 590, 590, 5))
+    assert member.compacted == 10
 
 
 def test_what_was_measured_long_ago_refuses_growth_and_no_reading(monkeypatch: pytest.MonkeyPatch) -> None:

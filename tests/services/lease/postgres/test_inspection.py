@@ -9,9 +9,12 @@ import pytest
 from services.lease.postgres import inspection
 from services.lease.postgres.database import Database
 from services.lease.postgres.inspection import Found, Owned
+from strongbox.errors import PermissionDenied
+from strongbox.store import txn
 from tests.services.lease.postgres.test_jobs import MAKER, database_of
 from tests.services.lease.postgres.test_resisting import TEMPLATE, Credential, issued
 from tests.services.lease.workshop import Workshop
+from tests.support.access import FakeCluster
 from tests.support.postgres import PostgresServer
 
 MADE = """
@@ -125,7 +128,7 @@ async def test_no_more_is_told_than_an_answer_holds(
     assert (1 <= len(few.objects) <= 3, few.more) == (True, True)
 
 
-async def test_it_is_asked_with_sudo_and_recorded(shop: Workshop, postgres: PostgresServer) -> None:
+async def test_what_is_told_is_recorded(shop: Workshop, postgres: PostgresServer) -> None:
     postgres.ask("CREATE VIEW inspected AS SELECT 1 AS x")
     told = await shop.call("InspectPostgresConnection", name="c")
     assert told.username == "postgres"
@@ -134,3 +137,19 @@ async def test_it_is_asked_with_sudo_and_recorded(shop: Workshop, postgres: Post
     postgres.ask("DROP VIEW inspected")
     recorded = await shop.recorded("InspectPostgresConnection")
     assert [(one.outcome, one.path) for one in recorded] == [("ok", "sys/postgres/connections/c")]
+
+
+async def test_who_has_no_sudo_is_refused_before_the_server_is_asked(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others = FakeCluster()  # its keys are the workshop's
+    others.put_policy("reading", {"sys/postgres/connections/c": "read write delete list"})
+    shop.root = others.add_token(policies=["reading"])
+    puts = [txn.put(key, fact.value or b"") for key, fact in others.store.facts.items()]
+    await shop.etcd.transact(txn.txn([], puts), idempotent=True)
+    assert (await shop.call("ReadPostgresConnection", name="c")).username == "postgres"
+    monkeypatch.setattr(inspection, "owned", lambda *_: pytest.fail("the server was asked"))
+    with pytest.raises(PermissionDenied):
+        await shop.call("InspectPostgresConnection", name="c")
+    recorded = await shop.recorded("InspectPostgresConnection")
+    assert [(one.outcome, one.path) for one in recorded] == [("refused", "sys/postgres/connections/c")]

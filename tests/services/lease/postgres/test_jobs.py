@@ -187,6 +187,8 @@ async def test_a_renewal_that_waited_sees_what_it_waited_for_whatever_the_server
             short = asyncio.create_task(database.run(lambda desk: roles.renew(desk.session, role, 60), 10))
             while postgres.ask(waiting) != [(1,)]:  # as long as the test's own time limit
                 await asyncio.sleep(0.02)
+            # Any credential could hold one of those, and its own or another's renewal would wait for it.
+            assert postgres.ask("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
             peer.ask("COMMIT")
             assert await short
         until = "SELECT extract(year FROM rolvaliduntil)::int FROM pg_roles WHERE rolname = %s"
