@@ -259,4 +259,6 @@ def require_unsealed(view: View, inbound: Inbound) -> int:
     """
     also = (keyspace.token(tokens.digest(inbound.token)),) if tokens.is_token(inbound.token) else ()
     view.prefetch(keyspace.SEAL_STATE, *also)
-    return term_in_use(view.get(keyspace.SEAL_STATE).value)
+    term = term_in_use(view.get(keyspace.SEAL_STATE).value)
+    view.found_unsealed()
+    return term
