@@ -179,7 +179,7 @@ class _Decision:
         view.prefetch(
             *(keyspace.head(path.text) for path in allowed),
             *(keyspace.read_lease(name) for name in leases),
-            *{counters.token_key(caller.accessor, name) for name in leases},
+            *{key for name in leases for key in counters.token_keys(caller.groups, name)},
         )
         room = MOST_BYTES
         found: list[storage.StoredVersion | StrongBoxError] = []

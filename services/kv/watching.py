@@ -11,10 +11,11 @@ Rules:
 * No value is told, and nothing that is not an operation: purging and rewrapping leave no event.
 * A stream ends with the last use of a token that has so many: opening it takes one, and no other way in is
   left open by it. Opened with the last one it ends before it tells anything.
-* A process serves at most 256 streams, 16 of them for the tokens of one group (services.auth.quotas): a token
-  and all that descend from it, or what the logins of one user or role gave. A token of no group (root made
-  it) stands for itself, so no tenant takes another's. They share one
-  watch of etcd (`feed`), and the streams of a token share their proofs (`proofs`).
+* A process serves at most 256 streams, 16 of them for the tokens of one group (strongbox.access.groups): a
+  token and all that descend from it, or what the logins of one user gave. So no tenant takes another's. Of a
+  role whose machines have a credential each (secret id, pod, service account) these have 16 each, and the
+  role 128: one that is stolen takes 16 from the others.
+* They share one watch of etcd (`feed`), and the streams of a token share their proofs (`proofs`).
 * Who reads more slowly than changes happen loses the overview, not our memory: `RESYNC`, as if compacted.
 """
 
@@ -41,10 +42,11 @@ from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
 from strongbox.trail.outbox import draft_of
 
-MOST_STREAMS, MOST_OF_A_TOKEN = 256, 16
+MOST_STREAMS, MOST_OF_A_ROLE, MOST_OF_ONE = 256, 128, 16
 PROVE_EVERY = 10.0  # seconds without an event
 MOST_AT_ONCE = 128  # changes that one proof is for, of one stream
 OP = "WatchSecrets"
+Bounds = dict[str, int]  # by the name of a group, how many streams it may hold here
 _log = structlog.get_logger(__name__)
 
 
@@ -89,29 +91,30 @@ class Watching:
                     for change in (await self._proofs.prove(inbound, directory.policy_path, some)).changes:
                         yield change
 
-    async def _opened(self, inbound: Inbound, directory: DirectoryPath) -> Outcome[str]:
-        """Let him in, and record it; the group of his token."""
+    async def _opened(self, inbound: Inbound, directory: DirectoryPath) -> Outcome[Bounds]:
+        """Let him in, and record it; what he is counted in."""
 
-        def guarded(view: View) -> str:
-            return _group_of(self._guard.require(view, inbound, "list", directory.policy_path))
+        def guarded(view: View) -> Bounds:
+            return _bounds_of(self._guard.require(view, inbound, "list", directory.policy_path))
 
         draft = draft_of(inbound, OP, directory.policy_path)
         return await self._pipeline.submit(Work(guarded, draft, inbound.deadline))
 
     @contextmanager
-    def _counted(self, group: str) -> Iterator[None]:
+    def _counted(self, bounds: Bounds) -> Iterator[None]:
         """Raises `Overloaded` and `RateLimited` when there are too many streams."""
         if self._open.total() >= MOST_STREAMS:
             raise Overloaded("this replica serves as many watches as it may")
-        if self._open[group] >= MOST_OF_A_TOKEN:
-            raise RateLimited(
-                f"the tokens of one tree, user or role hold at most {MOST_OF_A_TOKEN} watches of one replica"
-            )
-        self._open[group] += 1
+        for group, most in bounds.items():
+            if self._open[group] >= most:
+                raise RateLimited(
+                    f"whoever this token counts for holds at most {most} watches of one replica"
+                )
+        self._open.update(bounds.keys())
         try:
             yield
         finally:
-            self._open[group] -= 1
+            self._open.subtract(bounds.keys())
             self._open += Counter()  # forgets those at zero
 
 
@@ -146,6 +149,9 @@ def _until_next_proof() -> float:
     return PROVE_EVERY - time.monotonic() % PROVE_EVERY
 
 
-def _group_of(caller: Caller) -> str:
-    """The group his token is counted in: children and further logins have no watches of their own."""
-    return caller.record.quota or f"token/{caller.accessor}"
+def _bounds_of(caller: Caller) -> Bounds:
+    """What his token is counted in: children and further logins have no watches of their own."""
+    groups = caller.groups
+    if caller.record.holder:
+        return {groups.holder: MOST_OF_ONE, groups.group: MOST_OF_A_ROLE}
+    return {groups.group: MOST_OF_ONE}

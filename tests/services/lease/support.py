@@ -18,6 +18,7 @@ from services.lease.renewing import Renewer
 from services.lease.revoking import Revoker
 from services.lease.root_rotation import Rotation
 from services.lease.servicer import LeaseServicer
+from strongbox.access.groups import groups_of
 from strongbox.access.guard import Guard
 from strongbox.access.tokens import digest
 from strongbox.crypto.aead import Aead, new_key
@@ -99,8 +100,10 @@ class Lease(FakeCluster):
     def hold(self, token: str, path: str, ttl_s: int = 0) -> str:
         """As a read by `token` leaves it; returns the id."""
         expires_ms = self.store.now_ms + ttl_s * 1000 if ttl_s else 0
-        accessor = self.accessor_of(token)
-        done = self.store.run(lambda v: read_lease.hold(v, self.keys, accessor, path, expires_ms))
+        record = self.guard.lookup.token(self.store.view(), digest(token))
+        assert record is not None
+        reader = read_lease.Reader(record.accessor, groups_of(record), expires_ms)
+        done = self.store.run(lambda v: read_lease.hold(v, self.keys, reader, path))
         return cast("read_lease.Held", done.value).id
 
     def state(self, name: str) -> str:
