@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 
-from services.kv.streams import MOST_OF_A_ROLE, MOST_OF_ONE, MOST_STREAMS, Bounds, Streams
+import pytest
+
+from services.kv.streams import MOST_OF_A_ROLE, MOST_OF_ONE, MOST_STREAMS, Bounds, Streams, bounds_of
 from strongbox.errors import Overloaded, RateLimited
+from strongbox.rpc.inbound import Inbound
+from tests.services.kv.support import Kv
 
 
 def machine(name: object, role: str = "web") -> Bounds:
@@ -53,3 +58,22 @@ def test_what_is_closed_gives_its_place_back() -> None:
     for _ in range(3):
         with ExitStack() as stack:
             assert held((machine(n) for n in range(500)), streams, stack) == MOST_OF_A_ROLE
+
+
+@pytest.mark.parametrize(
+    ("fields", "bounds"),
+    [
+        ({"accessor": "A" * 24}, {f"token/{'A' * 24}": MOST_OF_ONE}),
+        ({"quota": "token/root-of-it"}, {"token/root-of-it": MOST_OF_ONE}),
+        ({"quota": "users/alice"}, {"users/alice": MOST_OF_ONE}),
+        ({"quota": "approles/web"}, {"approles/web": MOST_OF_ONE}),  # of an earlier version
+        ({"quota": "approles/web", "holder": "secret-id/web-1"}, machine(1)),
+    ],
+)
+def test_a_token_is_counted_for_its_tree_or_user_or_for_its_credential_and_role(
+    kv: Kv, fields: dict[str, str], bounds: Bounds
+) -> None:
+    token = kv.add_token(policies=["root"], **fields)
+    view = kv.store.view()
+    caller = kv.guard.authenticate(view, Inbound(token, "request", "", "", time.monotonic() + 1))
+    assert bounds_of(caller) == bounds
