@@ -52,10 +52,14 @@ Verdict = Told | Refusal
 
 
 class Who(NamedTuple):
-    """Whose login it is; `kind`: `users`, `approles`, `kubernetes`."""
+    """Whose login it is; `kind`: `users`, `approles`, `kubernetes`.
+
+    `holder`: the credential, where each machine has one of its own (strongbox.access.groups); empty: none.
+    """
 
     kind: str
     name: str
+    holder: str = ""
 
 
 class Door:
@@ -97,9 +101,9 @@ class Door:
     def grant(self, view: View, wanted: Wanted, fresh: Fresh, who: Who) -> Verdict:
         """The credential is right: forget failures, make a token."""
         view.means(Effect.NEUTRAL)
-        failures.clear(view, failures.failure_key(*who))
+        failures.clear(view, failures.failure_key(who.kind, who.name))
         try:
-            told = self._tokens.issue(view, wanted, fresh, login_group(*who))
+            told = self._tokens.issue(view, wanted, fresh, login_group(who.kind, who.name), who.holder)
         except InvalidInput as gone:
             error = PermissionDenied("a policy that this login gives does not exist", **gone.metadata)
             return _without_token(view, error)

@@ -45,6 +45,7 @@ class Identity(NamedTuple):
 
     namespace: str
     service_account: str
+    pod: str = ""  # its uid, where the token is bound to one
 
 
 class Found(NamedTuple):
@@ -132,6 +133,11 @@ def fits(role: Role, who: Identity) -> bool:
     return (ANY in accounts or who.service_account in accounts) and (
         ANY in namespaces or who.namespace in namespaces
     )
+
+
+def holder_of(who: Identity) -> str:
+    """Who holds the tokens of this login (strongbox.access.groups)."""
+    return f"pod/{who.pod}" if who.pod else f"service-account/{who.namespace}/{who.service_account}"
 
 
 def lacks_reviewer(config: Config, role: Role) -> bool:

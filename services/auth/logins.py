@@ -122,13 +122,16 @@ class AppRoleLogins:
             if view.draft is not None:
                 view.draft.path = approle.path_of(role.name)
             key = failures.failure_key(approle.KIND, role.name)
-            if not self._secret_ids.use(view, role, secret_id, inbound.client):
+            used = self._secret_ids.use(view, role, secret_id, inbound.client)
+            if used is None:
                 return self._door.refuse(view, inbound, key)
             wanted = Wanted(
                 tuple(role.policies), role.token_ttl_s or None, role.token_max_ttl_s or None,
                 display_name=f"approle {role.name}", num_uses=role.token_num_uses,
             )  # fmt: skip
-            return self._door.grant(view, wanted, fresh, Who(approle.KIND, role.name))
+            return self._door.grant(
+                view, wanted, fresh, Who(approle.KIND, role.name, f"secret-id/{used.accessor}")
+            )
 
         return await self._door.through(inbound, "LoginAppRole", approle.path_of("unknown"), decide)
 
@@ -152,7 +155,9 @@ class KubernetesLogins:
                 return self._door.refuse(view, inbound, key)
             shown = f"kubernetes {who.namespace}/{who.service_account}"[:128]
             wanted = Wanted(tuple(role.policies), role.token_ttl_s or None, display_name=shown)
-            return self._door.grant(view, wanted, fresh, Who(kubernetes.KIND, name))
+            return self._door.grant(
+                view, wanted, fresh, Who(kubernetes.KIND, name, kubernetes.holder_of(who))
+            )
 
         return await self._door.through(inbound, "LoginKubernetes", kubernetes.path_of(name), decide)
 

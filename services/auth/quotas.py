@@ -46,6 +46,11 @@ def group_of(caller: Caller) -> str:
     return str(caller.record.quota) or f"token/{caller.accessor}"
 
 
+def holder_of(caller: Caller) -> str:
+    """The holder of the tokens that a caller makes: his own (strongbox.access.groups); empty: none."""
+    return "" if caller.is_root else str(caller.record.holder)
+
+
 def login_group(kind: str, name: str) -> str:
     """The group of the tokens that logins give; `kind`: `users`, `approles`, `kubernetes`."""
     return f"{kind}/{paths.fold_name(name)}"

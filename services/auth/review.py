@@ -36,6 +36,8 @@ RESERVE = 1.0  # seconds that a login needs after the review
 _PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
 _JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 _ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):([^:]+)\Z")
+_POD = "authentication.kubernetes.io/pod-uid"
+_UID = re.compile(r"[0-9A-Za-z-]{1,64}\Z")
 _log = structlog.get_logger(__name__)
 
 
@@ -112,7 +114,14 @@ def identity_in(raw: bytes, audience: str) -> Identity | None:
             return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DependencyDown("the Kubernetes API server answered with something else") from None
-    return Identity(found[1], found[2])
+    return Identity(found[1], found[2], _pod_of(status["user"].get("extra")))
+
+
+def _pod_of(extra: Any) -> str:
+    """The uid of the pod that the token is bound to, which the server has checked; empty: of none."""
+    told = extra.get(_POD) if isinstance(extra, dict) else None
+    uid = told[0] if isinstance(told, list) and len(told) == 1 else ""
+    return uid if isinstance(uid, str) and _UID.match(uid) else ""
 
 
 _trusting = lru_cache(maxsize=4)(trusting)

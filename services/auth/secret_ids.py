@@ -111,14 +111,14 @@ class SecretIds:
             if record is not None and (record.role_id, record.accessor) == (role.role_id, accessor):
                 self._drop_one(view, name_digest, record)
 
-    def use(self, view: View, role: Role, secret_id: str, client: str) -> bool:
-        """Whether a login may go on, and one use taken if so."""
+    def use(self, view: View, role: Role, secret_id: str, client: str) -> storage.SecretIdRecord | None:
+        """The secret id's record if a login may go on; one use is taken then."""
         name_digest = digest(secret_id)
         record = self._find(view, name_digest) if _SECRET_ID.match(secret_id) else None
         if record is None or record.role_id != role.role_id or view.now_ms >= record.expires_ms:
-            return False
+            return None
         if not is_from(client, role.bound_cidrs) or not is_from(client, record.bound_cidrs):
-            return False
+            return None
         view.before(record.expires_ms)
         if record.num_uses and record.uses_spent + 1 >= record.num_uses:
             self._drop_one(view, name_digest, record)
@@ -127,7 +127,7 @@ class SecretIds:
             used.CopyFrom(record)
             used.uses_spent += 1
             self._put(view, name_digest, used)
-        return True
+        return record
 
     def expire(self, view: View, key: bytes, tally: Tally) -> None:
         """Do what an entry of the index of what is due asks, now that it is."""

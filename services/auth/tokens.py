@@ -118,18 +118,18 @@ class Tokens:
         if len(line) > MAX_ANCESTORS:
             raise InvalidInput(f"a token has at most {MAX_ANCESTORS} ancestors")
         record = _record(view.now_ms, caller, wanted, fresh, policies, line)
-        record.quota = quotas.group_of(caller)
+        record.quota, record.holder = quotas.group_of(caller), quotas.holder_of(caller)
         self._repository.add_token(view, access.digest(fresh.token), record)
         return Told(record, view.now_ms)
 
-    def issue(self, view: View, wanted: Wanted, fresh: Fresh, group: str) -> Told:
-        """Make a token that is nobody's child, for a login of a user or role.
+    def issue(self, view: View, wanted: Wanted, fresh: Fresh, group: str, holder: str = "") -> Told:
+        """Make a token that is nobody's child, for a login of a user or role; `holder`: the credential's own.
 
         Raises `InvalidInput` when a policy is gone, `QuotaExceeded` when as many of `group` live as may.
         """
         policies = granting.spelt(self._guard.lookup, view, (*wanted.policies, access.DEFAULT_POLICY))
         record = _record(view.now_ms, None, wanted, fresh, policies, ())
-        record.quota = group
+        record.quota, record.holder = group, holder
         self._repository.add_token(view, access.digest(fresh.token), record)
         return Told(record, view.now_ms)
 

@@ -93,11 +93,10 @@ class Told(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """A result for each item, the revision at which they stood; `since` as of `Read`."""
+    """A result for each item, the revision at which they stood."""
 
     results: list[Result]
     revision: int
-    since: float
 
 
 class Batch:
@@ -116,7 +115,7 @@ class Batch:
             decision = _Decision(
                 self._guard, self._secrets, inbound, items, recorded=recorded, compared=compared
             )
-            done, keys, since = await self._reading.prove(
+            done, keys = await self._reading.prove(
                 inbound, draft, decision.decide, lambda told: told.wrapped, weight
             )
             recorded = done.value.recorded
@@ -126,7 +125,7 @@ class Batch:
                 results = [
                     _taken(item, one, keys) for item, one in zip(items, done.value.results, strict=True)
                 ]
-                return Answer(results, done.revision, since)
+                return Answer(results, done.revision)
             compared = True  # a remembered envelope may be under a key term that is retired by now
         raise Overloaded("the leases of these secrets change faster than they can be written; ask for fewer")
 
@@ -180,7 +179,7 @@ class _Decision:
         view.prefetch(
             *(keyspace.head(path.text) for path in allowed),
             *(keyspace.read_lease(name) for name in leases),
-            *{counters.token_key(caller.accessor, name) for name in leases},
+            *{key for name in leases for key in counters.token_keys(caller.groups, name)},
         )
         room = MOST_BYTES
         found: list[storage.StoredVersion | StrongBoxError] = []

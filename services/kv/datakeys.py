@@ -38,9 +38,6 @@ class Keys(Protocol):
     def unwrap_soon(self, wrapped: WrappedDek) -> asyncio.Future[list[bytes]]:
         """One key, in time; empty when it does not open. Raises `Sealed`, `DependencyDown`."""
 
-    def require_unsealed_since(self, proven: float) -> None:
-        """The last thing before a value is told. Raises `Sealed`, `NoQuorum`."""
-
     def on_sealed(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when the cluster is sealed."""
 

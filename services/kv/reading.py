@@ -1,15 +1,11 @@
 """Reading a value: proved and audited by one transaction, its key unwrapped meanwhile, opened at the end.
 
-No value is told by a proof that is too old: whoever replies calls `Keys.require_unsealed_since` last, with
-the moment that comes with the proof. So none leaves after `seal` has answered (ADR 32).
-
 What is remembered of an envelope may be wrapped under a key term that is retired by now. Then its key does
 not open, and it is read once more, compared with what stands in etcd; both reads are audited.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -52,14 +48,10 @@ class Taken(NamedTuple):
 
 
 class Read(NamedTuple):
-    """One read: what was taken, and at which revision it stood.
-
-    `since`: the reading of `time.monotonic()` right before the transaction was sent that proved it.
-    """
+    """One read: what was taken, and at which revision it stood."""
 
     taken: Taken
     revision: int
-    since: float
 
 
 class Reading:
@@ -89,13 +81,11 @@ class Reading:
                     view.draft = None
                 return Found(version, envelope, lease)
 
-            done, keys, since = await self.prove(
-                inbound, draft, guarded, lambda found: [found.envelope.wrapped]
-            )
+            done, keys = await self.prove(inbound, draft, guarded, lambda found: [found.envelope.wrapped])
             found, recorded = done.value, done.value.version.version
             key = keys[found.envelope.wrapped]
             if key:
-                return Read(Taken(path, found, key), done.revision, since)
+                return Read(Taken(path, found, key), done.revision)
         _log.error("a wrapped data key does not authenticate", dek_id=found.envelope.dek_id.hex())
         raise Internal
 
@@ -106,20 +96,16 @@ class Reading:
         decide: Callable[[View], T],
         wrapped_of: Callable[[T], list[WrappedDek]],
         weight: int = 0,
-    ) -> tuple[Outcome[T], dict[WrappedDek, bytes], float]:
+    ) -> tuple[Outcome[T], dict[WrappedDek, bytes]]:
         """Decide and prove; meanwhile the keys that the decision needs are unwrapped, in one request.
 
-        An empty key: its wrapping does not open. The moment is `Read.since`: a request that waited long for
-        its turn, or was decided again, is not refused for that. `weight` is that of `Work`.
+        An empty key: its wrapping does not open. `weight` is that of `Work`.
         """
-        since = time.monotonic()
         with Unwrapping(self._keys) as unwrapping:
 
             def begin(value: T) -> None:
-                nonlocal since
-                since = time.monotonic()
                 unwrapping.start(wrapped_of(value))
 
             done = await self._pipeline.submit(Work(decide, draft, inbound.deadline, begin, weight=weight))
             keys = {wrapped: await unwrapping.key(wrapped) for wrapped in wrapped_of(done.value)}
-        return done, keys, since
+        return done, keys

@@ -123,7 +123,8 @@ class Secrets:
     ) -> read_lease.Held | None:
         """The caller's lease of the secret (`tally` and `None`: read_lease). Raises `QuotaExceeded`."""
         keys = self._lookup.require_keys()
-        return read_lease.hold(view, keys, caller.accessor, path.policy_path, caller.expires_at_ms, tally)
+        reader = read_lease.Reader(caller.accessor, caller.groups, caller.expires_at_ms)
+        return read_lease.hold(view, keys, reader, path.policy_path, tally)
 
     def metadata(self, view: View, path: SecretPath) -> storage.SecretHead:
         """Everything but the values. Raises `NotFound`."""

@@ -43,7 +43,7 @@ class KVServicer(rpc.KVServiceServicer):
     def __init__(self, pipeline: Pipeline, guard: Guard, keys: Keys, watching: Watching) -> None:
         self._pipeline, self._guard, self._watching = pipeline, guard, watching
         self._secrets, self._data_keys = Secrets(guard.lookup), DataKeys(keys)
-        self._keys, self._reading = keys, Reading(pipeline, guard, self._secrets, keys)
+        self._reading = Reading(pipeline, guard, self._secrets, keys)
         self._batch = Batch(guard, self._secrets, self._reading)
         # Every member of etcd walks all below a directory, inside the transaction: few of those at once.
         self._walking = asyncio.Semaphore(WALKS)
@@ -82,9 +82,7 @@ class KVServicer(rpc.KVServiceServicer):
         """One version's value; its audit record is durable before the value leaves."""
         path, number = SecretPath.parse(request.path), messages.version_of(request)
         read = await self._reading.take(inbound_of(context), "ReadSecret", path, number)
-        response = messages.secret_to_proto(read.taken, read.revision)
-        self._keys.require_unsealed_since(read.since)
-        return response
+        return messages.secret_to_proto(read.taken, read.revision)
 
     async def BatchReadSecrets(
         self, request: pb.BatchReadSecretsRequest, context: Context
@@ -93,9 +91,7 @@ class KVServicer(rpc.KVServiceServicer):
         inbound = inbound_of(context)
         read = await self._batch.read(inbound, messages.items_of(request))
         told = [messages.result_to_proto(one, read.revision, inbound) for one in read.results]
-        response = pb.BatchReadSecretsResponse(revision=str(read.revision), results=told)
-        self._keys.require_unsealed_since(read.since)
-        return response
+        return pb.BatchReadSecretsResponse(revision=str(read.revision), results=told)
 
     async def WatchSecrets(
         self, request: pb.WatchSecretsRequest, context: Context

@@ -11,10 +11,8 @@ Rules:
 * No value is told, and nothing that is not an operation: purging and rewrapping leave no event.
 * A stream ends with the last use of a token that has so many: opening it takes one, and no other way in is
   left open by it. Opened with the last one it ends before it tells anything.
-* A process serves at most 256 streams, 16 of them for the tokens of one group (services.auth.quotas): a token
-  and all that descend from it, or what the logins of one user or role gave. A token of no group (root made
-  it) stands for itself, so no tenant takes another's. They share one
-  watch of etcd (`feed`), and the streams of a token share their proofs (`proofs`).
+* How many there may be, and for whom, is in `streams`.
+* They share one watch of etcd (`feed`), and the streams of a token share their proofs (`proofs`).
 * Who reads more slowly than changes happen loses the overview, not our memory: `RESYNC`, as if compacted.
 """
 
@@ -22,17 +20,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import structlog
 
 from services.kv.changes import RESYNC, Change
 from services.kv.feed import Behind, Feed
 from services.kv.proofs import Proofs
-from strongbox.access.guard import Caller, Guard
-from strongbox.errors import Internal, Overloaded, RateLimited
+from services.kv.streams import Bounds, Streams, bounds_of
+from strongbox.access.guard import Guard
+from strongbox.errors import Internal
 from strongbox.paths import DirectoryPath
 from strongbox.rpc.inbound import Inbound
 from strongbox.store.client import Etcd
@@ -41,7 +39,6 @@ from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
 from strongbox.trail.outbox import draft_of
 
-MOST_STREAMS, MOST_OF_A_TOKEN = 256, 16
 PROVE_EVERY = 10.0  # seconds without an event
 MOST_AT_ONCE = 128  # changes that one proof is for, of one stream
 OP = "WatchSecrets"
@@ -54,7 +51,7 @@ class Watching:
     def __init__(self, pipeline: Pipeline, guard: Guard, etcd: Etcd) -> None:
         self._pipeline, self._guard = pipeline, guard
         self._feed, self._proofs = Feed(etcd), Proofs(pipeline, guard)
-        self._open: Counter[str] = Counter()
+        self._streams = Streams()
 
     async def changes(
         self, inbound: Inbound, directory: DirectoryPath, first: int
@@ -63,7 +60,7 @@ class Watching:
         opened = await self._opened(inbound, directory)
         now = opened.revision
         position = first or now + 1
-        with self._counted(opened.value):
+        with self._streams.counted(opened.value):
             while True:
                 try:
                     async with aclosing(self._follow(inbound, directory, position, now)) as told:
@@ -89,30 +86,14 @@ class Watching:
                     for change in (await self._proofs.prove(inbound, directory.policy_path, some)).changes:
                         yield change
 
-    async def _opened(self, inbound: Inbound, directory: DirectoryPath) -> Outcome[str]:
-        """Let him in, and record it; the group of his token."""
+    async def _opened(self, inbound: Inbound, directory: DirectoryPath) -> Outcome[Bounds]:
+        """Let him in, and record it; what he is counted in."""
 
-        def guarded(view: View) -> str:
-            return _group_of(self._guard.require(view, inbound, "list", directory.policy_path))
+        def guarded(view: View) -> Bounds:
+            return bounds_of(self._guard.require(view, inbound, "list", directory.policy_path))
 
         draft = draft_of(inbound, OP, directory.policy_path)
         return await self._pipeline.submit(Work(guarded, draft, inbound.deadline))
-
-    @contextmanager
-    def _counted(self, group: str) -> Iterator[None]:
-        """Raises `Overloaded` and `RateLimited` when there are too many streams."""
-        if self._open.total() >= MOST_STREAMS:
-            raise Overloaded("this replica serves as many watches as it may")
-        if self._open[group] >= MOST_OF_A_TOKEN:
-            raise RateLimited(
-                f"the tokens of one tree, user or role hold at most {MOST_OF_A_TOKEN} watches of one replica"
-            )
-        self._open[group] += 1
-        try:
-            yield
-        finally:
-            self._open[group] -= 1
-            self._open += Counter()  # forgets those at zero
 
 
 class _Next:
@@ -144,8 +125,3 @@ class _Next:
 def _until_next_proof() -> float:
     """Seconds; all idle streams of a token prove at the same moments, so together."""
     return PROVE_EVERY - time.monotonic() % PROVE_EVERY
-
-
-def _group_of(caller: Caller) -> str:
-    """The group his token is counted in: children and further logins have no watches of their own."""
-    return caller.record.quota or f"token/{caller.accessor}"

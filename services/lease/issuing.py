@@ -95,18 +95,20 @@ def intend(view: View, lookup: Lookup, caller: Caller, name: str, fresh: Fresh) 
         raise NotFound("the connection of the database role does not exist")
     if connection.closing:
         raise DependencyDown("the connection is being deleted")
-    token_key = counters.token_key(caller.accessor, fresh.id)
     role_key = counters.role_key(role.name)
     view.prefetch(
-        token_key, role_key, counters.connection_key(role.connection, fresh.id), keyspace.grant(fresh.id)
-    )
-    counters.require_room(view, token_key, counters.PER_PART, "token")
+        *counters.token_keys(caller.groups, fresh.id), role_key,
+        counters.connection_key(role.connection, fresh.id), keyspace.grant(fresh.id),
+    )  # fmt: skip
+    counters.require_lease_room(view, caller.groups, fresh.id)
     counters.require_room(view, role_key, role.max_leases, "database role")
     max_ms = view.now_ms + role.max_ttl_s * 1000
     record = grants.Record(
         id=fresh.id,
         path=policy_path(role.name),
         accessor=caller.accessor,
+        holder=caller.groups.holder,
+        group=caller.groups.group,
         state=grants.INTENT,
         role=role.name,
         connection=connection.name,

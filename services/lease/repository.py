@@ -96,7 +96,8 @@ def _ways(record: grants.Record) -> tuple[bytes, ...]:
 
 
 def _count(tally: Tally, record: grants.Record, by: int) -> None:
-    tally.move(counters.token_key(record.accessor, record.id), by)
+    for key in counters.keys_of(record):
+        tally.move(key, by)
     tally.move(counters.connection_key(record.connection, record.id), by)
     tally.move(counters.role_key(record.role), by)
 

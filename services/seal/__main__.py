@@ -37,6 +37,7 @@ async def assemble(runtime: Runtime) -> None:
     ordinal = own_ordinal(settings.tls_cert)
     custody, peers = Custody(clock), Peers(etcd, settings, lambda: runtime.address)
     runtime.renewal.on_renewed(peers.renew)
+    runtime.require_unsealed_since = custody.require_unsealed_since
     registry = Registry(pipeline, session, custody, node, ordinal)
     opener = Opener(pipeline, custody, registry, clock)
     rebirth = Rebirth(custody, ordinal, runtime.restart)

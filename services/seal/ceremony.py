@@ -75,6 +75,7 @@ def find(view: View, kind: str) -> Standing | None:
     config, state = repository.require_config(view), repository.require_state(view)
     if state.is_sealed:
         raise Sealed
+    view.found_unsealed()
     value = view.get(key).value
     record = storage.Ceremony.FromString(value or b"")
     over = record.generation != state.generation or view.now_ms - record.begun_ms >= LASTS_MS

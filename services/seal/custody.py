@@ -41,6 +41,7 @@ class Custody:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._held: _Held | None = None
+        self._dropped_at = float("-inf")
         self.opened = asyncio.Event()
         self.wiped = asyncio.Event()
         self.proven = asyncio.Event()
@@ -102,6 +103,18 @@ class Custody:
         held = self._fresh()
         return held.root, held.generation
 
+    def require_unsealed_since(self, proven: float) -> None:
+        """Raise unless what a transaction sent at `proven` (monotonic seconds) proved may still be told.
+
+        As `KeyClient.require_unsealed_since` of the other services. Raises Sealed when the keys are away, or
+        were at any time since; NoQuorum when that is longer ago than `PROOF_S`.
+        """
+        self.expire()
+        if self._held is None or self._dropped_at >= proven:
+            raise Sealed
+        if self._clock.monotonic() - proven > PROOF_S:
+            raise NoQuorum("it is not proven that the cluster is still unsealed")
+
     def left(self) -> float | None:
         """Seconds until the keys have to go; None: there are none."""
         return None if self._held is None else self._held.proven_at + WIPE_AFTER_S - self._clock.monotonic()
@@ -117,6 +130,7 @@ class Custody:
         held, self._held = self._held, None
         if held is None:
             return
+        self._dropped_at = self._clock.monotonic()
         held.keyring.wipe()
         held.root.wipe()
         self.opened.clear()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from strongbox import paths
 from strongbox.access import tokens
+from strongbox.access.groups import Groups, groups_of
 from strongbox.access.lookup import ROOT, KeySource, Lookup, StoredPolicy, policy_keys
 from strongbox.access.narrowing import may_widen
 from strongbox.access.policy import CompiledPolicy, Decision, Policies
@@ -72,6 +73,11 @@ class Caller:
     def accessor(self) -> str:
         """The name of the token in logs."""
         return self.record.accessor
+
+    @property
+    def groups(self) -> Groups:
+        """Whose the token is when something is counted."""
+        return groups_of(self.record)
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -259,4 +265,6 @@ def require_unsealed(view: View, inbound: Inbound) -> int:
     """
     also = (keyspace.token(tokens.digest(inbound.token)),) if tokens.is_token(inbound.token) else ()
     view.prefetch(keyspace.SEAL_STATE, *also)
-    return term_in_use(view.get(keyspace.SEAL_STATE).value)
+    term = term_in_use(view.get(keyspace.SEAL_STATE).value)
+    view.found_unsealed()
+    return term

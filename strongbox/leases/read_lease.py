@@ -10,7 +10,8 @@ Rules:
   one stays readable), by path and by accessor. They are hints: the record decides.
 * When etcd's space is nearly used up none is written: one that lives is told as it stands, and without one
   the secret is read without a lease.
-* It counts against the token's quota (`counters`) until it is revoked.
+* It counts against the quotas of the token's holder and group (`counters`) until it is revoked. One that
+  lives stays counted where it was begun.
 * `ACTIVE → EXPIRED`, and gone with the reaper's next pass: the audit chain tells what was read. `REVOKED` is
   what somebody ended; it stays readable for 24 h, unless nothing may grow: then it goes at once. So what
   readers leave behind is bounded by what lives, not by what a day brings.
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import structlog
 from google.protobuf.message import DecodeError
 
+from strongbox.access.groups import Groups
 from strongbox.access.records import Forged, find_record, open_record, seal_record
 from strongbox.crypto.encoding import canonical_aad
 from strongbox.crypto.record_keys import RecordKeys
@@ -44,6 +46,14 @@ _ID = re.compile(r"r[0-9a-f]{40}\Z")
 _log = structlog.get_logger(__name__)
 
 Record = storage.ReadLeaseRecord
+
+
+class Reader(NamedTuple):
+    """Whose lease it is; `expires_ms`: of his token, 0: never."""
+
+    accessor: str
+    groups: Groups
+    expires_ms: int
 
 
 class Held(NamedTuple):
@@ -67,19 +77,18 @@ def is_lease_id(text: str) -> bool:
 def hold(
     view: View,
     keys: RecordKeys,
-    accessor: str,
+    reader: Reader,
     path: str,
-    token_expires_ms: int,
     tally: Tally | None = None,
 ) -> Held | None:
-    """The token's lease of `path`, written if it must be. `token_expires_ms` 0: the token never expires.
+    """The reader's lease of `path`, written if it must be.
 
     `None` when there is no living one and etcd has no space for another: reading goes on without.
     Whoever holds several in one decision gives the tally, and settles it; each path once.
     Raises `QuotaExceeded`.
     """
-    name = lease_id(accessor, path)
-    expires_ms = _wanted_expiry(view.now_ms, token_expires_ms)
+    name = lease_id(reader.accessor, path)
+    expires_ms = _wanted_expiry(view.now_ms, reader.expires_ms)
     known = find(view, keys, name)
     if known is not None and not must_write(known, expires_ms, view.now_ms):
         return Held(name, known.expires_ms, view.now_ms)
@@ -87,11 +96,13 @@ def hold(
     if not view.may_grow():  # many that are moved on at once are growth too: their history
         return Held(name, known.expires_ms, view.now_ms) if known is not None and lives else None
     issued_ms = known.issued_ms if known is not None and lives else view.now_ms
-    record = Record(id=name, path=path, accessor=accessor, issued_ms=issued_ms, expires_ms=expires_ms)
+    record = Record(id=name, path=path, accessor=reader.accessor, issued_ms=issued_ms, expires_ms=expires_ms)
     own = tally or Tally()
     if known is None or known.revoked_ms:
-        counter = counters.token_key(accessor, name)
-        counters.require_room(view, counter, counters.PER_PART - own.moved(counter), "token")
+        counters.require_lease_room(view, reader.groups, name, own)
+        record.holder, record.group = reader.groups
+    else:
+        record.holder, record.group = known.holder, known.group
     put(view, keys, record, known, own)
     if tally is None:
         own.settle(view)
@@ -152,7 +163,8 @@ def find(view: View, keys: RecordKeys, name: str) -> Record | None:
 def put(view: View, keys: RecordKeys, record: Record, known: Record | None, tally: Tally) -> None:
     """Write `record` in place of `known`, and the entries that lead to it."""
     key = keyspace.read_lease(record.id)
-    tally.move(counters.token_key(record.accessor, record.id), _counts(record) - _counts(known))
+    _count(tally, known, -1)
+    _count(tally, record, 1)
     if known is None:
         view.put(by_path_key(record.path, record.id), b"")
         view.put(by_accessor_key(record.accessor, record.id), b"")
@@ -165,7 +177,7 @@ def put(view: View, keys: RecordKeys, record: Record, known: Record | None, tall
 
 def drop(view: View, record: Record, tally: Tally) -> None:
     """Delete the lease and all that leads to it; its counter moves when the tally is settled."""
-    tally.move(counters.token_key(record.accessor, record.id), -_counts(record))
+    _count(tally, record, -1)
     view.delete(keyspace.read_lease(record.id))
     view.delete(due_key(record))
     view.delete(by_path_key(record.path, record.id))
@@ -182,8 +194,11 @@ def due_key(record: Record) -> bytes:
     return due_entry(due_ms(record), record.id)
 
 
-def _counts(record: Record | None) -> int:
-    return 1 if record is not None and not record.revoked_ms else 0
+def _count(tally: Tally, record: Record | None, by: int) -> None:
+    """A lease that is revoked, or is not there, is in no counter."""
+    if record is not None and not record.revoked_ms:
+        for key in counters.keys_of(record):
+            tally.move(key, by)
 
 
 def _wanted_expiry(now_ms: int, token_expires_ms: int) -> int:

@@ -22,6 +22,7 @@ from strongbox.process.renewal import Renewal
 from strongbox.process.uses import Uses
 from strongbox.rpc.interceptors.reporting import Reporter
 from strongbox.rpc.keys import KeyClient
+from strongbox.rpc.revealing import RequireUnsealed, refuse_all
 from strongbox.rpc.server import Health, Server
 from strongbox.store import keyspace
 from strongbox.store.client import Etcd, Tls
@@ -60,7 +61,11 @@ class Runtime:
         self._keys = None if settings.service == "seal" else KeyClient(settings)
         self.uses = Uses(settings, self.etcd)
         reporter = Reporter(self.metrics, self.slots.count)
-        self.server = Server(settings, reporter, self._is_sealed, self.uses.spend)
+        # The seal service says it of itself (`assemble`); until somebody does, no secret leaves.
+        self.require_unsealed_since: RequireUnsealed = (
+            refuse_all if self._keys is None else self._keys.require_unsealed_since
+        )
+        self.server = Server(settings, reporter, self._is_sealed, self.uses.spend, self._require_unsealed)
         self.listening = _with_port(settings.listen, self.server.bind(settings.listen))
         self.address = settings.advertise or self.listening
         key = keyspace.node(settings.service, settings.node_id)
@@ -185,6 +190,9 @@ class Runtime:
     def _is_sealed(self) -> bool:
         """Whether the keys are missing here; the seal service looks for itself."""
         return self._keys is not None and self._keys.record_keys is None
+
+    def _require_unsealed(self, proven: float) -> None:
+        self.require_unsealed_since(proven)  # looked up when it is asked: seal sets its own in `assemble`
 
     def _launch(self) -> None:
         wanted, self._wanted = self._wanted, []

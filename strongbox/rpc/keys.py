@@ -87,8 +87,8 @@ class KeyClient:
         Promise: of a cluster whose sealing was committed at T, this lets nothing pass in any process from
         T + `PROOF_S` on, nor in this process once it has heard of the sealing. The clock is the monotonic
         one, which goes on while a process is stopped (SIGSTOP): one that wakes up finds its proof stale.
-        It looks at three numbers, so it can be asked for every value; ask it last: after unwrapping, with no
-        `await` between it and the answer. For reads: a caller is told by these reasons that nothing was done.
+        It looks at three numbers, so it can be asked for every answer; strongbox.rpc.revealing asks it last,
+        with no `await` between it and the answer.
         """
         if self._record_keys is None or self._dropped_at >= proven:
             raise Sealed

@@ -26,7 +26,10 @@ class NoRule(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One RPC: `limit` in seconds bounds a unary call, and a stream's first decision."""
+    """One RPC: `limit` in seconds bounds a unary call, and a stream's first decision.
+
+    `reveals`: its answer holds a secret (strongbox.rpc.revealing); no stream of answers may.
+    """
 
     method: str
     peers: frozenset[str]
@@ -35,6 +38,7 @@ class Access:
     token_required: bool = False
     retryable: bool = False
     quiet: bool = False
+    reveals: bool = False
 
 
 ANYBODY = PUBLIC | frozenset(SERVICES)
@@ -53,13 +57,17 @@ INFRASTRUCTURE: tuple[Access, ...] = (
 def rules_of(full_name: str) -> list[Access]:
     """The access of every RPC of a service (`strongbox.kv.v1.KvService`).
 
-    Raises `NoRule` naming those that have none, and KeyError for an unknown service.
+    Raises `NoRule` naming those that have none, or one that cannot be kept; KeyError for an unknown
+    service.
     """
     methods = descriptor_pool.Default().FindServiceByName(full_name).methods
     bare = [method.full_name for method in methods if not method.GetOptions().HasExtension(rule_pb2.rule)]
     if bare:
         raise NoRule(f"without a rule, and so not served: {', '.join(bare)}")
-    return [_access(full_name, method) for method in methods]
+    found = [_access(full_name, method) for method in methods]
+    if streams := [access.method for access in found if access.reveals and not access.unary]:
+        raise NoRule(f"streams are not checked for each secret they tell: {', '.join(streams)}")
+    return found
 
 
 def table(services: Iterable[str]) -> dict[str, Access]:
@@ -77,4 +85,5 @@ def _access(service: str, method: MethodDescriptor) -> Access:
         unary=not (method.client_streaming or method.server_streaming),
         token_required=rule.token_required,
         retryable=rule.retryable,
+        reveals=rule.reveals,
     )

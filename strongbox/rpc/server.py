@@ -19,6 +19,7 @@ from strongbox.rpc import rules
 from strongbox.rpc.inbound import Inbound
 from strongbox.rpc.interceptors.border import Border
 from strongbox.rpc.interceptors.reporting import Reporter
+from strongbox.rpc.revealing import RequireUnsealed, refuse_all
 from strongbox.rpc.rules import Access
 from strongbox.tls import Material, TlsFiles, identity_of
 
@@ -96,12 +97,13 @@ class Server:
         reporter: Reporter,
         is_sealed: Callable[[], bool] = lambda: False,
         spend: Callable[[Inbound], Awaitable[Inbound]] | None = None,
+        require_unsealed_since: RequireUnsealed = refuse_all,
     ) -> None:
         self.health = Health()
         self._settings = settings
         self._accesses: dict[str, Access] = rules.table(())
         self._services: list[str] = []
-        border = Border(self._accesses, reporter, is_sealed, spend)
+        border = Border(self._accesses, reporter, is_sealed, spend, require_unsealed_since)
         self._server = grpc.aio.server(interceptors=[border], options=OPTIONS)
 
     def serve(

@@ -88,6 +88,7 @@ class Item:
         "done",
         "effect",
         "fresh_since",
+        "proved",
         "read",
         "refusal",
         "sent",
@@ -114,6 +115,7 @@ class Item:
         self.view: View | None = None
         self.refusal: StrongBoxError | None = None
         self.decided: Decided | None = None
+        self.proved: float | None = None  # when the transaction was sent that found the cluster unsealed
 
     def fail(self, error: Exception) -> None:
         # A traceback's frames hold the item: the circle would keep a request's values in memory (`Decider`).
@@ -132,9 +134,11 @@ class Item:
         if fresh or self.tries > FROM_MEMORY:
             self.fresh_since = time.monotonic()
 
-    def succeed(self, revision: int, rows: tuple[Row, ...]) -> None:
+    def succeed(self, revision: int, rows: tuple[Row, ...], asked: float) -> None:
         if self.done.done():
             return
+        if self.view is not None and self.view.proves_unsealed:
+            self.proved = asked
         if self.refusal is not None or self.view is None:
             self.done.set_exception(self.refusal or Internal())
             return

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 import structlog
 
+from strongbox import proof
 from strongbox.clock import Clock
 from strongbox.errors import Internal, NoQuorum, Overloaded, TooLarge, UnknownOutcome
 from strongbox.store import batch as batches
@@ -94,7 +95,10 @@ class Pipeline:
         loop = asyncio.get_running_loop()
         timer = loop.call_at(loop.time() + work.deadline - time.monotonic(), item.expire)
         try:
-            return await item.done
+            outcome: Outcome[T] = await item.done
+            if item.proved is not None:
+                proof.note(item.proved)
+            return outcome
         finally:
             timer.cancel()
             self._waiting_bytes -= item.weight
@@ -236,7 +240,7 @@ class Pipeline:
         if told.succeeded:
             for item in members:
                 self._decider.learn_effects(item, revision, asked)
-                item.succeed(revision, told.rows)
+                item.succeed(revision, told.rows, asked)
             return
         for key, fact in told.found.items():
             self._memory.learn(key, fact, revision, asked)
@@ -326,7 +330,7 @@ class Pipeline:
             except errors.EtcdError:
                 item.fail(UnknownOutcome())
                 continue
-            item.succeed(self._cursor.revision, rows)
+            item.succeed(self._cursor.revision, rows, asked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ class View:
         may_grow: Callable[[], bool] = lambda: True,
     ) -> None:
         self.effect: Effect | None = None
+        self.proves_unsealed = False
         self.may_grow = may_grow  # whether a decision that makes keys would be carried out
         self.draft = draft
         self.now_ms = now_ms
@@ -126,6 +127,13 @@ class View:
         missing = tuple(key for key in keys if self._recall(key) is None)
         if missing:
             raise Unread(missing)
+
+    def found_unsealed(self) -> None:
+        """The seal state, which this decision compares, says that the cluster is unsealed.
+
+        For whoever has just looked: its transaction is then a proof of it (strongbox.proof).
+        """
+        self.proves_unsealed = True
 
     def before(self, expires_at_ms: int) -> None:
         """Hold only while the cluster's time is before `expires_at_ms` (milliseconds since the epoch)."""

@@ -1,15 +1,18 @@
 """The pipeline over a `FakeStore`: decides once, carries out at once, keeps the audit records.
 
 `before` is called between the decision and the transaction, as if another replica were faster: when it
-changed what the decision read, the request is decided again.
+changed what the decision read, the request is decided again. `after` is called when the transaction has
+landed, before its caller hears of it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
+from strongbox import proof
 from strongbox.errors import StrongBoxError
 from strongbox.store.deciding import Outcome, Work
 from strongbox.store.journal import Draft
@@ -27,6 +30,7 @@ class FakePipeline:
         self.audited: list[Draft] = []
         self.writes = 0
         self.before: Callable[[], None] | None = None
+        self.after: Callable[[], None] | None = None
 
     def require_room(self) -> None:
         """There always is."""
@@ -45,8 +49,14 @@ class FakePipeline:
                 view.close()
             if work.on_decided is not None:
                 work.on_decided(value)
+            asked = time.monotonic()
             if self._holds(view):
-                return self._carry_out(view, value, view.draft)
+                outcome = self._carry_out(view, value, view.draft)
+                if view.proves_unsealed:
+                    proof.note(asked)
+                if self.after is not None:
+                    self.after()
+                return outcome
 
     def _holds(self, view: View) -> bool:
         hurry, self.before = self.before, None

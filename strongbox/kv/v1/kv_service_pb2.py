@@ -29,13 +29,19 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from strongbox.options.v1 import rule_pb2 as strongbox_dot_options_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n strongbox/kv/v1/kv_service.proto\x12\x0fstrongbox.kv.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fstrongbox/options/v1/rule.proto\"\xc6\x01\n\x12WriteSecretRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tH\x00\x88\x01\x01\x12%\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x06\x62inary\x18\x04 \x01(\x0cH\x01\x88\x01\x01\x12\x10\n\x03\x63\x61s\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12#\n\x03ttl\x18\x06 \x01(\x0b\x32\x16.google.protobuf.ValueB\x08\n\x06_valueB\t\n\x07_binaryB\x06\n\x04_cas\"v\n\x13WriteSecretResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x04 \x01(\t\"C\n\x11ReadSecretRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\n\n\x08_version\"\x85\x02\n\x12ReadSecretResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tH\x00\x88\x01\x01\x12%\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x06\x62inary\x18\x04 \x01(\x0cH\x01\x88\x01\x01\x12\x0f\n\x07version\x18\x05 \x01(\x05\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05lease\x18\x07 \x01(\x0b\x32\x1a.strongbox.kv.v1.ReadLease\x12\x10\n\x08revision\x18\x08 \x01(\tB\x08\n\x06_valueB\t\n\x07_binary\"T\n\tReadLease\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03ttl\x18\x02 \x01(\x05\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x1b\x44\x65leteSecretVersionsRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\"P\n\x1c\x44\x65leteSecretVersionsResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\x12\x10\n\x08revision\x18\x03 \x01(\t\"?\n\x1dUndeleteSecretVersionsRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\"R\n\x1eUndeleteSecretVersionsResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\x12\x10\n\x08revision\x18\x03 \x01(\t\">\n\x1c\x44\x65stroySecretVersionsRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\"Q\n\x1d\x44\x65stroySecretVersionsResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\x12\x10\n\x08revision\x18\x03 \x01(\t\")\n\x19ReadSecretMetadataRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\xad\x02\n\x1aReadSecretMetadataResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x17\n\x0f\x63urrent_version\x18\x02 \x01(\x05\x12\x14\n\x0cmax_versions\x18\x03 \x01(\x05\x12\x14\n\x0c\x63\x61s_required\x18\x04 \x01(\x08\x12G\n\x06\x63ustom\x18\x05 \x03(\x0b\x32\x37.strongbox.kv.v1.ReadSecretMetadataResponse.CustomEntry\x12\x32\n\x08versions\x18\x06 \x03(\x0b\x32 .strongbox.kv.v1.VersionMetadata\x12\x10\n\x08revision\x18\x07 \x01(\t\x1a-\n\x0b\x43ustomEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x93\x02\n\x0fVersionMetadata\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ndeleted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x64\x65stroyed_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tpurged_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x02\n\x1bUpdateSecretMetadataRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x19\n\x0cmax_versions\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0c\x63\x61s_required\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12H\n\x06\x63ustom\x18\x04 \x03(\x0b\x32\x38.strongbox.kv.v1.UpdateSecretMetadataRequest.CustomEntry\x12\x14\n\x0c\x63lear_custom\x18\x05 \x01(\x08\x1a-\n\x0b\x43ustomEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_max_versionsB\x0f\n\r_cas_required\">\n\x1cUpdateSecretMetadataResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"+\n\x1b\x44\x65leteSecretMetadataRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\">\n\x1c\x44\x65leteSecretMetadataResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"^\n\x12ListSecretsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\trecursive\x18\x04 \x01(\x08\"=\n\x13ListSecretsResponse\x12\r\n\x05names\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"A\n\x0fSecretReference\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\n\n\x08_version\"M\n\x17\x42\x61tchReadSecretsRequest\x12\x32\n\x08requests\x18\x01 \x03(\x0b\x32 .strongbox.kv.v1.SecretReference\"]\n\x18\x42\x61tchReadSecretsResponse\x12\x10\n\x08revision\x18\x01 \x01(\t\x12/\n\x07results\x18\x02 \x03(\x0b\x32\x1e.strongbox.kv.v1.BatchedSecret\"u\n\rBatchedSecret\x12\x35\n\x06secret\x18\x01 \x01(\x0b\x32#.strongbox.kv.v1.ReadSecretResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"<\n\x13WatchSecretsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x15\n\rfrom_revision\x18\x02 \x01(\t\"U\n\x14WatchSecretsResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t2\xe1\x0f\n\tKVService\x12\x98\x01\n\x0bWriteSecret\x12#.strongbox.kv.v1.WriteSecretRequest\x1a$.strongbox.kv.v1.WriteSecretResponse\">\x8a\xb5\x18\x1a\x08\x01\x12\rsecret/{path}\x1a\x05write \x01\x82\xd3\xe4\x93\x02\x1a\x1a\x15/v1/secrets/{path=**}:\x01*\x12\x91\x01\n\nReadSecret\x12\".strongbox.kv.v1.ReadSecretRequest\x1a#.strongbox.kv.v1.ReadSecretResponse\":\x8a\xb5\x18\x19\x08\x01\x12\rsecret/{path}\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/secrets/{path=**}\x12\xb1\x01\n\x14\x44\x65leteSecretVersions\x12,.strongbox.kv.v1.DeleteSecretVersionsRequest\x1a-.strongbox.kv.v1.DeleteSecretVersionsResponse\"<\x8a\xb5\x18\x1b\x08\x01\x12\rsecret/{path}\x1a\x06\x64\x65lete \x01\x82\xd3\xe4\x93\x02\x17*\x15/v1/secrets/{path=**}\x12\xc3\x01\n\x16UndeleteSecretVersions\x12..strongbox.kv.v1.UndeleteSecretVersionsRequest\x1a/.strongbox.kv.v1.UndeleteSecretVersionsResponse\"H\x8a\xb5\x18\x1b\x08\x01\x12\rsecret/{path}\x1a\x06\x64\x65lete \x01\x82\xd3\xe4\x93\x02#\"\x1e/v1/secrets-undelete/{path=**}:\x01*\x12\xc5\x01\n\x15\x44\x65stroySecretVersions\x12-.strongbox.kv.v1.DestroySecretVersionsRequest\x1a..strongbox.kv.v1.DestroySecretVersionsResponse\"M\x8a\xb5\x18!\x08\x01\x12\rsecret/{path}\x1a\x06\x64\x65lete\x1a\x04sudo \x01\x82\xd3\xe4\x93\x02\"\"\x1d/v1/secrets-destroy/{path=**}:\x01*\x12\xb6\x01\n\x12ReadSecretMetadata\x12*.strongbox.kv.v1.ReadSecretMetadataRequest\x1a+.strongbox.kv.v1.ReadSecretMetadataResponse\"G\x8a\xb5\x18\x1d\x08\x01\x12\rsecret/{path}\x1a\x08metadata \x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/secrets-metadata/{path=**}\x12\xc6\x01\n\x14UpdateSecretMetadata\x12,.strongbox.kv.v1.UpdateSecretMetadataRequest\x1a-.strongbox.kv.v1.UpdateSecretMetadataResponse\"Q\x8a\xb5\x18$\x08\x01\x12\rsecret/{path}\x1a\x08metadata\x1a\x05write \x01\x82\xd3\xe4\x93\x02#2\x1e/v1/secrets-metadata/{path=**}:\x01*\x12\xca\x01\n\x14\x44\x65leteSecretMetadata\x12,.strongbox.kv.v1.DeleteSecretMetadataRequest\x1a-.strongbox.kv.v1.DeleteSecretMetadataResponse\"U\x8a\xb5\x18+\x08\x01\x12\rsecret/{path}\x1a\x08metadata\x1a\x06\x64\x65lete\x1a\x04sudo \x01\x82\xd3\xe4\x93\x02 *\x1e/v1/secrets-metadata/{path=**}\x12\xb2\x01\n\x0bListSecrets\x12#.strongbox.kv.v1.ListSecretsRequest\x1a$.strongbox.kv.v1.ListSecretsResponse\"X\x8a\xb5\x18\x1c\x08\x01\x12\x10secret/{prefix}/\x1a\x04list \x01\x82\xd3\xe4\x93\x02\x32\x12\x1c/v1/secrets-list/{prefix=**}Z\x12\x12\x10/v1/secrets-list\x12\xa2\x01\n\x10\x42\x61tchReadSecrets\x12(.strongbox.kv.v1.BatchReadSecretsRequest\x1a).strongbox.kv.v1.BatchReadSecretsResponse\"9\x8a\xb5\x18\x19\x08\x01\x12\rsecret/{path}\x1a\x04read \x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/secrets-batch:\x01*\x12\xb9\x01\n\x0cWatchSecrets\x12$.strongbox.kv.v1.WatchSecretsRequest\x1a%.strongbox.kv.v1.WatchSecretsResponse\"Z\x8a\xb5\x18\x1c\x08\x01\x12\x10secret/{prefix}/\x1a\x04list \x01\x82\xd3\xe4\x93\x02\x34\x12\x1d/v1/secrets-watch/{prefix=**}Z\x13\x12\x11/v1/secrets-watch0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n strongbox/kv/v1/kv_service.proto\x12\x0fstrongbox.kv.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1fstrongbox/options/v1/rule.proto\"\xc6\x01\n\x12WriteSecretRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\x05value\x18\x02 \x01(\tH\x00\x88\x01\x01\x12%\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x13\n\x06\x62inary\x18\x04 \x01(\x0cH\x01\x88\x01\x01\x12\x10\n\x03\x63\x61s\x18\x05 \x01(\x05H\x02\x88\x01\x01\x12#\n\x03ttl\x18\x06 \x01(\x0b\x32\x16.google.protobuf.ValueB\x08\n\x06_valueB\t\n\x07_binaryB\x06\n\x04_cas\"v\n\x13WriteSecretResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12.\n\ncreated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08revision\x18\x04 \x01(\t\"C\n\x11ReadSecretRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\n\n\x08_version\"\x94\x02\n\x12ReadSecretResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x17\n\x05value\x18\x02 \x01(\tB\x03\x80\x01\x01H\x00\x88\x01\x01\x12*\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructB\x03\x80\x01\x01\x12\x18\n\x06\x62inary\x18\x04 \x01(\x0c\x42\x03\x80\x01\x01H\x01\x88\x01\x01\x12\x0f\n\x07version\x18\x05 \x01(\x05\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05lease\x18\x07 \x01(\x0b\x32\x1a.strongbox.kv.v1.ReadLease\x12\x10\n\x08revision\x18\x08 \x01(\tB\x08\n\x06_valueB\t\n\x07_binary\"T\n\tReadLease\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0b\n\x03ttl\x18\x02 \x01(\x05\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"=\n\x1b\x44\x65leteSecretVersionsRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\"P\n\x1c\x44\x65leteSecretVersionsResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\x12\x10\n\x08revision\x18\x03 \x01(\t\"?\n\x1dUndeleteSecretVersionsRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\"R\n\x1eUndeleteSecretVersionsResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\x12\x10\n\x08revision\x18\x03 \x01(\t\">\n\x1c\x44\x65stroySecretVersionsRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\"Q\n\x1d\x44\x65stroySecretVersionsResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\x05\x12\x10\n\x08revision\x18\x03 \x01(\t\")\n\x19ReadSecretMetadataRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\"\xad\x02\n\x1aReadSecretMetadataResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x17\n\x0f\x63urrent_version\x18\x02 \x01(\x05\x12\x14\n\x0cmax_versions\x18\x03 \x01(\x05\x12\x14\n\x0c\x63\x61s_required\x18\x04 \x01(\x08\x12G\n\x06\x63ustom\x18\x05 \x03(\x0b\x32\x37.strongbox.kv.v1.ReadSecretMetadataResponse.CustomEntry\x12\x32\n\x08versions\x18\x06 \x03(\x0b\x32 .strongbox.kv.v1.VersionMetadata\x12\x10\n\x08revision\x18\x07 \x01(\t\x1a-\n\x0b\x43ustomEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x93\x02\n\x0fVersionMetadata\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12.\n\ncreated_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ndeleted_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x64\x65stroyed_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tpurged_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x92\x02\n\x1bUpdateSecretMetadataRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x19\n\x0cmax_versions\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0c\x63\x61s_required\x18\x03 \x01(\x08H\x01\x88\x01\x01\x12H\n\x06\x63ustom\x18\x04 \x03(\x0b\x32\x38.strongbox.kv.v1.UpdateSecretMetadataRequest.CustomEntry\x12\x14\n\x0c\x63lear_custom\x18\x05 \x01(\x08\x1a-\n\x0b\x43ustomEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0f\n\r_max_versionsB\x0f\n\r_cas_required\">\n\x1cUpdateSecretMetadataResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"+\n\x1b\x44\x65leteSecretMetadataRequest\x12\x0c\n\x04path\x18\x01 \x01(\t\">\n\x1c\x44\x65leteSecretMetadataResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"^\n\x12ListSecretsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\trecursive\x18\x04 \x01(\x08\"=\n\x13ListSecretsResponse\x12\r\n\x05names\x18\x01 \x03(\t\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"A\n\x0fSecretReference\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\n\n\x08_version\"M\n\x17\x42\x61tchReadSecretsRequest\x12\x32\n\x08requests\x18\x01 \x03(\x0b\x32 .strongbox.kv.v1.SecretReference\"]\n\x18\x42\x61tchReadSecretsResponse\x12\x10\n\x08revision\x18\x01 \x01(\t\x12/\n\x07results\x18\x02 \x03(\x0b\x32\x1e.strongbox.kv.v1.BatchedSecret\"u\n\rBatchedSecret\x12\x35\n\x06secret\x18\x01 \x01(\x0b\x32#.strongbox.kv.v1.ReadSecretResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"<\n\x13WatchSecretsRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x15\n\rfrom_revision\x18\x02 \x01(\t\"U\n\x14WatchSecretsResponse\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\t2\xe5\x0f\n\tKVService\x12\x98\x01\n\x0bWriteSecret\x12#.strongbox.kv.v1.WriteSecretRequest\x1a$.strongbox.kv.v1.WriteSecretResponse\">\x8a\xb5\x18\x1a\x08\x01\x12\rsecret/{path}\x1a\x05write \x01\x82\xd3\xe4\x93\x02\x1a\x1a\x15/v1/secrets/{path=**}:\x01*\x12\x93\x01\n\nReadSecret\x12\".strongbox.kv.v1.ReadSecretRequest\x1a#.strongbox.kv.v1.ReadSecretResponse\"<\x8a\xb5\x18\x1b\x08\x01\x12\rsecret/{path}\x1a\x04read \x01H\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/secrets/{path=**}\x12\xb1\x01\n\x14\x44\x65leteSecretVersions\x12,.strongbox.kv.v1.DeleteSecretVersionsRequest\x1a-.strongbox.kv.v1.DeleteSecretVersionsResponse\"<\x8a\xb5\x18\x1b\x08\x01\x12\rsecret/{path}\x1a\x06\x64\x65lete \x01\x82\xd3\xe4\x93\x02\x17*\x15/v1/secrets/{path=**}\x12\xc3\x01\n\x16UndeleteSecretVersions\x12..strongbox.kv.v1.UndeleteSecretVersionsRequest\x1a/.strongbox.kv.v1.UndeleteSecretVersionsResponse\"H\x8a\xb5\x18\x1b\x08\x01\x12\rsecret/{path}\x1a\x06\x64\x65lete \x01\x82\xd3\xe4\x93\x02#\"\x1e/v1/secrets-undelete/{path=**}:\x01*\x12\xc5\x01\n\x15\x44\x65stroySecretVersions\x12-.strongbox.kv.v1.DestroySecretVersionsRequest\x1a..strongbox.kv.v1.DestroySecretVersionsResponse\"M\x8a\xb5\x18!\x08\x01\x12\rsecret/{path}\x1a\x06\x64\x65lete\x1a\x04sudo \x01\x82\xd3\xe4\x93\x02\"\"\x1d/v1/secrets-destroy/{path=**}:\x01*\x12\xb6\x01\n\x12ReadSecretMetadata\x12*.strongbox.kv.v1.ReadSecretMetadataRequest\x1a+.strongbox.kv.v1.ReadSecretMetadataResponse\"G\x8a\xb5\x18\x1d\x08\x01\x12\rsecret/{path}\x1a\x08metadata \x01\x82\xd3\xe4\x93\x02 \x12\x1e/v1/secrets-metadata/{path=**}\x12\xc6\x01\n\x14UpdateSecretMetadata\x12,.strongbox.kv.v1.UpdateSecretMetadataRequest\x1a-.strongbox.kv.v1.UpdateSecretMetadataResponse\"Q\x8a\xb5\x18$\x08\x01\x12\rsecret/{path}\x1a\x08metadata\x1a\x05write \x01\x82\xd3\xe4\x93\x02#2\x1e/v1/secrets-metadata/{path=**}:\x01*\x12\xca\x01\n\x14\x44\x65leteSecretMetadata\x12,.strongbox.kv.v1.DeleteSecretMetadataRequest\x1a-.strongbox.kv.v1.DeleteSecretMetadataResponse\"U\x8a\xb5\x18+\x08\x01\x12\rsecret/{path}\x1a\x08metadata\x1a\x06\x64\x65lete\x1a\x04sudo \x01\x82\xd3\xe4\x93\x02 *\x1e/v1/secrets-metadata/{path=**}\x12\xb2\x01\n\x0bListSecrets\x12#.strongbox.kv.v1.ListSecretsRequest\x1a$.strongbox.kv.v1.ListSecretsResponse\"X\x8a\xb5\x18\x1c\x08\x01\x12\x10secret/{prefix}/\x1a\x04list \x01\x82\xd3\xe4\x93\x02\x32\x12\x1c/v1/secrets-list/{prefix=**}Z\x12\x12\x10/v1/secrets-list\x12\xa4\x01\n\x10\x42\x61tchReadSecrets\x12(.strongbox.kv.v1.BatchReadSecretsRequest\x1a).strongbox.kv.v1.BatchReadSecretsResponse\";\x8a\xb5\x18\x1b\x08\x01\x12\rsecret/{path}\x1a\x04read \x01H\x01\x82\xd3\xe4\x93\x02\x16\"\x11/v1/secrets-batch:\x01*\x12\xb9\x01\n\x0cWatchSecrets\x12$.strongbox.kv.v1.WatchSecretsRequest\x1a%.strongbox.kv.v1.WatchSecretsResponse\"Z\x8a\xb5\x18\x1c\x08\x01\x12\x10secret/{prefix}/\x1a\x04list \x01\x82\xd3\xe4\x93\x02\x34\x12\x1d/v1/secrets-watch/{prefix=**}Z\x13\x12\x11/v1/secrets-watch0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'strongbox.kv.v1.kv_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_READSECRETRESPONSE'].fields_by_name['value']._loaded_options = None
+  _globals['_READSECRETRESPONSE'].fields_by_name['value']._serialized_options = b'\200\001\001'
+  _globals['_READSECRETRESPONSE'].fields_by_name['data']._loaded_options = None
+  _globals['_READSECRETRESPONSE'].fields_by_name['data']._serialized_options = b'\200\001\001'
+  _globals['_READSECRETRESPONSE'].fields_by_name['binary']._loaded_options = None
+  _globals['_READSECRETRESPONSE'].fields_by_name['binary']._serialized_options = b'\200\001\001'
   _globals['_READSECRETMETADATARESPONSE_CUSTOMENTRY']._loaded_options = None
   _globals['_READSECRETMETADATARESPONSE_CUSTOMENTRY']._serialized_options = b'8\001'
   _globals['_UPDATESECRETMETADATAREQUEST_CUSTOMENTRY']._loaded_options = None
@@ -43,7 +49,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KVSERVICE'].methods_by_name['WriteSecret']._loaded_options = None
   _globals['_KVSERVICE'].methods_by_name['WriteSecret']._serialized_options = b'\212\265\030\032\010\001\022\rsecret/{path}\032\005write \001\202\323\344\223\002\032\032\025/v1/secrets/{path=**}:\001*'
   _globals['_KVSERVICE'].methods_by_name['ReadSecret']._loaded_options = None
-  _globals['_KVSERVICE'].methods_by_name['ReadSecret']._serialized_options = b'\212\265\030\031\010\001\022\rsecret/{path}\032\004read \001\202\323\344\223\002\027\022\025/v1/secrets/{path=**}'
+  _globals['_KVSERVICE'].methods_by_name['ReadSecret']._serialized_options = b'\212\265\030\033\010\001\022\rsecret/{path}\032\004read \001H\001\202\323\344\223\002\027\022\025/v1/secrets/{path=**}'
   _globals['_KVSERVICE'].methods_by_name['DeleteSecretVersions']._loaded_options = None
   _globals['_KVSERVICE'].methods_by_name['DeleteSecretVersions']._serialized_options = b'\212\265\030\033\010\001\022\rsecret/{path}\032\006delete \001\202\323\344\223\002\027*\025/v1/secrets/{path=**}'
   _globals['_KVSERVICE'].methods_by_name['UndeleteSecretVersions']._loaded_options = None
@@ -59,7 +65,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KVSERVICE'].methods_by_name['ListSecrets']._loaded_options = None
   _globals['_KVSERVICE'].methods_by_name['ListSecrets']._serialized_options = b'\212\265\030\034\010\001\022\020secret/{prefix}/\032\004list \001\202\323\344\223\0022\022\034/v1/secrets-list/{prefix=**}Z\022\022\020/v1/secrets-list'
   _globals['_KVSERVICE'].methods_by_name['BatchReadSecrets']._loaded_options = None
-  _globals['_KVSERVICE'].methods_by_name['BatchReadSecrets']._serialized_options = b'\212\265\030\031\010\001\022\rsecret/{path}\032\004read \001\202\323\344\223\002\026\"\021/v1/secrets-batch:\001*'
+  _globals['_KVSERVICE'].methods_by_name['BatchReadSecrets']._serialized_options = b'\212\265\030\033\010\001\022\rsecret/{path}\032\004read \001H\001\202\323\344\223\002\026\"\021/v1/secrets-batch:\001*'
   _globals['_KVSERVICE'].methods_by_name['WatchSecrets']._loaded_options = None
   _globals['_KVSERVICE'].methods_by_name['WatchSecrets']._serialized_options = b'\212\265\030\034\010\001\022\020secret/{prefix}/\032\004list \001\202\323\344\223\0024\022\035/v1/secrets-watch/{prefix=**}Z\023\022\021/v1/secrets-watch'
   _globals['_WRITESECRETREQUEST']._serialized_start=205
@@ -69,55 +75,55 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READSECRETREQUEST']._serialized_start=525
   _globals['_READSECRETREQUEST']._serialized_end=592
   _globals['_READSECRETRESPONSE']._serialized_start=595
-  _globals['_READSECRETRESPONSE']._serialized_end=856
-  _globals['_READLEASE']._serialized_start=858
-  _globals['_READLEASE']._serialized_end=942
-  _globals['_DELETESECRETVERSIONSREQUEST']._serialized_start=944
-  _globals['_DELETESECRETVERSIONSREQUEST']._serialized_end=1005
-  _globals['_DELETESECRETVERSIONSRESPONSE']._serialized_start=1007
-  _globals['_DELETESECRETVERSIONSRESPONSE']._serialized_end=1087
-  _globals['_UNDELETESECRETVERSIONSREQUEST']._serialized_start=1089
-  _globals['_UNDELETESECRETVERSIONSREQUEST']._serialized_end=1152
-  _globals['_UNDELETESECRETVERSIONSRESPONSE']._serialized_start=1154
-  _globals['_UNDELETESECRETVERSIONSRESPONSE']._serialized_end=1236
-  _globals['_DESTROYSECRETVERSIONSREQUEST']._serialized_start=1238
-  _globals['_DESTROYSECRETVERSIONSREQUEST']._serialized_end=1300
-  _globals['_DESTROYSECRETVERSIONSRESPONSE']._serialized_start=1302
-  _globals['_DESTROYSECRETVERSIONSRESPONSE']._serialized_end=1383
-  _globals['_READSECRETMETADATAREQUEST']._serialized_start=1385
-  _globals['_READSECRETMETADATAREQUEST']._serialized_end=1426
-  _globals['_READSECRETMETADATARESPONSE']._serialized_start=1429
-  _globals['_READSECRETMETADATARESPONSE']._serialized_end=1730
-  _globals['_READSECRETMETADATARESPONSE_CUSTOMENTRY']._serialized_start=1685
-  _globals['_READSECRETMETADATARESPONSE_CUSTOMENTRY']._serialized_end=1730
-  _globals['_VERSIONMETADATA']._serialized_start=1733
-  _globals['_VERSIONMETADATA']._serialized_end=2008
-  _globals['_UPDATESECRETMETADATAREQUEST']._serialized_start=2011
-  _globals['_UPDATESECRETMETADATAREQUEST']._serialized_end=2285
-  _globals['_UPDATESECRETMETADATAREQUEST_CUSTOMENTRY']._serialized_start=1685
-  _globals['_UPDATESECRETMETADATAREQUEST_CUSTOMENTRY']._serialized_end=1730
-  _globals['_UPDATESECRETMETADATARESPONSE']._serialized_start=2287
-  _globals['_UPDATESECRETMETADATARESPONSE']._serialized_end=2349
-  _globals['_DELETESECRETMETADATAREQUEST']._serialized_start=2351
-  _globals['_DELETESECRETMETADATAREQUEST']._serialized_end=2394
-  _globals['_DELETESECRETMETADATARESPONSE']._serialized_start=2396
-  _globals['_DELETESECRETMETADATARESPONSE']._serialized_end=2458
-  _globals['_LISTSECRETSREQUEST']._serialized_start=2460
-  _globals['_LISTSECRETSREQUEST']._serialized_end=2554
-  _globals['_LISTSECRETSRESPONSE']._serialized_start=2556
-  _globals['_LISTSECRETSRESPONSE']._serialized_end=2617
-  _globals['_SECRETREFERENCE']._serialized_start=2619
-  _globals['_SECRETREFERENCE']._serialized_end=2684
-  _globals['_BATCHREADSECRETSREQUEST']._serialized_start=2686
-  _globals['_BATCHREADSECRETSREQUEST']._serialized_end=2763
-  _globals['_BATCHREADSECRETSRESPONSE']._serialized_start=2765
-  _globals['_BATCHREADSECRETSRESPONSE']._serialized_end=2858
-  _globals['_BATCHEDSECRET']._serialized_start=2860
-  _globals['_BATCHEDSECRET']._serialized_end=2977
-  _globals['_WATCHSECRETSREQUEST']._serialized_start=2979
-  _globals['_WATCHSECRETSREQUEST']._serialized_end=3039
-  _globals['_WATCHSECRETSRESPONSE']._serialized_start=3041
-  _globals['_WATCHSECRETSRESPONSE']._serialized_end=3126
-  _globals['_KVSERVICE']._serialized_start=3129
-  _globals['_KVSERVICE']._serialized_end=5146
+  _globals['_READSECRETRESPONSE']._serialized_end=871
+  _globals['_READLEASE']._serialized_start=873
+  _globals['_READLEASE']._serialized_end=957
+  _globals['_DELETESECRETVERSIONSREQUEST']._serialized_start=959
+  _globals['_DELETESECRETVERSIONSREQUEST']._serialized_end=1020
+  _globals['_DELETESECRETVERSIONSRESPONSE']._serialized_start=1022
+  _globals['_DELETESECRETVERSIONSRESPONSE']._serialized_end=1102
+  _globals['_UNDELETESECRETVERSIONSREQUEST']._serialized_start=1104
+  _globals['_UNDELETESECRETVERSIONSREQUEST']._serialized_end=1167
+  _globals['_UNDELETESECRETVERSIONSRESPONSE']._serialized_start=1169
+  _globals['_UNDELETESECRETVERSIONSRESPONSE']._serialized_end=1251
+  _globals['_DESTROYSECRETVERSIONSREQUEST']._serialized_start=1253
+  _globals['_DESTROYSECRETVERSIONSREQUEST']._serialized_end=1315
+  _globals['_DESTROYSECRETVERSIONSRESPONSE']._serialized_start=1317
+  _globals['_DESTROYSECRETVERSIONSRESPONSE']._serialized_end=1398
+  _globals['_READSECRETMETADATAREQUEST']._serialized_start=1400
+  _globals['_READSECRETMETADATAREQUEST']._serialized_end=1441
+  _globals['_READSECRETMETADATARESPONSE']._serialized_start=1444
+  _globals['_READSECRETMETADATARESPONSE']._serialized_end=1745
+  _globals['_READSECRETMETADATARESPONSE_CUSTOMENTRY']._serialized_start=1700
+  _globals['_READSECRETMETADATARESPONSE_CUSTOMENTRY']._serialized_end=1745
+  _globals['_VERSIONMETADATA']._serialized_start=1748
+  _globals['_VERSIONMETADATA']._serialized_end=2023
+  _globals['_UPDATESECRETMETADATAREQUEST']._serialized_start=2026
+  _globals['_UPDATESECRETMETADATAREQUEST']._serialized_end=2300
+  _globals['_UPDATESECRETMETADATAREQUEST_CUSTOMENTRY']._serialized_start=1700
+  _globals['_UPDATESECRETMETADATAREQUEST_CUSTOMENTRY']._serialized_end=1745
+  _globals['_UPDATESECRETMETADATARESPONSE']._serialized_start=2302
+  _globals['_UPDATESECRETMETADATARESPONSE']._serialized_end=2364
+  _globals['_DELETESECRETMETADATAREQUEST']._serialized_start=2366
+  _globals['_DELETESECRETMETADATAREQUEST']._serialized_end=2409
+  _globals['_DELETESECRETMETADATARESPONSE']._serialized_start=2411
+  _globals['_DELETESECRETMETADATARESPONSE']._serialized_end=2473
+  _globals['_LISTSECRETSREQUEST']._serialized_start=2475
+  _globals['_LISTSECRETSREQUEST']._serialized_end=2569
+  _globals['_LISTSECRETSRESPONSE']._serialized_start=2571
+  _globals['_LISTSECRETSRESPONSE']._serialized_end=2632
+  _globals['_SECRETREFERENCE']._serialized_start=2634
+  _globals['_SECRETREFERENCE']._serialized_end=2699
+  _globals['_BATCHREADSECRETSREQUEST']._serialized_start=2701
+  _globals['_BATCHREADSECRETSREQUEST']._serialized_end=2778
+  _globals['_BATCHREADSECRETSRESPONSE']._serialized_start=2780
+  _globals['_BATCHREADSECRETSRESPONSE']._serialized_end=2873
+  _globals['_BATCHEDSECRET']._serialized_start=2875
+  _globals['_BATCHEDSECRET']._serialized_end=2992
+  _globals['_WATCHSECRETSREQUEST']._serialized_start=2994
+  _globals['_WATCHSECRETSREQUEST']._serialized_end=3054
+  _globals['_WATCHSECRETSRESPONSE']._serialized_start=3056
+  _globals['_WATCHSECRETSRESPONSE']._serialized_end=3141
+  _globals['_KVSERVICE']._serialized_start=3144
+  _globals['_KVSERVICE']._serialized_end=5165
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstrongbox/options/v1/rule.proto\x12\x14strongbox.options.v1\x1a google/protobuf/descriptor.proto\"\xa1\x01\n\x04Rule\x12\x16\n\x0etoken_required\x18\x01 \x01(\x08\x12\x13\n\x0bpolicy_path\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12\x0c\n\x04slow\x18\x05 \x01(\x08\x12\x12\n\nlocal_node\x18\x06 \x01(\x08\x12\r\n\x05peers\x18\x07 \x03(\t\x12\x12\n\nfor_safety\x18\x08 \x01(\x08:J\n\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x1a.strongbox.options.v1.Ruleb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fstrongbox/options/v1/rule.proto\x12\x14strongbox.options.v1\x1a google/protobuf/descriptor.proto\"\xb2\x01\n\x04Rule\x12\x16\n\x0etoken_required\x18\x01 \x01(\x08\x12\x13\n\x0bpolicy_path\x18\x02 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\x12\x11\n\tretryable\x18\x04 \x01(\x08\x12\x0c\n\x04slow\x18\x05 \x01(\x08\x12\x12\n\nlocal_node\x18\x06 \x01(\x08\x12\r\n\x05peers\x18\x07 \x03(\t\x12\x12\n\nfor_safety\x18\x08 \x01(\x08\x12\x0f\n\x07reveals\x18\t \x01(\x08:J\n\x04rule\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x1a.strongbox.options.v1.Ruleb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'strongbox.options.v1.rule_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RULE']._serialized_start=92
-  _globals['_RULE']._serialized_end=253
+  _globals['_RULE']._serialized_end=270
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,7 @@ class Rule(_message.Message):
     LOCAL_NODE_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
     FOR_SAFETY_FIELD_NUMBER: _builtins.int
+    REVEALS_FIELD_NUMBER: _builtins.int
     token_required: _builtins.bool
     """False for health, seal status, init, unseal: a token that is sent there is ignored."""
     policy_path: _builtins.str
@@ -46,6 +47,10 @@ class Rule(_message.Message):
     """Answered by the gateway's own node only."""
     for_safety: _builtins.bool
     """Takes access away: junk for tokens that is sent elsewhere from the same address does not have it refused."""
+    reveals: _builtins.bool
+    """Its answer holds what is marked `debug_redact`: it leaves within 2 s of a transaction that found the cluster
+    unsealed, or not at all (docs/adr/0032).
+    """
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The capability on that path."""
@@ -65,10 +70,11 @@ class Rule(_message.Message):
         local_node: _builtins.bool = ...,
         peers: _abc.Iterable[_builtins.str] | None = ...,
         for_safety: _builtins.bool = ...,
+        reveals: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "for_safety", b"for_safety", "local_node", b"local_node", "peers", b"peers", "policy_path", b"policy_path", "retryable", b"retryable", "slow", b"slow", "token_required", b"token_required"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "for_safety", b"for_safety", "local_node", b"local_node", "peers", b"peers", "policy_path", b"policy_path", "retryable", b"retryable", "reveals", b"reveals", "slow", b"slow", "token_required", b"token_required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,6 +10,7 @@ Rules:
   never later than the client's own. A stream's deadline bounds its first decision, not its life.
 * Bytes that are no message are refused like any other bad input: gRPC itself would answer UNKNOWN and quote
   its own insides.
+* What holds a secret leaves only while the cluster is proved to be unsealed (strongbox.rpc.revealing).
 * A token with a limited number of uses: `spend` takes one, and the handler begins anew with it.
 * No initial metadata is ever sent early: with it the gateway turns a time-out into a broken stream.
 """
@@ -30,11 +31,13 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from strongbox.errors import Internal, InvalidInput, NotFound, PermissionDenied, Sealed, StrongBoxError
+from strongbox.rpc import revealing
 from strongbox.rpc.deadlines import Deadlines
 from strongbox.rpc.identity import Peer, peer_of
 from strongbox.rpc.inbound import Inbound, UseNeeded, bind
 from strongbox.rpc.interceptors.reading import read_inbound
 from strongbox.rpc.interceptors.reporting import Call, Reporter
+from strongbox.rpc.revealing import RequireUnsealed
 from strongbox.rpc.rules import Access
 from strongbox.rpc.statuses import to_answer
 
@@ -62,6 +65,7 @@ class Border(_Interceptor):
     """`accesses`: every RPC that may be served, by `/service/method`; `is_sealed`: no keys here.
 
     `spend` takes a use of a call's token; without it tokens with limited uses are refused.
+    `require_unsealed_since` lets answers with a secret out; without it none leaves.
     """
 
     def __init__(
@@ -70,8 +74,9 @@ class Border(_Interceptor):
         reporter: Reporter,
         is_sealed: Callable[[], bool],
         spend: Callable[[Inbound], Awaitable[Inbound]] | None = None,
+        require_unsealed_since: RequireUnsealed = revealing.refuse_all,
     ) -> None:
-        self._spend = spend
+        self._spend, self._require_unsealed_since = spend, require_unsealed_since
         self._accesses = accesses
         self._is_sealed = is_sealed
         self._reporter = reporter
@@ -114,8 +119,9 @@ class Border(_Interceptor):
             try:
                 call.inbound = _admit(call, access, context)
                 _require_message(request)
-                served = self._served(behavior, request, context, call.inbound)
-                answer = await (
+                handled = self._served(behavior, request, context, call.inbound)
+                served = revealing.answer(access, handled, self._require_unsealed_since)
+                told = await (
                     deadlines.within(call.inbound.deadline + GRACE, served) if access.unary else served
                 )
             except StrongBoxError as error:
@@ -129,7 +135,7 @@ class Border(_Interceptor):
                 refusal = Internal()
             else:
                 reporter.answered(call)
-                return answer
+                return told
             retry = reporter.refused(call, refusal)
             try:
                 return await context.abort(*to_answer(refusal, call.request_id, retry=retry))

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from strongbox.storage.v1 import envelope_pb2 as strongbox_dot_storage_dot_v1_dot_envelope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'strongbox/storage/v1/auth_records.proto\x12\x14strongbox.storage.v1\x1a#strongbox/storage/v1/envelope.proto\">\n\x13\x41uthenticatedRecord\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x0b\n\x03mac\x18\x03 \x01(\x0c\"\xc6\x02\n\x0bTokenRecord\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x01 \x01(\t\x12\x10\n\x08policies\x18\x02 \x03(\t\x12\x12\n\ncreated_ms\x18\x03 \x01(\x03\x12\x12\n\nexpires_ms\x18\x04 \x01(\x03\x12\x16\n\x0emax_expires_ms\x18\x05 \x01(\x03\x12\x10\n\x08period_s\x18\x06 \x01(\x05\x12\r\n\x05ttl_s\x18\x07 \x01(\x05\x12\x0e\n\x06parent\x18\x08 \x01(\t\x12\x11\n\tancestors\x18\t \x03(\t\x12\x14\n\x0c\x64isplay_name\x18\n \x01(\t\x12\x10\n\x08num_uses\x18\x0b \x01(\x05\x12\x0e\n\x06orphan\x18\x0c \x01(\x08\x12\x12\n\nuses_spent\x18\r \x01(\x05\x12\r\n\x05quota\x18\x0e \x01(\t\x12\x34\n\x0brecent_uses\x18\x0f \x03(\x0b\x32\x1f.strongbox.storage.v1.StoredUse\";\n\tStoredUse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\x05\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x03\"M\n\x0cPolicyRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x05rules\x18\x02 \x03(\x0b\x32 .strongbox.storage.v1.StoredRule\"0\n\nStoredRule\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x02 \x03(\t\"u\n\nUserRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rpassword_hash\x18\x02 \x01(\t\x12\x10\n\x08policies\x18\x03 \x03(\t\x12\x13\n\x0btoken_ttl_s\x18\x04 \x01(\x05\x12\x1b\n\x13password_changed_ms\x18\x05 \x01(\x03\"\xd0\x01\n\rAppRoleRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07role_id\x18\x02 \x01(\t\x12\x10\n\x08policies\x18\x03 \x03(\t\x12\x13\n\x0btoken_ttl_s\x18\x04 \x01(\x05\x12\x17\n\x0ftoken_max_ttl_s\x18\x05 \x01(\x05\x12\x16\n\x0etoken_num_uses\x18\x06 \x01(\x05\x12\x17\n\x0fsecret_id_ttl_s\x18\x07 \x01(\x05\x12\x1a\n\x12secret_id_num_uses\x18\x08 \x01(\x05\x12\x13\n\x0b\x62ound_cidrs\x18\t \x03(\t\"\x91\x01\n\x0eSecretIdRecord\x12\x0f\n\x07role_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x02 \x01(\t\x12\x12\n\nexpires_ms\x18\x03 \x01(\x03\x12\x10\n\x08num_uses\x18\x04 \x01(\x05\x12\x12\n\nuses_spent\x18\x05 \x01(\x05\x12\x13\n\x0b\x62ound_cidrs\x18\x06 \x03(\t\x12\r\n\x05quota\x18\x07 \x01(\t\"s\n\x16KubernetesConfigRecord\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61_cert\x18\x02 \x01(\t\x12:\n\x12token_reviewer_jwt\x18\x03 \x01(\x0b\x32\x1e.strongbox.storage.v1.Envelope\"\x8b\x01\n\x14KubernetesRoleRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10service_accounts\x18\x02 \x03(\t\x12\x12\n\nnamespaces\x18\x03 \x03(\t\x12\x10\n\x08\x61udience\x18\x04 \x01(\t\x12\x10\n\x08policies\x18\x05 \x03(\t\x12\x13\n\x0btoken_ttl_s\x18\x06 \x01(\x05\"K\n\rFailureRecord\x12\x10\n\x08\x66\x61ilures\x18\x01 \x01(\x05\x12\x0f\n\x07last_ms\x18\x02 \x01(\x03\x12\x17\n\x0flocked_until_ms\x18\x03 \x01(\x03\"+\n\x0cSourceRecord\x12\x0c\n\x04left\x18\x01 \x01(\x03\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'strongbox/storage/v1/auth_records.proto\x12\x14strongbox.storage.v1\x1a#strongbox/storage/v1/envelope.proto\">\n\x13\x41uthenticatedRecord\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\x12\x0b\n\x03mac\x18\x03 \x01(\x0c\"\xd6\x02\n\x0bTokenRecord\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x01 \x01(\t\x12\x10\n\x08policies\x18\x02 \x03(\t\x12\x12\n\ncreated_ms\x18\x03 \x01(\x03\x12\x12\n\nexpires_ms\x18\x04 \x01(\x03\x12\x16\n\x0emax_expires_ms\x18\x05 \x01(\x03\x12\x10\n\x08period_s\x18\x06 \x01(\x05\x12\r\n\x05ttl_s\x18\x07 \x01(\x05\x12\x0e\n\x06parent\x18\x08 \x01(\t\x12\x11\n\tancestors\x18\t \x03(\t\x12\x14\n\x0c\x64isplay_name\x18\n \x01(\t\x12\x10\n\x08num_uses\x18\x0b \x01(\x05\x12\x0e\n\x06orphan\x18\x0c \x01(\x08\x12\x12\n\nuses_spent\x18\r \x01(\x05\x12\r\n\x05quota\x18\x0e \x01(\t\x12\x34\n\x0brecent_uses\x18\x0f \x03(\x0b\x32\x1f.strongbox.storage.v1.StoredUse\x12\x0e\n\x06holder\x18\x10 \x01(\t\";\n\tStoredUse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03use\x18\x02 \x01(\x05\x12\r\n\x05\x61t_ms\x18\x03 \x01(\x03\"M\n\x0cPolicyRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x05rules\x18\x02 \x03(\x0b\x32 .strongbox.storage.v1.StoredRule\"0\n\nStoredRule\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x02 \x03(\t\"u\n\nUserRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rpassword_hash\x18\x02 \x01(\t\x12\x10\n\x08policies\x18\x03 \x03(\t\x12\x13\n\x0btoken_ttl_s\x18\x04 \x01(\x05\x12\x1b\n\x13password_changed_ms\x18\x05 \x01(\x03\"\xd0\x01\n\rAppRoleRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07role_id\x18\x02 \x01(\t\x12\x10\n\x08policies\x18\x03 \x03(\t\x12\x13\n\x0btoken_ttl_s\x18\x04 \x01(\x05\x12\x17\n\x0ftoken_max_ttl_s\x18\x05 \x01(\x05\x12\x16\n\x0etoken_num_uses\x18\x06 \x01(\x05\x12\x17\n\x0fsecret_id_ttl_s\x18\x07 \x01(\x05\x12\x1a\n\x12secret_id_num_uses\x18\x08 \x01(\x05\x12\x13\n\x0b\x62ound_cidrs\x18\t \x03(\t\"\x91\x01\n\x0eSecretIdRecord\x12\x0f\n\x07role_id\x18\x01 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x02 \x01(\t\x12\x12\n\nexpires_ms\x18\x03 \x01(\x03\x12\x10\n\x08num_uses\x18\x04 \x01(\x05\x12\x12\n\nuses_spent\x18\x05 \x01(\x05\x12\x13\n\x0b\x62ound_cidrs\x18\x06 \x03(\t\x12\r\n\x05quota\x18\x07 \x01(\t\"s\n\x16KubernetesConfigRecord\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61_cert\x18\x02 \x01(\t\x12:\n\x12token_reviewer_jwt\x18\x03 \x01(\x0b\x32\x1e.strongbox.storage.v1.Envelope\"\x8b\x01\n\x14KubernetesRoleRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x18\n\x10service_accounts\x18\x02 \x03(\t\x12\x12\n\nnamespaces\x18\x03 \x03(\t\x12\x10\n\x08\x61udience\x18\x04 \x01(\t\x12\x10\n\x08policies\x18\x05 \x03(\t\x12\x13\n\x0btoken_ttl_s\x18\x06 \x01(\x05\"K\n\rFailureRecord\x12\x10\n\x08\x66\x61ilures\x18\x01 \x01(\x05\x12\x0f\n\x07last_ms\x18\x02 \x01(\x03\x12\x17\n\x0flocked_until_ms\x18\x03 \x01(\x03\"+\n\x0cSourceRecord\x12\x0c\n\x04left\x18\x01 \x01(\x03\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,25 +35,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHENTICATEDRECORD']._serialized_start=102
   _globals['_AUTHENTICATEDRECORD']._serialized_end=164
   _globals['_TOKENRECORD']._serialized_start=167
-  _globals['_TOKENRECORD']._serialized_end=493
-  _globals['_STOREDUSE']._serialized_start=495
-  _globals['_STOREDUSE']._serialized_end=554
-  _globals['_POLICYRECORD']._serialized_start=556
-  _globals['_POLICYRECORD']._serialized_end=633
-  _globals['_STOREDRULE']._serialized_start=635
-  _globals['_STOREDRULE']._serialized_end=683
-  _globals['_USERRECORD']._serialized_start=685
-  _globals['_USERRECORD']._serialized_end=802
-  _globals['_APPROLERECORD']._serialized_start=805
-  _globals['_APPROLERECORD']._serialized_end=1013
-  _globals['_SECRETIDRECORD']._serialized_start=1016
-  _globals['_SECRETIDRECORD']._serialized_end=1161
-  _globals['_KUBERNETESCONFIGRECORD']._serialized_start=1163
-  _globals['_KUBERNETESCONFIGRECORD']._serialized_end=1278
-  _globals['_KUBERNETESROLERECORD']._serialized_start=1281
-  _globals['_KUBERNETESROLERECORD']._serialized_end=1420
-  _globals['_FAILURERECORD']._serialized_start=1422
-  _globals['_FAILURERECORD']._serialized_end=1497
-  _globals['_SOURCERECORD']._serialized_start=1499
-  _globals['_SOURCERECORD']._serialized_end=1542
+  _globals['_TOKENRECORD']._serialized_end=509
+  _globals['_STOREDUSE']._serialized_start=511
+  _globals['_STOREDUSE']._serialized_end=570
+  _globals['_POLICYRECORD']._serialized_start=572
+  _globals['_POLICYRECORD']._serialized_end=649
+  _globals['_STOREDRULE']._serialized_start=651
+  _globals['_STOREDRULE']._serialized_end=699
+  _globals['_USERRECORD']._serialized_start=701
+  _globals['_USERRECORD']._serialized_end=818
+  _globals['_APPROLERECORD']._serialized_start=821
+  _globals['_APPROLERECORD']._serialized_end=1029
+  _globals['_SECRETIDRECORD']._serialized_start=1032
+  _globals['_SECRETIDRECORD']._serialized_end=1177
+  _globals['_KUBERNETESCONFIGRECORD']._serialized_start=1179
+  _globals['_KUBERNETESCONFIGRECORD']._serialized_end=1294
+  _globals['_KUBERNETESROLERECORD']._serialized_start=1297
+  _globals['_KUBERNETESROLERECORD']._serialized_end=1436
+  _globals['_FAILURERECORD']._serialized_start=1438
+  _globals['_FAILURERECORD']._serialized_end=1513
+  _globals['_SOURCERECORD']._serialized_start=1515
+  _globals['_SOURCERECORD']._serialized_end=1558
 # @@protoc_insertion_point(module_scope)

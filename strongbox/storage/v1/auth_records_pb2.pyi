@@ -67,6 +67,7 @@ class TokenRecord(_message.Message):
     USES_SPENT_FIELD_NUMBER: _builtins.int
     QUOTA_FIELD_NUMBER: _builtins.int
     RECENT_USES_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
     accessor: _builtins.str
     created_ms: _builtins.int
     expires_ms: _builtins.int
@@ -85,6 +86,8 @@ class TokenRecord(_message.Message):
     """Uses taken so far, each by one request."""
     quota: _builtins.str
     """The counter it is in, by the name of its group (services.auth.quotas); empty: in none."""
+    holder: _builtins.str
+    """The login's credential, where each machine has one of its own (strongbox.access.groups); empty: none."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -113,10 +116,11 @@ class TokenRecord(_message.Message):
         uses_spent: _builtins.int = ...,
         quota: _builtins.str = ...,
         recent_uses: _abc.Iterable[Global___StoredUse] | None = ...,
+        holder: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "ancestors", b"ancestors", "created_ms", b"created_ms", "display_name", b"display_name", "expires_ms", b"expires_ms", "max_expires_ms", b"max_expires_ms", "num_uses", b"num_uses", "orphan", b"orphan", "parent", b"parent", "period_s", b"period_s", "policies", b"policies", "quota", b"quota", "recent_uses", b"recent_uses", "ttl_s", b"ttl_s", "uses_spent", b"uses_spent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "ancestors", b"ancestors", "created_ms", b"created_ms", "display_name", b"display_name", "expires_ms", b"expires_ms", "holder", b"holder", "max_expires_ms", b"max_expires_ms", "num_uses", b"num_uses", "orphan", b"orphan", "parent", b"parent", "period_s", b"period_s", "policies", b"policies", "quota", b"quota", "recent_uses", b"recent_uses", "ttl_s", b"ttl_s", "uses_spent", b"uses_spent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,6 +60,8 @@ class ReadLeaseRecord(_message.Message):
     ISSUED_MS_FIELD_NUMBER: _builtins.int
     EXPIRES_MS_FIELD_NUMBER: _builtins.int
     REVOKED_MS_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     path: _builtins.str
     """The policy path: secret/<path>."""
@@ -68,6 +70,11 @@ class ReadLeaseRecord(_message.Message):
     expires_ms: _builtins.int
     revoked_ms: _builtins.int
     """0: not revoked."""
+    holder: _builtins.str
+    """In whose counters it is: the holder's and the group's (strongbox.access.groups). Empty in leases of earlier
+    versions: in the token's alone.
+    """
+    group: _builtins.str
     def __init__(
         self,
         *,
@@ -77,10 +84,12 @@ class ReadLeaseRecord(_message.Message):
         issued_ms: _builtins.int = ...,
         expires_ms: _builtins.int = ...,
         revoked_ms: _builtins.int = ...,
+        holder: _builtins.str = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "expires_ms", b"expires_ms", "id", b"id", "issued_ms", b"issued_ms", "path", b"path", "revoked_ms", b"revoked_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accessor", b"accessor", "expires_ms", b"expires_ms", "group", b"group", "holder", b"holder", "id", b"id", "issued_ms", b"issued_ms", "path", b"path", "revoked_ms", b"revoked_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -131,6 +140,8 @@ class GrantRecord(_message.Message):
     ABANDONED_MS_FIELD_NUMBER: _builtins.int
     SEEN_ABSENT_FIELD_NUMBER: _builtins.int
     TEMPLATE_ROLE_FIELD_NUMBER: _builtins.int
+    HOLDER_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     path: _builtins.str
     """The policy path: dynamic-postgres/<role>."""
@@ -156,6 +167,9 @@ class GrantRecord(_message.Message):
     seen_absent: _builtins.bool
     template_role: _builtins.str
     """Whose member the role was made: takes over what it leaves. Empty in leases of earlier versions."""
+    holder: _builtins.str
+    """In whose counters it is, as of a ReadLeaseRecord."""
+    group: _builtins.str
     def __init__(
         self,
         *,
@@ -177,10 +191,12 @@ class GrantRecord(_message.Message):
         abandoned_ms: _builtins.int = ...,
         seen_absent: _builtins.bool = ...,
         template_role: _builtins.str = ...,
+        holder: _builtins.str = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned_ms", b"abandoned_ms", "accessor", b"accessor", "attempts", b"attempts", "connection", b"connection", "expires_ms", b"expires_ms", "id", b"id", "issued_ms", b"issued_ms", "last_error", b"last_error", "max_expires_ms", b"max_expires_ms", "next_ms", b"next_ms", "path", b"path", "revoked_ms", b"revoked_ms", "role", b"role", "seen_absent", b"seen_absent", "state", b"state", "template_role", b"template_role", "ttl_s", b"ttl_s", "username", b"username"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["abandoned_ms", b"abandoned_ms", "accessor", b"accessor", "attempts", b"attempts", "connection", b"connection", "expires_ms", b"expires_ms", "group", b"group", "holder", b"holder", "id", b"id", "issued_ms", b"issued_ms", "last_error", b"last_error", "max_expires_ms", b"max_expires_ms", "next_ms", b"next_ms", "path", b"path", "revoked_ms", b"revoked_ms", "role", b"role", "seen_absent", b"seen_absent", "state", b"state", "template_role", b"template_role", "ttl_s", b"ttl_s", "username", b"username"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

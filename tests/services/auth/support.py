@@ -15,6 +15,7 @@ from strongbox.access.guard import Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.rpc.inbound import Inbound, bind
 from tests.support.access import FakeCluster
+from tests.support.border import answered
 from tests.support.keys import FakeKeyClient
 from tests.support.pipeline import FakePipeline
 
@@ -69,7 +70,7 @@ class AuthService(FakeCluster):
             )
         )
         request = getattr(pb, f"{rpc}Request")(**fields)
-        return await getattr(self.servicer, rpc)(request, cast("Any", None))
+        return await answered(self.servicer, rpc, request, self.key_client.require_unsealed_since)
 
     async def user(self, name: str = "alice", password: str = PASSWORD, **fields: Any) -> None:
         await self.call("WriteUser", name=name, password=password, **{"policies": ["app"], **fields})

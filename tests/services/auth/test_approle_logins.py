@@ -9,6 +9,8 @@ import pytest
 
 from services.auth.failures import LOCKED, MAX_FAILURES
 from services.auth.networks import is_from, parse_cidrs
+from strongbox.access import tokens as access
+from strongbox.access.groups import Groups, groups_of
 from strongbox.access.records import seal_record
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated
 from strongbox.leases.counters import Tally
@@ -238,3 +240,22 @@ def test_a_secret_ids_record_is_authenticated_for_its_own_key(auth: Machines) ->
     auth.store.seed(keyspace.SECRET_IDS + b"b", seal_record(auth.keys, key, record))
     found = auth.guard.lookup.record(auth.store.view(), keyspace.SECRET_IDS + b"b", storage.SecretIdRecord)
     assert found is None
+
+
+async def test_each_secret_id_is_a_holder_of_its_own_for_all_tokens_it_gives(auth: Machines) -> None:
+    auth.put_policy("maker", {"auth/tokens": "write"})
+    role_id = await auth.role(policies=["maker"])
+    one, other = await auth.secret_id(), await auth.secret_id()
+
+    def groups(token: str) -> Groups:
+        record = auth.guard.lookup.token(auth.store.view(), access.digest(token))
+        assert record is not None
+        return groups_of(record)
+
+    logins = [await auth.enter(role_id, made.secret_id) for made in (one, one, other)]
+    told = [groups(login.token) for login in logins]
+    assert told[0] == told[1] == (f"secret-id/{one.accessor}", "approles/web")
+    assert told[2] == (f"secret-id/{other.accessor}", "approles/web")
+    child = await auth.call("CreateToken", token=logins[0].token, policies=["maker"])
+    below = await auth.call("CreateToken", token=child.token, policies=["maker"])
+    assert groups(below.token) == told[0]

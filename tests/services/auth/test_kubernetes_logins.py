@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from services.auth.kubernetes import holder_of
 from services.auth.logins import NO_REVIEWER
 from services.auth.review import identity_in
+from strongbox.access import tokens as access
+from strongbox.access.groups import groups_of
 from strongbox.errors import DependencyDown, InvalidInput, PermissionDenied, Unauthenticated
 from strongbox.store import keyspace
 from tests.services.auth.support import AuthService
 from tests.support.api_server import REVIEWER, ApiServer
 
+POD = "authentication.kubernetes.io/pod-uid"
 BOUND = {"bound_service_account_names": ["app"], "bound_service_account_namespaces": ["team"]}
 
 
@@ -218,3 +223,32 @@ async def test_names_are_compared_and_never_patterns(auth: AuthService) -> None:
                 await auth.call("WriteKubernetesRole", name="web", **{**BOUND, field: names})
     with pytest.raises(InvalidInput):
         await auth.call("WriteKubernetesRole", name="web", **dict.fromkeys(BOUND, ("*",)))
+
+
+@pytest.mark.parametrize(
+    ("extra", "holder"),
+    [
+        ({POD: ["6f0e"]}, "pod/6f0e"),
+        (None, "service-account/team/app"),
+        ({}, "service-account/team/app"),
+        ({POD: ["a/../b"]}, "service-account/team/app"),
+        ({POD: ["a", "b"]}, "service-account/team/app"),
+        ({POD: "6f0e"}, "service-account/team/app"),
+        ({POD: [7]}, "service-account/team/app"),
+        (["junk"], "service-account/team/app"),
+    ],
+)
+def test_a_pod_is_a_holder_of_its_own_where_the_server_names_it(extra: object, holder: str) -> None:
+    user = {"username": "system:serviceaccount:team:app", "extra": extra}
+    raw = json.dumps({"status": {"authenticated": True, "user": user}}).encode()
+    who = identity_in(raw, "")
+    assert who is not None
+    assert holder_of(who) == holder
+
+
+async def test_the_token_of_a_login_names_its_holder(auth: AuthService, server: ApiServer) -> None:
+    await configured(auth, server)
+    made = await enter(auth, server.token("team", "app"))
+    record = auth.guard.lookup.token(auth.store.view(), access.digest(made.token))
+    assert record is not None
+    assert groups_of(record) == ("service-account/team/app", "kubernetes/web")

@@ -16,6 +16,7 @@ from strongbox.rpc.inbound import Inbound, bind
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
 from tests.support.access import FakeCluster
+from tests.support.border import answered
 from tests.support.keys import FakeKeyClient
 from tests.support.pipeline import FakePipeline
 
@@ -49,7 +50,7 @@ class Kv(FakeCluster):
                 deadline=time.monotonic() + 1,
             )
         )
-        return await getattr(self.servicer, name)(request, cast("Any", None))
+        return await answered(self.servicer, name, request, self.key_client.require_unsealed_since)
 
     async def write(self, path: str = "a", value: str = "v", **options: Any) -> pb.WriteSecretResponse:
         wire = {k: options.pop(k) for k in ("cas", "ttl") if k in options}

@@ -42,7 +42,10 @@ async def test_each_secret_is_authorized_and_audited_by_itself(kv: Kv) -> None:
 async def test_a_secret_that_no_lease_is_left_for_is_refused_by_itself(kv: Kv) -> None:
     token = kv.token_of(secret__ALL="read")
     accessor = kv.accessor_of(token)
-    parts = {name: counters.token_key(accessor, lease_id(accessor, f"secret/{name}")) for name in "abcdefgh"}
+    parts = {
+        name: counters.holder_key(f"token/{accessor}", lease_id(accessor, f"secret/{name}"))
+        for name in "abcdefgh"
+    }
     full = next(name for name in parts if parts[name] != parts["a"])
     for name in ("a", full):
         await kv.write(name, name)
@@ -134,8 +137,9 @@ async def test_the_most_secrets_are_read_with_a_lease_each_and_counted(kv: Kv) -
     assert {key.decode() for key in kv.store.keys(keyspace.READ_LEASES)} == {
         keyspace.read_lease(name).decode() for name in leases
     }
-    counted = [int(kv.store.value(key) or b"0") for key in kv.store.keys(keyspace.LEASE_COUNTS)]
-    assert sum(counted) == 256
+    for kind in (b"token/", b"all/token/"):
+        keys = kv.store.keys(keyspace.LEASE_COUNTS + kind)
+        assert sum(int(kv.store.value(key) or b"0") for key in keys) == 256
     assert {one.path for one in kv.pipeline.audited} == {f"secret/{path}" for path in paths}
     writes = kv.pipeline.writes
     await read(kv, *paths)

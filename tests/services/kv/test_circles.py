@@ -69,7 +69,7 @@ async def unknown(kv: Replica, folder: str) -> None:
 
 
 async def without_a_key(kv: Replica, folder: str) -> None:
-    cast("FakeKeyClient", kv.servicer._keys).error = DependencyDown()
+    cast("FakeKeyClient", kv.servicer._data_keys._keys).error = DependencyDown()
     await kv.write(f"{folder}/there", "v")
 
 

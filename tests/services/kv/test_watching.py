@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 import pytest
 
-from services.kv import watching
+from services.kv import streams, watching
 from services.kv.changes import Change, changes_of, revision_of
 from strongbox.access.records import RecordKeys, seal_record
 from strongbox.access.tokens import digest
@@ -123,7 +123,7 @@ async def test_what_is_compacted_is_said_and_the_watch_goes_on(kv: Replica, fold
 async def test_a_token_holds_only_so_many_watches(
     kv: Replica, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "MOST_OF_A_TOKEN", 1)
+    monkeypatch.setattr(streams, "MOST_OF_ONE", 1)
     first = int((await kv.write(f"{folder}/a", "1")).revision)
     async with aclosing(opened(kv, folder, first)) as one:
         await take(one, 1)
@@ -137,7 +137,7 @@ async def test_the_tokens_of_one_group_share_its_watches_and_take_nobody_elses(
     kv: Replica, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The group of a tree, or of one AppRole's logins; two tokens that root made are two tenants."""
-    monkeypatch.setattr(watching, "MOST_OF_A_TOKEN", 1)
+    monkeypatch.setattr(streams, "MOST_OF_ONE", 1)
     first = int((await kv.write(f"{folder}/a", "1")).revision)
     line = [digest(kv.cluster.root)]
     tenant, other = [await token_of(kv, ancestors=line, accessor=name * 24) for name in "AB"]
@@ -153,6 +153,32 @@ async def test_the_tokens_of_one_group_share_its_watches_and_take_nobody_elses(
         await take(one, 1)
         with pytest.raises(RateLimited):
             await anext(opened(kv, folder, first, logins[1]))
+
+
+async def test_machines_of_one_role_do_not_use_up_each_others_watches(
+    kv: Replica, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has one secret id has its watches, however often he logs in; a role has half of all."""
+    monkeypatch.setattr(streams, "MOST_OF_ONE", 1)
+    monkeypatch.setattr(streams, "MOST_OF_A_ROLE", 2)
+    first = int((await kv.write(f"{folder}/a", "1")).revision)
+
+    async def login(secret_id: str, role: str = "web") -> str:
+        return await token_of(kv, quota=f"approles/{role}", holder=f"secret-id/{secret_id}")
+
+    stolen, again = await login("stolen"), await login("stolen")
+    async with aclosing(opened(kv, folder, first, stolen)) as one:
+        await take(one, 1)
+        with pytest.raises(RateLimited, match="at most 1 watches"):
+            await anext(opened(kv, folder, first, again))
+        async with aclosing(opened(kv, folder, first, await login("honest"))) as two:
+            await take(two, 1)
+            with pytest.raises(RateLimited, match="at most 2 watches"):
+                await anext(opened(kv, folder, first, await login("third")))
+            async with aclosing(opened(kv, folder, first, await login("other", "ci"))) as three:
+                await take(three, 1)
+    async with aclosing(opened(kv, folder, first, again)) as one:
+        await take(one, 1)
 
 
 async def test_a_stream_ends_with_the_last_use_of_its_token(kv: Replica, folder: str) -> None:

@@ -18,16 +18,19 @@ from services.lease.renewing import Renewer
 from services.lease.revoking import Revoker
 from services.lease.root_rotation import Rotation
 from services.lease.servicer import LeaseServicer
+from strongbox.access.groups import groups_of
 from strongbox.access.guard import Guard
 from strongbox.access.tokens import digest
 from strongbox.crypto.aead import Aead, new_key
 from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
+from strongbox.errors import Sealed
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.leases import read_lease
 from strongbox.rpc.inbound import Inbound, bind
 from strongbox.store import keyspace
 from strongbox.store.view import View
 from tests.support.access import FakeCluster
+from tests.support.border import answered
 from tests.support.pipeline import FakePipeline
 
 
@@ -65,6 +68,7 @@ class Lease(FakeCluster):
         self.pipeline = FakePipeline(self.store)
         self.guard = Guard(self.source)
         self.fence = Fence()
+        self.sealed_at: float | None = None
         self.measures = Measures(CollectorRegistry())
         self.envelopes = FakeSeal()
         self.databases = Databases(self.envelopes)
@@ -86,13 +90,20 @@ class Lease(FakeCluster):
     async def call(self, name: str, token: str = "", /, **fields: Any) -> Any:
         bind(Inbound(token or self.root, "request", "127.0.0.1", "", time.monotonic() + 4.5))
         request = getattr(pb, f"{name}Request")(**fields)
-        return await getattr(self.servicer, name)(request, cast("Any", None))
+        return await answered(self.servicer, name, request, self.require_unsealed_since)
+
+    def require_unsealed_since(self, proven: float) -> None:
+        """As KeyClient's; `sealed_at`: when the keys were dropped."""
+        if self.sealed_at is not None and self.sealed_at >= proven:
+            raise Sealed
 
     def hold(self, token: str, path: str, ttl_s: int = 0) -> str:
         """As a read by `token` leaves it; returns the id."""
         expires_ms = self.store.now_ms + ttl_s * 1000 if ttl_s else 0
-        accessor = self.accessor_of(token)
-        done = self.store.run(lambda v: read_lease.hold(v, self.keys, accessor, path, expires_ms))
+        record = self.guard.lookup.token(self.store.view(), digest(token))
+        assert record is not None
+        reader = read_lease.Reader(record.accessor, groups_of(record), expires_ms)
+        done = self.store.run(lambda v: read_lease.hold(v, self.keys, reader, path))
         return cast("read_lease.Held", done.value).id
 
     def state(self, name: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from services.lease import due
 from services.lease.reaper import Follower
+from strongbox.access.groups import Groups
 from strongbox.access.lookup import Lookup
 from strongbox.access.records import RecordKeys, seal_record
 from strongbox.access.tokens import digest
@@ -208,9 +209,10 @@ async def test_a_token_revoked_while_the_duty_watches_loses_its_lease(lease: Lea
     pipeline = Pipeline(etcd, Memory(), Outbox("lease"), SystemClock())
     await pipeline.start()
     name = read_lease.lease_id("watched", "secret/a")
+    reader = read_lease.Reader("watched", Groups("token/watched", "token/watched"), 0)
     await pipeline.submit(
         Work(
-            lambda view: read_lease.hold(view, lease.keys, "watched", "secret/a", 0),
+            lambda view: read_lease.hold(view, lease.keys, reader, "secret/a"),
             None,
             time.monotonic() + 5,
         )

@@ -153,3 +153,17 @@ def test_shares_that_do_not_open_the_root_key_make_nothing() -> None:
     for present in (life.origin.shares[:1], [life.share(1), other.share(2)], other.origin.shares[:2]):
         with pytest.raises(IntegrityError):
             make_shares(life.config, present, ATTEMPT, 3, 2)
+
+
+def test_every_step_proves_that_the_cluster_is_unsealed() -> None:
+    """Else its answer, which may hold shares or a root token, would not leave (strongbox.rpc.revealing)."""
+    life = Life()
+    life.begin()
+    view = life.store.view()
+    ceremony.require(view, REKEY, ATTEMPT)
+    assert view.proves_unsealed
+    life.store.seed(keyspace.SEAL_STATE, b"sealed:3")
+    view = life.store.view()
+    with pytest.raises(Sealed):
+        ceremony.find(view, REKEY)
+    assert not view.proves_unsealed

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.seal.custody import Custody
+from services.seal.custody import PROOF_S, Custody
 from services.seal.keyring import Keyring
 from services.seal.repository import SealState
 from strongbox.clock import ManualClock
@@ -146,3 +146,26 @@ def test_the_wall_clock_is_no_matter() -> None:
     held.clock.advance(2.1)
     with pytest.raises(NoQuorum):
         held.custody.keyring()
+
+
+def test_what_was_proved_is_told_within_two_seconds_and_not_after_a_sealing() -> None:
+    """A root token, new key shares: as the values of the other services."""
+    held = Held()
+    held.clock.advance(0.5)
+    proven = held.clock.monotonic()
+    held.clock.advance(PROOF_S)
+    held.custody.require_unsealed_since(proven)
+    held.clock.advance(0.001)
+    held.custody.prove(UNSEALED, held.clock.monotonic())
+    with pytest.raises(NoQuorum):
+        held.custody.require_unsealed_since(proven)
+    proven = held.clock.monotonic()
+    held.clock.advance(0.1)
+    held.custody.wipe()
+    with pytest.raises(Sealed):
+        held.custody.require_unsealed_since(proven)
+    held.custody.hold(LockedBytes(b"r" * 32), opened(World()), 4, held.clock.monotonic())
+    with pytest.raises(Sealed):
+        held.custody.require_unsealed_since(proven)
+    held.clock.advance(0.1)
+    held.custody.require_unsealed_since(held.clock.monotonic())

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from strongbox import proof
 from strongbox.clock import SystemClock
 from strongbox.errors import (
     Internal,
@@ -334,3 +335,38 @@ async def test_past_the_outboxs_bound_audited_work_is_refused_and_upkeep_still_t
         draft = Draft(op="op", path="", request_id="", client="")
         work = Work(increment(prefix + b"k"), draft, time.monotonic() + 10, always=True)
         assert (await replica.pipeline.submit(work)).value == 4
+
+
+async def test_only_a_transaction_whose_decision_found_the_cluster_unsealed_is_a_proof_of_it(
+    etcd_member: EtcdCluster, prefix: bytes
+) -> None:
+    key = prefix + b"state"
+    async with running(etcd_member.endpoints) as replica:
+
+        def unsealed(view: View) -> None:
+            view.get(key)
+            view.found_unsealed()
+
+        def refused(view: View) -> None:
+            unsealed(view)
+            raise PermissionDenied
+
+        proved = proof.begin()
+        await replica.act(lambda view: view.get(key))
+        with pytest.raises(PermissionDenied):
+            await replica.act(refused)
+        assert proved.since is None
+        sending = time.monotonic()
+        await replica.act(unsealed)
+        first = proved.since
+        assert first is not None
+        assert sending <= first <= time.monotonic()
+        # The state that is remembered has changed: what is proved is proved by the second transaction.
+        await replica.etcd.transact(txn.txn([], [txn.put(key, b"again")]))
+        changed = time.monotonic()
+        await replica.act(unsealed)
+        assert proved.since is not None
+        assert proved.since >= changed
+        later = proved.since
+        await replica.act(lambda view: view.get(key))
+        assert proved.since == later

@@ -1,0 +1,54 @@
+"""How many streams a process serves at once, and for whom. Pure.
+
+A process serves at most 256 streams, 16 of them for the tokens of one group (strongbox.access.groups): a
+token and all that descend from it, or what the logins of one user gave. So no tenant takes another's. Of a
+role whose machines have a credential each (secret id, pod, service account) these have 16 each, and the role
+128: one that is stolen takes 16 from the others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from strongbox.access.guard import Caller
+from strongbox.errors import Overloaded, RateLimited
+
+MOST_STREAMS, MOST_OF_A_ROLE, MOST_OF_ONE = 256, 128, 16
+Bounds = Mapping[str, int]  # by the name of a group, how many streams it may hold
+
+
+def bounds_of(caller: Caller) -> Bounds:
+    """What his stream is counted in: children and further logins have no room of their own."""
+    groups = caller.groups
+    if caller.record.holder:
+        return {groups.holder: MOST_OF_ONE, groups.group: MOST_OF_A_ROLE}
+    return {groups.group: MOST_OF_ONE}
+
+
+class Streams:
+    """Those that are open."""
+
+    def __init__(self) -> None:
+        self._all = 0
+        self._of: Counter[str] = Counter()
+
+    @contextmanager
+    def counted(self, bounds: Bounds) -> Iterator[None]:
+        """One more, as long as the context lasts. Raises `Overloaded`, `RateLimited` for one too many."""
+        if self._all >= MOST_STREAMS:
+            raise Overloaded("this replica serves as many watches as it may")
+        for group, most in bounds.items():
+            if self._of[group] >= most:
+                raise RateLimited(
+                    f"the tokens of one holder or group hold at most {most} watches of one replica"
+                )
+        self._all += 1
+        self._of.update(bounds.keys())
+        try:
+            yield
+        finally:
+            self._all -= 1
+            self._of.subtract(bounds.keys())
+            self._of += Counter()  # forgets those at zero

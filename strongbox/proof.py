@@ -1,0 +1,36 @@
+"""When the cluster was last proved to be unsealed, for the call under way (docs/adr/0032).
+
+The pipeline notes it for each transaction that compared the seal state and whose decision found it unsealed
+(`View.found_unsealed`). Whoever lets the answer out asks at the end (strongbox.rpc.revealing). No handler has
+a part in it, so none can forget it; what nobody noted was not proved.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+
+class Proof:
+    """`since`: `time.monotonic()` right before the newest such transaction was sent; `None`: none was."""
+
+    __slots__ = ("since",)
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+
+
+_current: ContextVar[Proof | None] = ContextVar("proof", default=None)
+
+
+def begin() -> Proof:
+    """What is proved from now on in this task, and in those that it begins, is noted in the answer."""
+    proof = Proof()
+    _current.set(proof)
+    return proof
+
+
+def note(asked: float) -> None:
+    """A transaction sent at `asked` (monotonic seconds) proved it; nothing where nobody wants to know."""
+    proof = _current.get()
+    if proof is not None and (proof.since is None or asked > proof.since):
+        proof.since = asked
