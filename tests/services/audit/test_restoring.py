@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -20,11 +22,13 @@ from services.audit.marker import Archived, Marker, Unproven
 from services.audit.mending import mend, prove_again
 from services.audit.proving import prove_entry
 from services.audit.restoring import NO_COPIES, Copies, fault_of, find, find_beginning
+from services.audit.retention import LOST, Retention
 from services.audit.segments import Segments
 from services.audit.verify import main
 from strongbox.store.errors import Unavailable
 from strongbox.trail.merkle import Frontier, leaf_hash
 from tests.services.audit.logs import KEYS, chain
+from tests.services.audit.producers import audit_keys
 from tests.services.audit.test_archiving import (
     ENTRIES,
     LIMIT,
@@ -376,3 +380,28 @@ def test_an_archive_of_another_log_makes_no_marker(tmp_path: Path) -> None:
 def test_no_marker_without_a_mac_is_one() -> None:
     with pytest.raises(ValueError, match="marker"):
         markers.parse(Marker(1, 1, "0" * 64, 1, (bytes(32),)).pack())
+
+
+async def test_a_running_replica_says_that_its_marker_is_lost_and_looks_on(tmp_path: Path) -> None:
+    log, archive = archived(tmp_path)
+    for name in (markers.NAME, markers.COPY):
+        (log.folder / name).write_bytes(b"")
+    hide(archive.folder, "not there")
+    found = Segments(log.folder, segment_bytes=LIMIT)
+    assert await find_beginning(found, KEYS, NO_COPIES, lambda _: None, is_trimmed=True)
+    keys = audit_keys()
+    await keys.open()
+    replica: Any = SimpleNamespace(log=found, healthy=True, copies=Copies(archive.folder))
+    keep = Retention(cast("Any", None), replica, keys)
+    await keep.look()
+    assert keep.warning == LOST and found.stand_in
+    archive.folder.with_name("elsewhere").rename(archive.folder)
+    await keep.look()
+    assert keep.warning == LOST  # the archive's segments may have to be read: not every five seconds
+    keep._looks_at = 0.0
+    await keep.look()
+    assert not keep.warning
+    require_whole(found, 800)
+    (log.folder / markers.NAME).unlink()
+    await keep.look()
+    assert (log.folder / markers.NAME).read_bytes() == log.marker.pack()
