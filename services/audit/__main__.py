@@ -13,6 +13,7 @@ from services.audit.peers import AuditPeerServicer, PeerHistory
 from services.audit.publishing import Publisher
 from services.audit.replica import Replica
 from services.audit.reporting import Reporting
+from services.audit.restoring import Copies
 from services.audit.retention import retention_of
 from services.audit.segments import Segments
 from services.audit.servicer import AuditServicer
@@ -32,7 +33,8 @@ async def assemble(runtime: Runtime) -> None:
     keys = AuditKeys(partial(open_keys, etcd, runtime.keys))
     copies = StandardOutput() if settings.audit_stdout else None
     history = PeerHistory(partial(live_peers, runtime))
-    replica = Replica(etcd, log, settings.node_id, history, copies.give if copies else None)
+    found = Copies(settings.audit_archive or None, history.markers)
+    replica = Replica(etcd, log, settings.node_id, history, copies.give if copies else None, found)
     publisher = Publisher(etcd, replica, keys)
     retention = retention_of(settings, etcd, replica, keys)
     new_key = partial(new_chain_key, runtime.keys)

@@ -8,7 +8,8 @@ archived and perhaps in the log as well; doing it again finishes what was begun:
 2. Each copy is read again, from the disk where the system allows: every HMAC and link, and the Merkle
    frontier, which must be that of the log, of which a signed checkpoint exists. The folder is fsynced.
 3. The row of hashes from the first kept entry on is copied and fsynced, then the marker, whose renaming is
-   the moment at which the log begins there. A copy of the marker goes to the archive.
+   the moment at which the log begins there. Copies of the marker go to the archive and beside it before, so
+   that one damaged file costs nothing (`restoring`).
 4. Only then, and after each copy's SHA-256 has been compared with the marker once more, segments are removed.
 
 An archive is shared by the replicas of one log or each has its own: the files are the same byte for byte.
@@ -19,6 +20,7 @@ another name of the segment that it stands for; a file to be written is made ane
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import os
@@ -31,6 +33,7 @@ import structlog
 
 from services.audit import marker as markers
 from services.audit.chain import Keys, MissingKey, Tampered, Verifier
+from services.audit.contents import read_file
 from services.audit.hashes import row_path
 from services.audit.marker import Marker, Moved
 from services.audit.segments import Segments
@@ -78,8 +81,7 @@ class Archive:
                 raise NotArchived(f"{one.name} in the archive is not the one that was moved there")
         for one in left:
             os.unlink(log.folder / one.name)
-        own = row_path(log.folder, log.first)
-        rows = [path for path in log.folder.glob("audit*.hashes") if path != own and log.first]
+        rows = [path for path in _rows(log.folder) if path != log.hashes.path and log.first]
         for path in rows:
             os.unlink(path)
         if left or rows:
@@ -128,17 +130,58 @@ def durable_file(target: Path, part: Path) -> Iterator[int]:
         os.close(file)
 
 
-def write_marker(folder: Path, marker: Marker, owner: str = "") -> None:
-    """Put the marker into a folder, durably. Raises OSError."""
-    target = folder / markers.NAME
-    with durable_file(target, folder / f".{markers.NAME}.{owner}.part") as file:
+def write_marker(folder: Path, marker: Marker) -> None:
+    """Put the marker and the copy beside it into a log's folder, durably, the copy first. Raises OSError."""
+    for name in (markers.COPY, markers.NAME):
+        _write_as(folder, name, marker)
+
+
+def archive_marker(archive: Archive, marker: Marker) -> None:
+    """Put the marker into the archive: for logs that begin there, and as the newest. Raises OSError."""
+    for name in (markers.archived_name(marker.first), markers.NAME):
+        _write_as(archive.folder, name, marker, archive.owner)
+
+
+def keep_copies(log: Segments, archive: Archive | None) -> list[str]:
+    """Write those files of the log's marker again that are not what they were; which. Raises OSError.
+
+    This process knows the marker from its start, when the chain's key and the segments confirmed it.
+    """
+    marker = log.marker
+    if not marker.first or not marker.has_hashes or log.damage:
+        return []
+    wrong = [name for name in (markers.COPY, markers.NAME) if not _holds(log.folder / name, marker)]
+    for name in wrong:
+        _write_as(log.folder, name, marker)
+    if archive is not None and archive.folder.is_dir():
+        name = markers.archived_name(marker.first)
+        if not (archive.folder / name).exists():  # an earlier version kept the newest only
+            _write_as(archive.folder, name, marker, archive.owner)
+    return wrong
+
+
+def _holds(path: Path, marker: Marker) -> bool:
+    try:
+        return read_file(path) == marker
+    except (OSError, ValueError):
+        return False
+
+
+def _rows(folder: Path) -> list[Path]:
+    return [*folder.glob("audit*.hashes"), *folder.glob("audit-*.unproved")]
+
+
+def _write_as(folder: Path, name: str, marker: Marker, owner: str = "") -> None:
+    if (folder / name).is_dir():  # which no file can take the place of
+        raise IsADirectoryError(errno.EISDIR, "a folder stands where the marker belongs", name)
+    with durable_file(folder / name, folder / f".{name}.{owner}.part") as file:
         _write(file, marker.pack())
     _sync(folder)
 
 
 def _leave_marker(log: Segments, made: Marker, archive: Archive) -> None:
     """Have the log begin at the marker. Raises OSError; then it begins where it did."""
-    write_marker(archive.folder, made, archive.owner)
+    archive_marker(archive, made)
     row = row_path(log.folder, made.first)
     file = _made_anew(row)
     try:

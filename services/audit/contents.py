@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from services.audit import marker as markers
 from services.audit.chain import ROTATE, Entry, parse_line
@@ -18,6 +19,7 @@ from services.audit.hashes import Hashes, Witness
 from services.audit.marker import Marker
 from services.audit.places import Places
 
+_LARGEST = 4 << 20  # bytes of a marker: each segment that was moved takes some 100
 _ANNOUNCES = f'"op":"{ROTATE}"'.encode()
 
 
@@ -99,13 +101,31 @@ class Contents:
 
 
 def read_marker(folder: Path) -> tuple[Marker, str]:
-    """The marker in a log's folder, and what is wrong with it. Raises OSError."""
+    """The marker in a log's folder, and what is wrong with it."""
     try:
-        return markers.parse((folder / markers.NAME).read_bytes()), ""
+        return read_file(folder / markers.NAME), ""
     except FileNotFoundError:
         return markers.BEGINNING, ""
-    except ValueError as error:
+    except (OSError, ValueError) as error:  # also when the disk does not give it: the log is another file
         return markers.BEGINNING, str(error)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A file to be read; nothing else is opened, or waited for. Raises OSError, ValueError."""
+    stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        return stream
+    stream.close()
+    raise ValueError("this is no file")
+
+
+def read_file(path: Path) -> Marker:
+    """The marker in a file. Raises OSError, ValueError."""
+    with open_file(path) as stream:
+        text = stream.read(_LARGEST + 1)
+    if len(text) > _LARGEST:
+        raise ValueError("the marker is too large")
+    return markers.parse(text)
 
 
 def read_contents(folder: Path, hashes: Hashes, marker: Marker) -> Contents:

@@ -8,6 +8,8 @@ no other hash of what is not: the subtrees to the left of `first` that a path me
   opening, when the whole row is compared with the lines. So it is also a witness: a line that was changed on
   disk no longer has its hash.
 * It grows by 64 bytes an entry, memory by nothing: proofs read the few hashes they need.
+* Where the frontier of those below is lost (`restoring`), another row is kept for the while, in a file of its
+  own. It is a witness only: it gives no root and no proof.
 * It is no authority. What is proved from it is verified before it is told, and the root it gives is compared
   with the newest checkpoint, whose signature nobody without the key can make.
 """
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from services.audit import marker as markers
-from services.audit.marker import Archived, Marker
+from services.audit.marker import Archived, Marker, Unproven
 from strongbox.trail.merkle import (
     HASH_BYTES,
     Frontier,
@@ -41,6 +43,15 @@ def row_path(folder: Path, first: int) -> Path:
     return folder / (f"audit-{first}.hashes" if first else NAME)
 
 
+def unproved_path(folder: Path, first: int) -> Path:
+    """The row of a log that begins there while the hashes of what is below are not known."""
+    return folder / f"audit-{first}.unproved"
+
+
+def _path(folder: Path, marker: Marker) -> Path:
+    return (row_path if marker.has_hashes else unproved_path)(folder, marker.first)
+
+
 class _Row(NamedTuple):
     """One open file. `skipped`: places that are not in it; `below`: those of them that the marker has."""
 
@@ -52,7 +63,7 @@ class _Row(NamedTuple):
     @classmethod
     def open(cls, folder: Path, marker: Marker) -> _Row:
         """Raises OSError."""
-        file = os.open(row_path(folder, marker.first), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(_path(folder, marker), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         below = dict(zip(peak_places(marker.first), marker.peaks, strict=True))
         return cls(file, marker, stored_count(marker.first), below)
 
@@ -89,7 +100,7 @@ class Hashes:
     @property
     def path(self) -> Path:
         """The row's file."""
-        return row_path(self._folder, self._row.marker.first)
+        return _path(self._folder, self._row.marker)
 
     @property
     def size(self) -> int:
@@ -117,14 +128,24 @@ class Hashes:
     def back_to(self, size: int) -> None:
         """Forget all but the first `size` leaves, which are there. Raises OSError."""
         os.ftruncate(self._row.file, self._row.offset(stored_count(size)))
-        self._frontier = Frontier.of(size, self.read)
+        self._frontier = Frontier.of(size, self._read)
 
     def clear(self) -> None:
         """Forget all that can be computed again. Raises OSError."""
         self.back_to(self._row.marker.first)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether roots are known: not if the hashes of what is archived are lost."""
+        return self._row.marker.has_hashes
+
     def read(self, place: int) -> bytes:
         """The hash at a place of the row. Raises OSError, Archived; what is short gives no valid proof."""
+        if not self.is_whole:
+            raise Unproven(self._row.marker.first)
+        return self._read(place)
+
+    def _read(self, place: int) -> bytes:
         row = self._row
         if place < row.skipped:
             if place not in row.below:
@@ -158,7 +179,7 @@ class Hashes:
 
     def leaf(self, index: int) -> bytes:
         """The hash of one entry's line."""
-        return self.read(stored_place(0, index))
+        return self._read(stored_place(0, index))
 
     def root(self, size: int) -> bytes:
         """The root over the first `size` entries."""

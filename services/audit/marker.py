@@ -26,6 +26,7 @@ from services.audit.chain import FIRST_TERM, GENESIS, Keys, MissingKey
 from strongbox.trail.merkle import HASH_BYTES, Frontier
 
 NAME = "audit.archived"
+COPY = "audit.archived-copy"  # the same beside it, written first
 _LABEL = b"strongbox audit marker v1\0"
 _FORMAT = 1
 _DIGITS = 64
@@ -37,6 +38,13 @@ class Archived(Exception):
     def __init__(self, first: int, where: str = "") -> None:
         super().__init__(f"entries below {first} are archived{where}")
         self.first = first
+
+
+class Unproven(Archived):
+    """The hashes of what is archived are not known here: the marker that had them is lost."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(first, ", and the marker with their hashes is lost")
 
 
 class Moved(NamedTuple):
@@ -78,6 +86,11 @@ class Marker:
         """Whether somebody with the chain's key made it. Raises MissingKey."""
         return hmac.compare_digest(self.mac.encode(), self._mac(keys).encode())
 
+    @property
+    def has_hashes(self) -> bool:
+        """Whether it says what is archived: a stand-in for one that is lost does not."""
+        return bool(self.mac) or not self.first
+
     def frontier(self) -> Frontier:
         """The tree over all that was moved."""
         return Frontier(self.first, self.peaks)
@@ -90,6 +103,16 @@ class Marker:
 
 
 BEGINNING = Marker(0, 0, GENESIS, FIRST_TERM, ())  # of a log of which nothing was archived
+
+
+def without_hashes(first: int, segment: int, prev_hmac: str, term: int) -> Marker:
+    """What the first entry that is kept says by itself; it is never written down."""
+    return Marker(first, segment, prev_hmac, term, (bytes(HASH_BYTES),) * first.bit_count())
+
+
+def archived_name(first: int) -> str:
+    """The file in the archive with a copy of the marker of logs that begin at entry `first`."""
+    return f"audit-{first}.archived"
 
 
 def parse(text: bytes) -> Marker:
@@ -113,7 +136,7 @@ def _is_possible(marker: Marker) -> bool:
     return (
         all(type(number) is int and number > 0 for number in numbers)
         and all(isinstance(text, str) for text in (marker.prev_hmac, marker.checkpoint, marker.mac))
-        and len(marker.prev_hmac) == _DIGITS
+        and len(marker.prev_hmac) == len(marker.mac) == _DIGITS
         and len(marker.peaks) == marker.first.bit_count()
         and all(len(peak) == HASH_BYTES for peak in marker.peaks)
     )

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import os
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 import structlog
@@ -18,9 +18,11 @@ import structlog
 from services.audit import marker as markers
 from services.audit.archiving import write_marker
 from services.audit.chain import Keys, Tampered, Verifier
+from services.audit.hashes import Hashes
 from services.audit.marker import Marker
 from services.audit.segments import Segments
 
+_AT_ONCE = 1024  # lines
 _log = structlog.get_logger(__name__)
 
 
@@ -34,7 +36,7 @@ def mend(log: Segments, keys: Keys) -> str:
 
 
 def _mend(log: Segments, keys: Keys) -> str:
-    if log.first and not log.marker.is_ours(keys):
+    if log.first and not log.stand_in and not log.marker.is_ours(keys):
         fault: Tampered | None = Tampered(
             0, "the marker of what is archived was not made with the chain's key"
         )
@@ -86,13 +88,75 @@ def set_aside(log: Segments, index: int, why: str = "damaged") -> list[str]:
         for path in sorted(log.folder.glob("audit-*.jsonl"), reverse=True)
         if path >= log.path(first)
     ]
-    marker = log.folder / markers.NAME
-    if (index < log.first or not log.first) and marker.exists():  # the latter: it cannot be read
-        renamed.append(_rename(marker, why))
+    if index < log.first or not log.first:  # the latter: it cannot be read, or is of another log
+        renamed += set_marker_aside(log.folder, why)
     if good:
         part.rename(log.path(first))
     log.sync_folder()
     return renamed
+
+
+def set_marker_aside(folder: Path, why: str) -> list[str]:
+    """Rename the marker and its copy, if they are there; the new names. Raises OSError."""
+    files = (folder / name for name in (markers.NAME, markers.COPY))
+    return [_rename(path, why) for path in files if os.path.lexists(path)]
+
+
+def put_back(log: Segments, marker: Marker) -> None:
+    """Have the log begin at this marker, which was found again; what stands in its place is set aside.
+
+    Blocking. Raises OSError. A crash leaves no marker, or this one's copy.
+    """
+    with log.being_mended:
+        kept = set_marker_aside(log.folder, "damaged")
+        log.sync_folder()
+        if marker.first:
+            write_marker(log.folder, marker)
+        log.stand_in = None
+        log.load()
+        _remove_rows_of_stand_ins(log.folder)
+    _log.error("the marker of what is archived was damaged or lost, and is restored", files=kept)
+
+
+def do_without(log: Segments, stand_in: Marker) -> None:
+    """Have the log begin at what its first entry says; its files stay. Blocking. Raises OSError."""
+    with log.being_mended:
+        log.stand_in = stand_in
+        log.load()
+    _log.critical(
+        "the marker of what is archived is lost and nothing proves another: what it proved is refused here",
+        first_index=stand_in.first,
+    )
+
+
+def prove_again(log: Segments, marker: Marker) -> None:
+    """Put the marker that was found in the place of the stand-in while the log is in use.
+
+    Blocking: every line is read once. Raises OSError, Broken, Archived; then all is as it was.
+    """
+    with log.being_mended:
+        row = Hashes(log.folder, marker)
+
+        def commit() -> None:
+            set_marker_aside(log.folder, "damaged")
+            write_marker(log.folder, marker)
+
+        try:
+            row.clear()
+            lines = log.read(log.first)
+            while some := list(islice(lines, _AT_ONCE)):
+                row.extend(some)
+            log.take_row(marker, row, commit)
+        except BaseException:
+            row.close()
+            raise
+        _remove_rows_of_stand_ins(log.folder)
+    _log.error("the marker of what is archived is restored", first_index=marker.first)
+
+
+def _remove_rows_of_stand_ins(folder: Path) -> None:
+    for path in folder.glob("audit-*.unproved"):
+        path.unlink()
 
 
 def cut_back(log: Segments, index: int) -> None:
@@ -110,6 +174,7 @@ def adopt(log: Segments, marker: Marker) -> None:
     """
     with log.being_mended:
         kept = set_aside(log, 0, "outdated")
+        log.stand_in = None
         write_marker(log.folder, marker)
         log.load()
     _log.error("a peer has archived what is missing here: this log begins at its marker", files=kept)

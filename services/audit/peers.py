@@ -31,6 +31,7 @@ from strongbox.store.errors import Unavailable
 
 _CHUNK = 256  # lines in a message: about 130 KB
 _TIMEOUT = 300.0  # seconds for a whole copy
+_SOON = 3.0  # seconds for a first message
 _log = structlog.get_logger(__name__)
 
 
@@ -76,6 +77,12 @@ class PeerHistory:
                 return
         raise Unavailable("no audit replica gave the history up to the mark")
 
+    async def markers(self) -> list[bytes | None]:
+        """The marker of each peer with entries; b"" of one that has archived none, None of a silent one."""
+        channels = await self._channels()
+        told = await asyncio.gather(*map(_beginning_of, channels))
+        return [beginning for answer in told for beginning in answer]
+
     async def _copy(
         self, channel: grpc.aio.Channel, log: Segments, keys: Keys, mark: Position, *, may_adopt: bool
     ) -> None:
@@ -95,6 +102,20 @@ class PeerHistory:
             if log.size >= mark.size:
                 call.cancel()
                 return
+
+
+async def _beginning_of(channel: grpc.aio.Channel) -> list[bytes | None]:
+    request = pb.StreamLinesRequest(from_index=0)
+    call = pb_grpc.AuditPeerServiceStub(channel).StreamLines(request, timeout=_SOON)
+    try:
+        message = await call.read()
+    except grpc.aio.AioRpcError as error:
+        _log.warning("a peer does not say where its audit log begins", why=error.code().name)
+        return [None]
+    finally:
+        call.cancel()
+    # One without a single entry ends the stream at once.
+    return [bytes(message.marker)] if isinstance(message, pb.StreamLinesResponse) else []
 
 
 def _checked(text: bytes, size: int, keys: Keys, mark: Position) -> Marker:

@@ -27,6 +27,7 @@ from services.audit.gathering import Hurry, gathered
 from services.audit.keys import AuditKeys
 from services.audit.outbox_entries import Change, Cursors, announcements_in, entries_of
 from services.audit.positions import BEGINNING, Position, first_of
+from services.audit.restoring import NO_COPIES, Copies
 from services.audit.segments import Broken, Segments
 from services.audit.starting import find_start
 from strongbox.crypto.errors import IntegrityError
@@ -58,6 +59,7 @@ class Replica:
         node_id: str,
         copy_history: CopyHistory | None = None,
         on_durable: Callable[[list[bytes]], None] | None = None,
+        copies: Copies = NO_COPIES,
     ) -> None:
         self.log = log
         self.position = BEGINNING
@@ -68,6 +70,7 @@ class Replica:
         self._report_key = keyspace.AUDIT_REPLICAS + node_id.encode()
         self._copy_history = copy_history
         self._on_durable = on_durable
+        self.copies = copies
         self._moved = asyncio.Condition()
         self._cursors = Cursors()
         self._hurry = Hurry()
@@ -163,7 +166,8 @@ class Replica:
 
     async def _begin(self, keys: AuditKeys) -> None:
         """Find the position to go on from, mending the log if need be."""
-        start = await find_start(self._etcd, self.log, await keys.open(), self._report_key, self._mending)
+        opened = await keys.open()
+        start = await find_start(self._etcd, self.log, opened, self._report_key, self._mending, self.copies)
         self._cursors.begin(())  # what is replayed counts from its own first batch
         await self._move(start)
         if start.size and not start.revision:

@@ -76,7 +76,11 @@ class Reporting:
                 lambda: self._retention.room.disk if self._retention else 0.0,
             ),
             "strongbox_audit_gaps": ("Missing batches seen since the start.", lambda: replica.gaps),
-            "strongbox_audit_backlog": ("Records the duty sees in the outbox.", lambda: max(0, duty.backlog)),
+            "strongbox_audit_backlog": (
+                "Records the duty sees in the outbox.",
+                lambda: max(0, duty.backlog.records),
+            ),
+            "strongbox_audit_backlog_bytes": ("What these take.", lambda: duty.backlog.size),
             "strongbox_audit_copies_dropped": (
                 "Entries not copied to standard output.",
                 lambda: copies.dropped if copies else 0,

@@ -7,6 +7,7 @@
 * Whatever is asked for, no entry goes that is not below a signed checkpoint which this log agrees with, below
   the trimming mark (so a second replica holds it) and below this replica's own position.
 * Nothing here stops the chain: what fails is told and tried again.
+* The files of the log's marker are kept right, and one that was lost is looked for until it is found.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from typing import NamedTuple
 
 import structlog
 
-from services.audit.archiving import Archive, NotArchived
+from services.audit.archiving import Archive, NotArchived, keep_copies
 from services.audit.chain import Keys, MissingKey, timestamp
 from services.audit.keys import AuditKeys
+from services.audit.mending import prove_again
 from services.audit.places import time_of
 from services.audit.positions import Position
 from services.audit.replica import Replica
+from services.audit.restoring import find
 from services.audit.segments import Archived, Broken, Segments
 from services.audit.starting import read_checkpoint
 from strongbox.config import Settings
@@ -39,6 +42,8 @@ from strongbox.trail.checkpoint import Checkpoint
 PERIOD = 5.0  # seconds
 WARN = 0.8  # of the disk, and of the size that is allowed
 _BEGIN, _DOWN_TO = 0.7, 0.6  # of the size that is allowed: archiving begins, and ends
+LOOK_FOR_MARKER = 60.0  # seconds from look to look: the archive's segments may be read for it
+LOST = "the marker of what is archived is lost here: no checkpoint and no proof, until a copy is found"
 _log = structlog.get_logger(__name__)
 
 
@@ -107,6 +112,7 @@ class Retention:
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self.warning = ""
+        self._looks_at = 0.0
         self.room = Room(0.0, 0.0)
         self._etcd, self._replica, self._keys = etcd, replica, keys
         self._archive, self._rule, self._now_ms = archive, rule or Rule(), now_ms
@@ -124,7 +130,7 @@ class Retention:
 
     async def look(self) -> None:
         """Archive what may go, and see how much room there is."""
-        trouble = await self._try_archiving()
+        trouble = await self._try_keeping_the_marker() or await self._try_archiving()
         try:
             self.room = await asyncio.to_thread(Room.of, self._replica.log, self._rule.limit)
         except OSError as error:
@@ -133,6 +139,39 @@ class Retention:
         if warning and warning.split(":")[0] != self.warning.split(":")[0]:
             _log.warning("the audit log needs attention", why=warning)
         self.warning = warning
+
+    async def _try_keeping_the_marker(self) -> str:
+        """Have the marker's files as they were, and its stand-in replaced; what people should look at."""
+        log = self._replica.log
+        if not self._replica.healthy:
+            return ""
+        try:
+            if log.stand_in is None:
+                await asyncio.shield(asyncio.to_thread(self._keep_copies, log))
+                return ""
+            if (began := time.monotonic()) >= self._looks_at:
+                await self._find_marker(log)
+                now = time.monotonic()
+                self._looks_at = now + max(LOOK_FOR_MARKER, 10 * (now - began))
+        except (Sealed, EtcdError):
+            return ""  # later
+        except OSError as error:
+            return f"the audit log's marker cannot be kept: {error.strerror}"
+        except (Archived, Broken) as fault:
+            return f"the audit log's marker cannot be restored: {fault}"
+        return "" if log.stand_in is None else LOST
+
+    def _keep_copies(self, log: Segments) -> None:
+        with log.being_mended:
+            if wrong := keep_copies(log, self._archive):
+                _log.error("files of the audit log's marker are written anew", files=wrong)
+
+    async def _find_marker(self, log: Segments) -> None:
+        begins = log.stand_in
+        marker = (await find(log.folder, self._keys.require().chain, self._replica.copies)).marker
+        if marker is None or begins is None or marker.first != begins.first:
+            return
+        await asyncio.shield(asyncio.to_thread(prove_again, log, marker))
 
     async def _try_archiving(self) -> str:
         if self._archive is None or not self._replica.healthy:
@@ -169,7 +208,9 @@ class Retention:
         log = self._replica.log
         with log.being_mended:  # which would take the segments from under our hands
             below = max(below, min(safe, self._rule.below(log, self._now_ms())))
-            if log.damage or min(below, told.size) < log.first or log.hashes.root(told.size) != told.root:
+            if log.damage or log.stand_in:
+                return
+            if min(below, told.size) < log.first or log.hashes.root(told.size) != told.root:
                 return  # the duty, or the next start, finds what is wrong
             archive.move(log, below, keys, note)
 

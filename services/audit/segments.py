@@ -42,6 +42,7 @@ class Segments:
         self._file: int | None = None
         self._lock = threading.Lock()
         self.being_mended = threading.Lock()
+        self.stand_in: Marker | None = None  # where it begins while its marker is lost
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.hashes = Hashes(folder, read_marker(folder)[0])
         self.load()
@@ -106,7 +107,7 @@ class Segments:
     def load(self) -> None:
         """Read everything anew. Raises OSError."""
         self.close_file()
-        marker, fault = read_marker(self.folder)
+        marker, fault = (self.stand_in, "") if self.stand_in else read_marker(self.folder)
         self.hashes.begin_at(marker)
         self._known = read_contents(self.folder, self.hashes, marker)
         if fault:
@@ -223,6 +224,18 @@ class Segments:
             for gone in [segment for segment in known.looks if segment < marker.segment]:
                 del known.looks[gone], known.firsts[gone]
             known.announced = [one for one in known.announced if one[0] >= marker.first]
+
+    def take_row(self, marker: Marker, row: Hashes, commit: Callable[[], None]) -> None:
+        """Put `marker` and its row in the place of the stand-in; `commit` makes the marker durable.
+
+        `row` may lack the newest lines. Raises what `commit` does, OSError; then the log is as it was.
+        """
+        with self._lock:
+            row.extend(islice(self.read(row.size), self.size - row.size))
+            commit()
+            known, before = self._known, self.hashes
+            self.hashes, known.marker, self.stand_in = row, marker, None
+            before.close()
 
     def sync_folder(self) -> None:
         """Make names durable."""

@@ -22,6 +22,7 @@ from services.audit.asked import require_possible
 from services.audit.chain import ROTATE
 from services.audit.key_file import format_keys
 from services.audit.keys import AuditKeys, OpenKeys
+from services.audit.marker import Unproven
 from services.audit.proving import Unproved
 from services.audit.publishing import Forked, Publisher
 from services.audit.replica import Replica
@@ -52,6 +53,7 @@ POLICY_PATH = "audit"
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
 MAX_FOLLOWERS = 64
+_UNPROVEN = "the marker of what is archived is lost on this replica: others can prove"
 _MARGIN = 0.2  # seconds left for the answer itself
 _AGAIN = 1.5  # seconds to let a follower in again
 _QUIET = 5.0  # seconds after which a follower to whom nothing is told is let in again as well
@@ -293,6 +295,8 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
             return await self._publisher.publish(size, deadline - _MARGIN)
         except EtcdError:
             raise NoQuorum from None
+        except Unproven:
+            raise DependencyDown(_UNPROVEN) from None
         except Forked as fault:
             self._replica.doubt(str(fault))
             raise DependencyDown("this replica's audit log is in trouble") from None
@@ -312,6 +316,8 @@ async def _read(read: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> 
     """Run it in a thread. Raises what it does, and InvalidInput where it asks for what is archived."""
     try:
         return await asyncio.to_thread(read, *arguments, **named)
+    except Unproven:
+        raise DependencyDown(_UNPROVEN) from None
     except Archived as fault:
         raise InvalidInput(
             f"entries below index {fault.first} are archived: their segments are in the audit archive",

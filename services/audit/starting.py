@@ -1,6 +1,7 @@
 """Where a replica goes on from after a start, and whether its log on disk is to be trusted.
 
-* What is archived is not looked at: the log begins at its marker, which the chain's key must have made.
+* What is archived is not looked at: the log begins at its marker, which the chain's key must have made. One
+  that is damaged, lost, or of another log is looked for (`restoring`); the log is not touched for that.
 * The newest known position that the log confirms is taken: this replica's last report in etcd, the mark, or
   the empty chain.
 * The log is in doubt when opening found damage, when it has another entry than a known position, another
@@ -25,6 +26,7 @@ from services.audit.keys import OpenKeys
 from services.audit.mending import cut_back, mend
 from services.audit.outbox_entries import UNREADABLE
 from services.audit.positions import BEGINNING, Position
+from services.audit.restoring import NO_COPIES, Copies, find_beginning
 from services.audit.segments import Broken, Segments
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd, rows_of
@@ -36,9 +38,14 @@ _log = structlog.get_logger(__name__)
 
 
 async def find_start(
-    etcd: Etcd, log: Segments, keys: OpenKeys, report_key: bytes, mending: Callable[[str], None]
+    etcd: Etcd,
+    log: Segments,
+    keys: OpenKeys,
+    report_key: bytes,
+    mending: Callable[[str], None],
+    copies: Copies = NO_COPIES,
 ) -> Position:
-    """The position to go on from; `mending` is told what is being mended.
+    """The position to go on from; `mending` is told what is being mended. `copies`: of the marker.
 
     Raises EtcdError, OSError, Broken, MissingKey.
     """
@@ -48,7 +55,9 @@ async def find_start(
     reported, agreed = ([Position.parse(row.value) for row in rows] for rows in (report, mark))
     known = [*reported, *agreed]
     checkpoint = read_checkpoint(signed[0].value, keys) if signed else None
-    doubt = _fault_of(log, keys, reported)
+    is_trimmed = any(position.size for position in agreed)
+    unchecked = await find_beginning(log, keys.chain, copies, mending, is_trimmed=is_trimmed)
+    doubt = _fault_of(log, keys, reported) or unchecked
     mended = bool(doubt)
     if doubt:
         await _mend(log, keys, doubt, mending)
@@ -137,6 +146,7 @@ def is_agreed_beyond(
     is_signed = (
         checkpoint is not None
         and size < checkpoint.size <= log.size
+        and log.hashes.is_whole
         and log.hashes.root(checkpoint.size) == checkpoint.root
     )
     return is_signed or any(size < position.size <= log.size and _has(log, position) for position in agreed)
@@ -158,7 +168,7 @@ def doubt_of(log: Segments, known: Sequence[Position], checkpoint: Checkpoint | 
     for position in known:
         if log.first <= position.size <= log.size and not _has(log, position):
             return f"entry {position.size - 1} is not the one this chain had there"
-    is_here = checkpoint is not None and log.first <= checkpoint.size <= log.size
+    is_here = checkpoint is not None and log.first <= checkpoint.size <= log.size and log.hashes.is_whole
     if checkpoint and is_here and log.hashes.root(checkpoint.size) != checkpoint.root:
         return f"the first {checkpoint.size} entries are not those of the signed checkpoint"
     return ""
@@ -166,7 +176,7 @@ def doubt_of(log: Segments, known: Sequence[Position], checkpoint: Checkpoint | 
 
 def _fault_of(log: Segments, keys: OpenKeys, reported: Sequence[Position]) -> str:
     """What is wrong with this log by itself; "" if nothing. Raises MissingKey."""
-    if log.first and not log.marker.is_ours(keys.chain):
+    if log.first and not log.stand_in and not log.marker.is_ours(keys.chain):
         return "its marker is not this chain's"
     return log.damage.reason if log.damage else _shorter(log, reported)
 

@@ -12,7 +12,8 @@ that expires.
 
 Trimming goes up to the newest position that (1) `min(2, replicas)` replicas, the holder among them, hold
 durably, and (2) the holder's own log confirms. If the report of any replica contradicts the holder's log,
-nothing is trimmed any more and the alarm is raised: two chains that differ must both be kept.
+nothing is trimmed any more and the alarm is raised: two chains that differ must both be kept. How much waits
+is published all the same (`backlog`): by that all producers stop before etcd is full.
 """
 
 from __future__ import annotations
@@ -25,8 +26,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import structlog
+from google.protobuf.message import DecodeError
 
+from services.audit.backlog import Backlog, Measuring
 from services.audit.closing import Closing, incarnations_of
+from services.audit.marker import Unproven
 from services.audit.positions import BEGINNING, Position
 from services.audit.publishing import Forked, Publisher
 from services.audit.replica import Replica
@@ -96,11 +100,12 @@ class Trimming:
         self._replica = replica
         self._clock = clock
         self._own_report = keyspace.AUDIT_REPLICAS + node_id.encode()
-        self.backlog = -1
+        self.backlog = Backlog()
+        self._measuring = Measuring(etcd)
 
     async def work(self, term: Term) -> None:
         """Until deposed. Raises Deposed when a transaction's fence fails."""
-        self.backlog, self._closing = -1, Closing()
+        self.backlog, self._closing = Backlog(), Closing()
         try:
             await self._work(term)
         finally:
@@ -151,7 +156,10 @@ class Trimming:
         size, now = self._replica.position.size, time.monotonic()
         if self._publisher is None or not size or now < self._signed_at + SIGN_EVERY:
             return
-        await self._publisher.publish(size, now + _DEADLINE, [term.compare()])
+        try:
+            await self._publisher.publish(size, now + _DEADLINE, [term.compare()])
+        except Unproven as fault:  # trimming goes on; whoever is asked for a checkpoint elsewhere signs
+            _log.error("the audit duty signs no checkpoint", why=str(fault))
         self._signed_at = now
 
     async def _close(self, term: Term, seen: Seen) -> None:
@@ -181,29 +189,39 @@ class Trimming:
 
     async def _trim(self, term: Term, seen: Seen) -> bool:
         """Delete what enough replicas hold; False when there is something to delete and nothing could be."""
-        reports = {row.key: Position.parse(row.value) for row in seen.reports}
-        await asyncio.to_thread(self._require_agreement, reports)
         mark = seen.mark_position
+        try:
+            moved = await self._move_mark(term, seen, mark)
+        except (Diverged, Archived, Broken, OSError):
+            await self._clear(term, seen, mark)
+            raise
+        await self._clear(term, seen, moved or mark)
+        return moved is not None and (moved.size > mark.size or not self.backlog.records)
+
+    async def _move_mark(self, term: Term, seen: Seen, mark: Position) -> Position | None:
+        """Where the mark is then; None when this replica cannot say how far it may go."""
+        reports = {row.key: reported_in(row) for row in seen.reports}
+        await asyncio.to_thread(self._require_agreement, reports)
         target = target_of(reports, self._own_report, mark)
         if target.size > self._replica.position.size or not self._replica.healthy:
-            return False  # what this replica has not looked at since its start, it does not vouch for
+            return None  # what this replica has not looked at since its start, it does not vouch for
         if target.size > mark.size:
             compares = [txn.mod_is(keyspace.AUDIT_MARK, seen.mark.mod_revision if seen.mark else 0)]
             deletions = deletions_up_to(seen.records, target.revision)
             await self._commit(term, compares, [txn.put(keyspace.AUDIT_MARK, target.pack()), *deletions])
-        await self._clear(term, seen, target if target.size > mark.size else mark)
-        return target.size > mark.size or not self.backlog
+        return target if target.size > mark.size else mark
 
     async def _clear(self, term: Term, seen: Seen, mark: Position) -> None:
         """Free slots whose record is chained, and publish how much is left."""
         operations = [txn.delete(row.key) for row in seen.slots if row.mod_revision <= mark.revision]
-        left = sum(row.mod_revision > mark.revision for row in seen.records)
-        if left != self.backlog:
-            backlog = storage.Backlog(records=left).SerializeToString()
-            operations.append(txn.put(keyspace.AUDIT_BACKLOG, backlog))
+        left = [row for row in seen.records if row.mod_revision > mark.revision]
+        backlog = await self._measuring.measure(left)
+        if backlog != self.backlog:
+            told = storage.Backlog(records=backlog.records, bytes=backlog.size).SerializeToString()
+            operations.append(txn.put(keyspace.AUDIT_BACKLOG, told))
         if operations:
             await self._commit(term, [], operations)
-        self.backlog = left
+        self.backlog = backlog
 
     def _require_agreement(self, reports: dict[bytes, Position]) -> None:
         """Every report that the holder's log reaches is what that log says. Blocking. Raises Diverged."""
@@ -249,6 +267,17 @@ def clocks_of(sessions: Sequence[KV]) -> tuple[int, ...]:
 def _clock_of(value: bytes) -> int:
     told = told_in(value).get("clock_ms")
     return told if isinstance(told, int) else 0
+
+
+def reported_in(row: KV) -> Position:
+    """What a replica has reported; one that nobody can read holds nothing, and stands for a replica still."""
+    try:
+        return Position.parse(row.value)
+    except DecodeError:
+        _log.error(
+            "an audit replica's report cannot be read", key=row.key.decode("utf-8", "backslashreplace")
+        )
+        return BEGINNING
 
 
 def target_of(reports: dict[bytes, Position], own: bytes, mark: Position) -> Position:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import time
 from collections.abc import Iterator, Sequence
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import TextIO
 
 from services.audit.chain import GENESIS, Keys, Tampered, Verifier
+from services.audit.contents import read_file
 from services.audit.hashes import NAME
-from services.audit.marker import BEGINNING, Marker, parse
+from services.audit.marker import BEGINNING, COPY, Marker
 from services.audit.marker import NAME as NAME_OF_MARKER
 from strongbox.trail.checkpoint import BadCheckpoint, Checkpoint, verify
 from strongbox.trail.merkle import HASH_BYTES, Frontier, leaf_hash, stored_place
@@ -170,14 +172,14 @@ def _is_same(file: Path, known: Path) -> bool:
 
 def _marker_of(file: Path, line: bytes) -> Marker:
     """The marker beside a log whose first line this is; that of a whole log if it fits no other."""
-    beside = file.with_name(NAME_OF_MARKER)
-    if line.startswith(_FIRST_LINE) or not beside.is_file():
+    if line.startswith(_FIRST_LINE):
         return BEGINNING
-    try:
-        found = parse(beside.read_bytes())
-    except ValueError:
-        return BEGINNING
-    return found if line.startswith(b'{"index":%d,' % found.first) else BEGINNING
+    for beside in (file.with_name(NAME_OF_MARKER), file.with_name(COPY)):
+        with contextlib.suppress(OSError, ValueError):
+            found = read_file(beside)
+            if line.startswith(b'{"index":%d,' % found.first):
+                return found
+    return BEGINNING
 
 
 def find_changed(files: Sequence[Path], checkpoint: Checkpoint) -> int | None:

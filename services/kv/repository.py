@@ -26,7 +26,14 @@ from google.protobuf.message import DecodeError
 from services.kv import versions
 from services.kv.idempotency import Operation, remembered
 from strongbox.access.lookup import Lookup
-from strongbox.access.records import Forged, RecordKeys, open_record, seal_record
+from strongbox.access.records import (
+    Forged,
+    KeyNotHere,
+    RecordKeys,
+    open_record,
+    require_never_was,
+    seal_record,
+)
 from strongbox.errors import Internal
 from strongbox.storage.v1 import envelope_pb2
 from strongbox.storage.v1 import kv_records_pb2 as storage
@@ -63,7 +70,11 @@ class Repository:
         def parse(key: bytes, value: bytes) -> storage.SecretHead | Unreadable:
             return _to_head(keys, key, value)
 
-        return view.parsed(keyspace.head(path), parse)
+        try:
+            return view.parsed(keyspace.head(path), parse)
+        except KeyNotHere as late:  # not remembered: from old memory a key may only seem not to be
+            require_never_was(view, late)
+            return Unreadable("a key term that never was")
 
     def operations(self, view: View, path: str) -> tuple[Sequence[Operation], int]:
         """The last operations of a secret, there or just removed, and the revision of the last change."""

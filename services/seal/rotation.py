@@ -42,6 +42,7 @@ class KeyStatus(NamedTuple):
     wraps: int
     done: int
     total: int
+    passed_over: int
 
 
 class Rotation:
@@ -101,13 +102,14 @@ def _look(view: View) -> Terms:
 def _status(found: Outcome[Terms]) -> KeyStatus:
     progress = progress_in(found.rows)
     done, total = terms.rewrapped(progress, found.value.current)
-    return KeyStatus(found.value, used(_pairs(found.rows), found.value.current), done, total)
+    over = terms.passed_over(progress, found.value.current)
+    return KeyStatus(found.value, used(_pairs(found.rows), found.value.current), done, total, over)
 
 
 def progress_in(rows: Sequence[Row]) -> list[storage.RewrapProgress]:
     """What each service says of its rewrapping; at the beginning where it said nothing."""
     told = dict(_pairs(rows))
-    return [storage.RewrapProgress.FromString(told.get(key, b"")) for key in keyspace.REWRAPS.values()]
+    return [terms.parse_progress(told.get(key)) for key in keyspace.REWRAPS.values()]
 
 
 def _pairs(rows: Iterable[Row]) -> list[tuple[bytes, bytes]]:

@@ -213,7 +213,7 @@ def _installed(told: KeyStatus) -> Timestamp:
 
 
 def _rewrap(told: KeyStatus) -> pb.Rewrap:
-    return pb.Rewrap(done=told.done, total=told.total)
+    return pb.Rewrap(done=told.done, total=told.total, passed_over=told.passed_over)
 
 
 def _told(progress: Progress) -> pb.UnsealResponse:

@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from google.protobuf.message import DecodeError
+
 from services.seal import keyring as keyrings
 from services.seal import repository
 from services.seal.custody import Custody
@@ -133,8 +135,15 @@ def retire(view: View) -> tuple[int, ...]:
 
 def read_progress(view: View, service: str) -> storage.RewrapProgress:
     """How far a service is; at the beginning when it has said nothing."""
-    value = view.get(keyspace.REWRAPS[service]).value
-    return storage.RewrapProgress.FromString(value or b"")
+    return parse_progress(view.get(keyspace.REWRAPS[service]).value)
+
+
+def parse_progress(value: bytes | None) -> storage.RewrapProgress:
+    """What stands at `<service>/rewrap`; at the beginning when nothing does, or what nobody can read."""
+    try:
+        return storage.RewrapProgress.FromString(value or b"")
+    except DecodeError:  # the service begins anew; until then no term is retired
+        return storage.RewrapProgress()
 
 
 def is_finished(progress: Mapping[str, storage.RewrapProgress], term: int) -> bool:
@@ -153,6 +162,11 @@ def rewrapped(progress: Iterable[storage.RewrapProgress], term: int) -> tuple[in
         total += all_of_it
         done += (all_of_it if one.finished else one.done) if begun else 0
     return done, total
+
+
+def passed_over(progress: Iterable[storage.RewrapProgress], term: int) -> int:
+    """How much the services left as it is when they brought all under `term`."""
+    return sum(one.passed_over for one in progress if one.term >= term)
 
 
 def _require_unsealed(view: View) -> SealState:

@@ -32,7 +32,16 @@ from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.view import View
 
-__all__ = ["Forged", "KeyNotHere", "RecordKeys", "find_record", "open_record", "seal_record", "term_in_use"]
+__all__ = [
+    "Forged",
+    "KeyNotHere",
+    "RecordKeys",
+    "find_record",
+    "open_record",
+    "require_never_was",
+    "seal_record",
+    "term_in_use",
+]
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 _LABEL = b"strongbox authenticated record v1"
@@ -70,10 +79,15 @@ def find_record(view: View, key: bytes, parse: Callable[[bytes, bytes], T | None
     try:
         return view.parsed(key, parse)
     except KeyNotHere as late:
-        if late.term <= term_in_use(view.get(keyspace.SEAL_STATE).value):
-            raise
+        require_never_was(view, late)
         _log.error("a forged record grants nothing", key=key.decode("ascii", "replace"), why="its key term")
         return None
+
+
+def require_never_was(view: View, late: KeyNotHere) -> None:
+    """Raise `late` unless the transaction proves that there is no such key term (see `find_record`)."""
+    if late.term <= term_in_use(view.get(keyspace.SEAL_STATE).value):
+        raise late
 
 
 def seal_record(keys: RecordKeys, etcd_key: bytes, body: bytes) -> bytes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, replace
 
-from strongbox.crypto.aead import KEY_BYTES, Aead, Box, canonical_aad, new_key
+from strongbox.crypto.aead import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Aead, Box, canonical_aad, new_key
 from strongbox.crypto.errors import IntegrityError
 
 DEK_ID_BYTES = 16
@@ -77,6 +77,12 @@ class Envelope:
             dek_nonce=wrapped.nonce,
             term=wrapped.term,
         )
+
+
+def is_possible(wrapped: WrappedDek) -> bool:
+    """Whether `wrap_dek` can have made it, by its sizes and term: what is in etcd can be anything."""
+    sizes = (len(wrapped.id), len(wrapped.ciphertext), len(wrapped.tag), len(wrapped.nonce))
+    return wrapped.term > 0 and sizes == (DEK_ID_BYTES, KEY_BYTES, TAG_BYTES, NONCE_BYTES)
 
 
 def wrap_dek(kek: Aead, purpose: str, term: int, dek: Dek) -> WrappedDek:

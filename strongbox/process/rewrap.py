@@ -14,6 +14,7 @@
 * `REST_MS` after the pass everything is looked through once more: whoever makes records without the guard (a
   duty) may have wrapped a key just before the term came into use, and stored it behind the pass. No call
   takes that long. Only then is the old term given up.
+* What does not open stays as it is and stops nothing (`rewrap_kinds`); the record says how much that is.
 * It waits while etcd's space is nearly used up: what it replaces is history until that is compacted.
 * The pass takes half of the time at most, so that requests have the other half.
 """
@@ -64,8 +65,6 @@ class Rewrap:
                     term.progress()
             except StrongBoxError as error:  # sealed, or seal does not answer: it goes on from where it was
                 _log.info("rewrapping waits", reason=error.reason)
-            except DecodeError:
-                _log.exception("rewrapping met a record that nobody can read")
             except EtcdError as error:
                 _log.info("rewrapping waits for etcd", kind=type(error).__name__)
             await asyncio.sleep(PAUSE)
@@ -75,7 +74,7 @@ class Rewrap:
         newest = required(self._keys).newest
         row = await self._read(term)
         self._revision = row.mod_revision if row else 0
-        progress = storage.RewrapProgress.FromString(row.value if row else b"")
+        progress = _progress_in(row)
         if newest == 1 or (progress.term >= newest and progress.finished):
             if newest == progress.term and not progress.confirmed:
                 await self._confirm(term, progress)
@@ -88,15 +87,16 @@ class Rewrap:
             if required(self._keys).newest != newest:
                 return False
             began = time.monotonic()
-            await self._chunk(term, progress, keys)
+            left = await self._chunk(term, progress, keys)
             progress.position = keys[-1]
             progress.done += len(keys)
+            progress.passed_over += left
             term.progress()
             await asyncio.sleep(time.monotonic() - began)
         progress.finished, progress.finished_ms = True, self._clock.now_ms()
         progress.total = progress.done
         await self._move(term, progress, {})
-        _log.info("rewrapping is done", term=newest, total=progress.total)
+        _log.info("rewrapping is done", term=newest, total=progress.total, passed_over=progress.passed_over)
         return True
 
     async def _read(self, term: Term) -> KV | None:
@@ -112,13 +112,15 @@ class Rewrap:
         """Look through everything once more, when it is time."""
         if self._clock.now_ms() < progress.finished_ms + REST_MS:
             return
+        left = 0
         async for keys in self._chunks(b""):
             if required(self._keys).newest != progress.term:
                 return
             began = time.monotonic()
-            await self._chunk(term, progress, keys)
+            left += await self._chunk(term, progress, keys)
+            term.progress()
             await asyncio.sleep(time.monotonic() - began)
-        progress.confirmed = True
+        progress.confirmed, progress.passed_over = True, left
         await self._move(term, progress, {})
         _log.info("nothing is under an older term", term=progress.term)
 
@@ -144,20 +146,22 @@ class Rewrap:
                     break
                 start = keys[-1] + b"\0"
 
-    async def _chunk(self, term: Term, progress: storage.RewrapProgress, keys: Sequence[bytes]) -> None:
-        """Do all records from the first to the last of these keys."""
+    async def _chunk(self, term: Term, progress: storage.RewrapProgress, keys: Sequence[bytes]) -> int:
+        """Do all records from the first to the last of these keys; how many stay as they are."""
         await self._wait_for_space()
         kind = next(kind for kind in self._kinds if keys[0].startswith(kind.prefix))
         # A range of known ends: etcd's cost follows it, and not all that lies behind.
         reply = await self._etcd.range(keys[0], keys[-1] + b"\0", deadline=_soon())
-        rows = reply.rows
+        rows, left = reply.rows, set[bytes]()
         while rows:
-            renewed = await kind.renew(rows, self._keys)
+            found = await kind.renew(rows, self._keys)
+            left |= found.passed_over
             revisions = {row.key: row.mod_revision for row in rows}
             missed: list[bytes] = []
-            for some in _portions(renewed):
+            for some in _portions(found.values):
                 missed += await self._move(term, progress, {key: (revisions[key], some[key]) for key in some})
             rows = await self._again(missed)
+        return len(left)
 
     async def _wait_for_space(self) -> None:
         while (row := await self._etcd.get(keyspace.ROOM, deadline=_soon())) is not None:
@@ -205,6 +209,15 @@ class Rewrap:
         # An attempt whose answer was lost: which of its parts took effect is seen by looking again.
         self._revision = own[0].mod_revision
         return list(changes)
+
+
+def _progress_in(row: KV | None) -> storage.RewrapProgress:
+    """What is written down; the beginning where nothing is, or what nobody can read."""
+    try:
+        return storage.RewrapProgress.FromString(row.value if row else b"")
+    except DecodeError:
+        _log.error("nobody can read how far rewrapping is; it begins anew")
+        return storage.RewrapProgress()
 
 
 def _portions(renewed: Mapping[bytes, bytes]) -> list[dict[bytes, bytes]]:

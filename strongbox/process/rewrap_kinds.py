@@ -1,20 +1,23 @@
 """What rewrapping does to records of each kind: which are under an older key term, and their new value.
 
-Nothing is written here (`strongbox.process.rewrap` does). What does not open is left as it is, and logged:
-nobody could open it before either.
+Nothing is written here (`strongbox.process.rewrap` does). What does not open is left as it is, logged by its
+etcd key, and counted: nobody could open it before either. That goes as well for what names a newer term than
+the one in use. Either there is no such term, or this process has not heard of it yet; then another pass
+follows, and finds it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from strongbox.access.records import Forged, open_record, seal_record
-from strongbox.crypto.envelope import WrappedDek
+from strongbox.access.records import Forged, KeyNotHere, open_record, seal_record
+from strongbox.crypto.envelope import Envelope, WrappedDek, is_possible
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import Sealed, StrongBoxError
 from strongbox.storage.v1 import auth_records_pb2, envelope_pb2
@@ -37,7 +40,34 @@ class Keys(Protocol):
         """Under the term in use; None: does not open. Raises Sealed, DependencyDown."""
 
 
-Renew = Callable[[Sequence[KV], Keys], Awaitable[dict[bytes, bytes]]]
+@dataclass(slots=True)
+class Renewed:
+    """What became of some records: the new values by etcd key, and the keys of those left as they are."""
+
+    values: dict[bytes, bytes] = field(default_factory=dict)
+    passed_over: set[bytes] = field(default_factory=set)
+
+    @contextmanager
+    def passing_over(self, key: bytes) -> Iterator[None]:
+        """One record that is junk must not keep all others, and with them a key term, from being renewed."""
+        try:
+            yield
+        except DecodeError:
+            self.leave(key, "nobody can read it")
+        except KeyNotHere:
+            self.leave(key, "a key term that is not in use")
+        except Forged as error:
+            self.leave(key, str(error))
+
+    def leave(self, key: bytes, why: str) -> None:
+        """Nobody can open what stands there."""
+        if key not in self.passed_over:
+            shown = key.decode("utf-8", "backslashreplace")
+            _log.error("a record that does not open stays as it is", key=shown, why=why)
+        self.passed_over.add(key)
+
+
+Renew = Callable[[Sequence[KV], Keys], Awaitable[Renewed]]
 
 
 class Kind(NamedTuple):
@@ -61,8 +91,8 @@ class Inner:
     def put(self, body: bytes, envelopes: Mapping[str, envelope_pb2.Envelope]) -> bytes:
         """The message with these envelopes in the place of those it had."""
         found: Any = self._message.FromString(body)
-        for field, envelope in envelopes.items():
-            getattr(found, field).CopyFrom(envelope)
+        for name, envelope in envelopes.items():
+            getattr(found, name).CopyFrom(envelope)
         return bytes(found.SerializeToString(deterministic=True))
 
 
@@ -86,20 +116,22 @@ def renew_records(inner: Inner | None = None, settled: Callable[[bytes, int], by
     record gets another one.
     """
 
-    async def renew(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
-        record_keys = required(keys)
-        bodies = {row.key: body for row in rows if (body := _body(record_keys, row)) is not None}
+    async def renew(rows: Sequence[KV], keys: Keys) -> Renewed:
+        record_keys, found = required(keys), Renewed()
+        bodies: dict[bytes, bytes] = {}
+        for row in rows:
+            with found.passing_over(row.key):
+                bodies[row.key] = open_record(record_keys, row.key, row.value)
         stale = {row.key for row in rows if row.key in bodies and _term(row) < record_keys.newest}
         if inner is not None:
-            rewrapped_inside = await _inside(bodies, inner, keys)
+            rewrapped_inside = await _inside(bodies, inner, keys, found)
             bodies |= rewrapped_inside
             stale |= rewrapped_inside.keys()
         revisions = {row.key: row.mod_revision for row in rows}
-        renewed = {}
         for key in stale:
-            with _passing_over(key):
-                renewed[key] = seal_record(record_keys, key, settled(bodies[key], revisions[key]))
-        return renewed
+            with found.passing_over(key):
+                found.values[key] = seal_record(record_keys, key, settled(bodies[key], revisions[key]))
+        return found
 
     return renew
 
@@ -107,44 +139,61 @@ def renew_records(inner: Inner | None = None, settled: Callable[[bytes, int], by
 def renew_messages(inner: Inner) -> Renew:
     """Rewraps the envelopes inside messages that are not authenticated."""
 
-    async def renew(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
-        return await _inside({row.key: row.value for row in rows}, inner, keys)
+    async def renew(rows: Sequence[KV], keys: Keys) -> Renewed:
+        found = Renewed()
+        found.values = await _inside({row.key: row.value for row in rows}, inner, keys, found)
+        return found
 
     return renew
 
 
-async def _inside(bodies: Mapping[bytes, bytes], inner: Inner, keys: Keys) -> dict[bytes, bytes]:
-    """Those bodies that hold an envelope of an older term, with it rewrapped."""
-    found: dict[tuple[bytes, str], envelope_pb2.Envelope] = {}
+async def _inside(
+    bodies: Mapping[bytes, bytes], inner: Inner, keys: Keys, found: Renewed
+) -> dict[bytes, bytes]:
+    """Those bodies that hold an envelope of an older term, with it rewrapped; `found` is told of the rest."""
+    within: dict[tuple[bytes, str], envelope_pb2.Envelope] = {}
     for key, body in bodies.items():
-        with _passing_over(key):
-            found |= {(key, field): envelope for field, envelope in inner.take(body).items()}
+        with found.passing_over(key):
+            within |= {(key, field): envelope for field, envelope in inner.take(body).items()}
     renewed: dict[bytes, dict[str, envelope_pb2.Envelope]] = {}
-    for (key, field), envelope in (await rewrapped(found, keys)).items():
-        renewed.setdefault(key, {})[field] = envelope
+    opened = await rewrapped(within, keys, lambda at: found.leave(at[0], f"its {at[1]}"))
+    for (key, name), envelope in opened.items():
+        renewed.setdefault(key, {})[name] = envelope
     return {key: inner.put(bodies[key], envelopes) for key, envelopes in renewed.items()}
 
 
-async def renew_envelopes(rows: Sequence[KV], keys: Keys) -> dict[bytes, bytes]:
+async def renew_envelopes(rows: Sequence[KV], keys: Keys) -> Renewed:
     """Rewraps values that are bare envelopes."""
-    parsed: dict[bytes, envelope_pb2.Envelope] = {}
+    found, parsed = Renewed(), dict[bytes, envelope_pb2.Envelope]()
     for row in rows:
-        with _passing_over(row.key):
+        with found.passing_over(row.key):
             parsed[row.key] = envelope_pb2.Envelope.FromString(row.value)
-    return {key: new.SerializeToString() for key, new in (await rewrapped(parsed, keys)).items()}
+    renewed = await rewrapped(parsed, keys, lambda key: found.leave(key, "its envelope"))
+    found.values = {key: new.SerializeToString() for key, new in renewed.items()}
+    return found
 
 
 async def rewrapped(
-    envelopes: Mapping[K, envelope_pb2.Envelope], keys: Keys
+    envelopes: Mapping[K, envelope_pb2.Envelope], keys: Keys, left: Callable[[K], None]
 ) -> dict[K, envelope_pb2.Envelope]:
-    """Those of older terms that open, under the term in use. Raises Sealed, DependencyDown."""
+    """Those of older terms that open, under the term in use. Raises Sealed, DependencyDown.
+
+    `left` is told of each that does not open. One that cannot be ours by its form is not even asked about: of
+    some megabytes, seal would take none of the others either.
+    """
     newest = required(keys).newest
-    old = {key: from_record(one) for key, one in envelopes.items() if one.term < newest}
+    old: dict[K, Envelope] = {}
+    for key, record in envelopes.items():
+        envelope = from_record(record)
+        if envelope.term > newest or not is_possible(envelope.wrapped):
+            left(key)
+        elif envelope.term < newest:
+            old[key] = envelope
     answers = await keys.rewrap([one.wrapped for one in old.values()])
     found = {}
     for (key, envelope), wrapped in zip(old.items(), answers, strict=True):
         if wrapped is None:
-            _log.error("an envelope does not open, and stays as it is", dek_id=envelope.dek_id.hex())
+            left(key)
         elif wrapped.term >= newest:
             found[key] = to_record(envelope.rewrapped(wrapped))
         else:
@@ -159,22 +208,5 @@ def required(keys: Keys) -> RecordKeys:
     return keys.record_keys
 
 
-@contextmanager
-def _passing_over(key: bytes) -> Iterator[None]:
-    """One record that is junk must not keep all others, and with them a key term, from being renewed."""
-    try:
-        yield
-    except DecodeError:
-        _log.error("a record that nobody can read stays as it is", key=key.decode("ascii", "replace"))
-
-
 def _term(row: KV) -> int:
     return auth_records_pb2.AuthenticatedRecord.FromString(row.value).term
-
-
-def _body(keys: RecordKeys, row: KV) -> bytes | None:
-    try:
-        return open_record(keys, row.key, row.value)
-    except Forged as error:
-        _log.error("a forged record stays as it is", key=row.key.decode("ascii", "replace"), why=str(error))
-        return None

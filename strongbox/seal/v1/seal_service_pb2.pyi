@@ -233,17 +233,21 @@ class Rewrap(_message.Message):
 
     DONE_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    PASSED_OVER_FIELD_NUMBER: _builtins.int
     done: _builtins.float
     total: _builtins.float
+    passed_over: _builtins.float
+    """How many of those done were left as they are: junk, or forged. The services' logs name their etcd keys."""
     def __init__(
         self,
         *,
         done: _builtins.float = ...,
         total: _builtins.float = ...,
+        passed_over: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "passed_over", b"passed_over", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from strongbox.storage.v1 import envelope_pb2 as strongbox_dot_storage_dot_v1_dot_envelope__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(strongbox/storage/v1/audit_records.proto\x12\x14strongbox.storage.v1\x1a#strongbox/storage/v1/envelope.proto\"\x9e\x01\n\x0bOutboxEntry\x12\r\n\x05ts_ms\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x03 \x01(\t\x12\n\n\x02op\x18\x04 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x05\x12\x0f\n\x07outcome\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0e\n\x06\x63lient\x18\t \x01(\t\"B\n\x0cOutboxRecord\x12\x32\n\x07\x65ntries\x18\x01 \x03(\x0b\x32!.strongbox.storage.v1.OutboxEntry\"L\n\rChainPosition\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0c\n\x04hmac\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\r\n\x05\x66irst\x18\x04 \x01(\x03\"\x1a\n\x07\x42\x61\x63klog\x12\x0f\n\x07records\x18\x01 \x01(\x03\"N\n\nSigningKey\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12,\n\x04seed\x18\x02 \x01(\x0b\x32\x1e.strongbox.storage.v1.Envelopeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(strongbox/storage/v1/audit_records.proto\x12\x14strongbox.storage.v1\x1a#strongbox/storage/v1/envelope.proto\"\x9e\x01\n\x0bOutboxEntry\x12\r\n\x05ts_ms\x18\x01 \x01(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x03 \x01(\t\x12\n\n\x02op\x18\x04 \x01(\t\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x05\x12\x0f\n\x07outcome\x18\x07 \x01(\t\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0e\n\x06\x63lient\x18\t \x01(\t\"B\n\x0cOutboxRecord\x12\x32\n\x07\x65ntries\x18\x01 \x03(\x0b\x32!.strongbox.storage.v1.OutboxEntry\"L\n\rChainPosition\x12\x0c\n\x04size\x18\x01 \x01(\x03\x12\x0c\n\x04hmac\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\r\n\x05\x66irst\x18\x04 \x01(\x03\")\n\x07\x42\x61\x63klog\x12\x0f\n\x07records\x18\x01 \x01(\x03\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\"N\n\nSigningKey\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12,\n\x04seed\x18\x02 \x01(\x0b\x32\x1e.strongbox.storage.v1.Envelopeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHAINPOSITION']._serialized_start=332
   _globals['_CHAINPOSITION']._serialized_end=408
   _globals['_BACKLOG']._serialized_start=410
-  _globals['_BACKLOG']._serialized_end=436
-  _globals['_SIGNINGKEY']._serialized_start=438
-  _globals['_SIGNINGKEY']._serialized_end=516
+  _globals['_BACKLOG']._serialized_end=451
+  _globals['_SIGNINGKEY']._serialized_start=453
+  _globals['_SIGNINGKEY']._serialized_end=531
 # @@protoc_insertion_point(module_scope)

@@ -398,6 +398,7 @@ class RewrapProgress(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     FINISHED_MS_FIELD_NUMBER: _builtins.int
     CONFIRMED_FIELD_NUMBER: _builtins.int
+    PASSED_OVER_FIELD_NUMBER: _builtins.int
     term: _builtins.int
     position: _builtins.bytes
     """Everything up to this key of the current prefix is done."""
@@ -407,6 +408,8 @@ class RewrapProgress(_message.Message):
     finished_ms: _builtins.int
     confirmed: _builtins.bool
     """Looked through a second time, a while later: nothing is under an older term."""
+    passed_over: _builtins.int
+    """What the pass, then the second look, left as it is: nobody can open it, or its key term is not in use."""
     def __init__(
         self,
         *,
@@ -417,10 +420,11 @@ class RewrapProgress(_message.Message):
         finished: _builtins.bool = ...,
         finished_ms: _builtins.int = ...,
         confirmed: _builtins.bool = ...,
+        passed_over: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed", "done", b"done", "finished", b"finished", "finished_ms", b"finished_ms", "position", b"position", "term", b"term", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confirmed", b"confirmed", "done", b"done", "finished", b"finished", "finished_ms", b"finished_ms", "passed_over", b"passed_over", "position", b"position", "term", b"term", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from services.audit.keys import AuditKeys, OpenKeys
 from services.audit.replica import CopyHistory, Replica
+from services.audit.restoring import NO_COPIES, Copies
 from services.audit.segments import Segments
 from strongbox.crypto.signing import SigningKey
 from strongbox.storage.v1 import audit_records_pb2 as storage
@@ -69,11 +70,16 @@ class Producer:
 
 @asynccontextmanager
 async def following(
-    etcd: Etcd, folder: Path, node: str, copy: CopyHistory | None = None, keys: AuditKeys | None = None
+    etcd: Etcd,
+    folder: Path,
+    node: str,
+    copy: CopyHistory | None = None,
+    keys: AuditKeys | None = None,
+    copies: Copies = NO_COPIES,
 ) -> AsyncIterator[Replica]:
     """A running replica on `folder`."""
     log = Segments(folder)
-    replica = Replica(etcd, log, node, copy)
+    replica = Replica(etcd, log, node, copy, copies=copies)
     task = asyncio.create_task(replica.run(keys or audit_keys()))
     try:
         yield replica

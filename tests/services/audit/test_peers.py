@@ -15,6 +15,8 @@ from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
 from tests.services.audit.logs import chain
 from tests.services.audit.producers import Producer, caught_up, following, text_of, until
+from tests.services.audit.test_archiving import LIMIT
+from tests.services.audit.test_restoring import archived
 
 
 @asynccontextmanager
@@ -118,3 +120,17 @@ async def test_without_an_honest_peer_nothing_is_written(etcd: Etcd, tmp_path: P
         async with following(etcd, tmp_path / "2", "node-2", counted):
             await until(lambda: asked > 1, "it keeps asking")
     assert text_of(tmp_path / "2") == b""
+
+
+async def test_each_peer_says_where_its_log_begins_or_that_it_does_not_answer(tmp_path: Path) -> None:
+    gone, _ = archived(tmp_path / "archived")
+    whole = Segments(tmp_path / "whole")
+    whole.append(chain(5))
+    logs = (Segments(gone.folder, segment_bytes=LIMIT), whole, Segments(tmp_path / "empty"))
+    async with serving(*logs) as history:
+        assert await history.markers() == [gone.marker.pack(), b""]
+
+    async def nobody() -> Sequence[grpc.aio.Channel]:
+        return [grpc.aio.insecure_channel("127.0.0.1:1")]
+
+    assert await PeerHistory(nobody).markers() == [None]

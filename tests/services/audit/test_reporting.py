@@ -9,6 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from services.audit.backlog import Backlog
 from services.audit.reporting import Reporting
 from services.audit.standard_output import MOST, StandardOutput
 
@@ -32,7 +33,7 @@ def parts(**replica: Any) -> tuple[Any, Any, Any]:
     )  # fmt: skip
     found = SimpleNamespace(trouble="", gaps=2, position=SimpleNamespace(size=7), **replica)
     found.log = SimpleNamespace(first=0, kept_bytes=10)
-    return runtime, found, SimpleNamespace(alarm="", backlog=5)
+    return runtime, found, SimpleNamespace(alarm="", backlog=Backlog(5, 700))
 
 
 async def test_trouble_and_its_end_are_told_once_each() -> None:
@@ -53,7 +54,7 @@ async def test_trouble_and_its_end_are_told_once_each() -> None:
     await reporting.look()
     assert (runtime.health.told[-1], runtime.trouble) == (True, "")
     assert (read("strongbox_audit_entries"), read("strongbox_audit_gaps")) == (7, 2)
-    assert read("strongbox_audit_backlog") == 5
+    assert (read("strongbox_audit_backlog"), read("strongbox_audit_backlog_bytes")) == (5, 700)
 
 
 async def test_serving_that_is_set_by_others_does_not_hide_trouble() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from services.audit.backlog import Measuring
 from services.audit.chain import GENESIS
 from services.audit.replica import BEGINNING, Position, Replica
 from services.audit.trimming import Begun, Trimming, deletions_up_to, next_time, target_of
@@ -16,6 +17,7 @@ from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, Etcd
 from strongbox.store.election import Deposed, Term
+from strongbox.trail.bound import Bound
 from tests.services.audit.producers import Producer, caught_up, following, text_of, until
 
 ELECTION = keyspace.election("audit", "audit")
@@ -197,3 +199,75 @@ def test_one_range_is_deleted_per_producer_and_nothing_later() -> None:
         for one in deletions_up_to(rows, 12)
     ]
     assert ranges == [(rows[0].key, rows[1].key + b"\0"), (rows[4].key, rows[4].key + b"\0")]
+
+
+async def test_a_report_that_nobody_can_read_ends_no_duty_and_vouches_for_nothing(
+    etcd: Etcd, tmp_path: Path
+) -> None:
+    kv = Producer(etcd, "kv", "a" * 16)
+    await etcd.transact(txn.txn([], [txn.put(keyspace.AUDIT_REPLICAS + b"node-3", b"\xff\xff\xff")]))
+    async with following(etcd, tmp_path / "1", "node-1") as one, on_duty(etcd, one) as duty:
+        await caught_up(await kv.put(2), one)
+        await asyncio.sleep(2.5)  # time for the duty to do wrong
+        assert not duty.done() and await mark_of(etcd) == BEGINNING  # one copy is not two
+        async with following(etcd, tmp_path / "2", "node-2"):
+            await until(trimmed_to(etcd, 2), "trimmed as soon as a second replica has it")
+
+
+async def published(etcd: Etcd) -> storage.Backlog:
+    row = await etcd.get(keyspace.AUDIT_BACKLOG)
+    return storage.Backlog.FromString(row.value if row else b"")
+
+
+async def test_how_many_bytes_wait_is_published_also_while_nothing_can_be_trimmed(
+    etcd: Etcd, tmp_path: Path
+) -> None:
+    """Few records of hundreds of KB would fill etcd long before there are 50,000 of them."""
+    kv, auth = Producer(etcd, "kv", "a" * 16), Producer(etcd, "auth", "b" * 16)
+    first = await kv.put(1000)
+    await auth.put(1, 1)
+    lie = Position(1, "f" * 64, first)
+    contradiction = keyspace.AUDIT_REPLICAS + b"node-3"
+    await etcd.transact(txn.txn([], [txn.put(contradiction, lie.pack())]))
+    expected = [sum(len(row.key) + len(row.value) for row in await outbox(etcd))]
+
+    async def told() -> bool:
+        found = await published(etcd)
+        return (found.records, found.bytes) == (len(await outbox(etcd)), expected[0])
+
+    bound = Bound(all_bytes=expected[0])
+    following_bound = asyncio.create_task(bound.follow(etcd))
+    async with following(etcd, tmp_path / "1", "node-1") as one:
+        async with on_duty(etcd, one):
+            await until(told, "the records that were there")
+            await until(lambda: bound.is_full, "no producer may put any")
+            for _ in range(3):
+                await kv.put(300)
+            expected[0] = sum(len(row.key) + len(row.value) for row in await outbox(etcd))
+            await until(told, "what came since")
+        await etcd.transact(txn.txn([], [txn.delete(contradiction)]))
+        async with on_duty(etcd, one):
+            expected[0] = 0
+            await until(told, "nothing when all is trimmed")
+            await until(lambda: not bound.is_full, "there is room again")
+    following_bound.cancel()
+    await asyncio.gather(following_bound, return_exceptions=True)
+
+
+async def test_what_is_not_measured_yet_counts_as_the_mean_of_what_is(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kv = Producer(etcd, "kv", "a" * 16)
+    for _ in range(40):
+        await kv.put(50)
+    keys = [row._replace(value=b"") for row in await outbox(etcd)]
+    whole = sum(len(row.key) + len(row.value) for row in await outbox(etcd))
+    monkeypatch.setattr("services.audit.backlog.BYTES", 1)  # one answer in each round
+    measuring = Measuring(etcd)
+    rounds = [await measuring.measure(keys) for _ in range(3)]
+    assert all(found.records == 40 and abs(found.size - whole) < whole / 20 for found in rounds)
+    assert rounds[-1].size == whole
+    assert await measuring.measure(keys[:1]) == (1, whole // 40)
+    monkeypatch.setattr(etcd, "transact", None)  # all is known: nothing is read
+    assert await measuring.measure(keys[:1]) == (1, whole // 40)
+    assert await measuring.measure([]) == (0, 0)

@@ -12,8 +12,9 @@ from services.kv import purge
 from services.kv.purge import History, Purge
 from services.kv.repository import Repository
 from strongbox.clock import ManualClock
-from strongbox.errors import NotFound
+from strongbox.errors import Internal, NotFound
 from strongbox.kv.v1 import kv_service_pb2 as pb
+from strongbox.storage.v1 import auth_records_pb2
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import errors, keyspace, txn
 from strongbox.store.client import Etcd
@@ -159,6 +160,19 @@ async def test_a_head_that_nobody_can_read_holds_up_no_other(duty: Duty) -> None
     assert await duty.after(11) == 2
     assert duty.kv.store.keys(keyspace.KV_PURGES) == []
     assert (await duty.kv.metadata("b")).versions[0].HasField("purged_at")
+
+
+async def test_a_head_of_a_key_term_that_never_was_holds_up_no_other(duty: Duty) -> None:
+    for path in ("a", "b"):
+        await duty.kv.write(path)
+        await duty.kv.change("Destroy", 1, path=path)
+    forged = auth_records_pb2.AuthenticatedRecord(term=99, body=b"", mac=bytes(32)).SerializeToString()
+    duty.kv.store.seed(keyspace.head("a"), forged)
+    assert await duty.after(11) == 2
+    assert duty.kv.store.keys(keyspace.KV_PURGES) == []
+    assert (await duty.kv.metadata("b")).versions[0].HasField("purged_at")
+    with pytest.raises(Internal):
+        await duty.kv.metadata("a")
 
 
 def test_history_is_compacted_every_half_minute_and_kept_for_a_minute() -> None:

@@ -9,10 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from services.kv.rewrap import KINDS
 from strongbox.access.records import open_record, seal_record
 from strongbox.clock import ManualClock, SystemClock
+from strongbox.crypto.envelope import WrappedDek
+from strongbox.crypto.record_keys import RecordKeys
 from strongbox.process import rewrap, rewrap_kinds
 from strongbox.process.rewrap import Rewrap
 from strongbox.process.rewrap_kinds import Inner, Kind
@@ -206,6 +209,79 @@ async def test_what_does_not_open_stays_as_it_is_and_stops_nothing(world: World)
     assert await world.replica.read("s/002", 1) == "2 1"
 
 
+@pytest.mark.parametrize("named", [3, 99, (1 << 31) - 1])
+async def test_what_names_a_key_term_that_never_was_stops_nothing_and_is_counted(
+    world: World, named: int
+) -> None:
+    """Before, its key counted as one that is on its way, and the pass waited for ever."""
+    await fill(world, 70)
+    forged = {key: _of_term(await world.rows(key), key, named) for key in FORGED}
+    forged[HUGE] = envelope_pb2.Envelope(
+        term=1, dek_id=bytes(16), wrapped_dek=bytes(1_400_000)
+    ).SerializeToString()
+    for key, value in forged.items():
+        await world.put(key, value)
+    term, clock = await world.office(), ManualClock()
+    await world.rotate()
+    duty = Rewrap(world.etcd, Asked(world.keys), clock, "kv", KINDS)
+    with capture_logs() as logs:
+        assert await duty.one_pass(term)
+    told = await world.progress()
+    assert (told.finished, told.done, told.total, told.passed_over) == (True, 210, 210, len(forged))
+    clock.advance(rewrap.REST_MS / 1000)
+    assert await duty.one_pass(term)  # the second look counts anew
+    told = await world.progress()
+    assert (told.confirmed, told.passed_over) == (True, len(forged))
+    for key, value in forged.items():
+        assert (await world.rows(key))[key] == value
+    errors = [line for line in logs if line["log_level"] == "error"]
+    assert {line["key"].encode() for line in errors} == set(forged) and len(errors) == len(forged)
+    assert all(
+        set(line) == {"event", "log_level", "key", "why"} for line in errors
+    )  # nothing of what they hold
+    assert await world.replica.read("s/069", 2) == "69 2"
+    now = await world.rows(keyspace.envelope("s/069", 2))
+    assert envelope_pb2.Envelope.FromString(now[keyspace.envelope("s/069", 2)]).term == 2
+
+
+class Asked:
+    """Seal, whose messages have at most 4 MiB."""
+
+    def __init__(self, keys: FakeKeyClient) -> None:
+        self._keys = keys
+
+    @property
+    def record_keys(self) -> RecordKeys | None:
+        return self._keys.record_keys
+
+    async def rewrap(self, wrapped: Sequence[WrappedDek]) -> list[WrappedDek | None]:
+        assert sum(len(one.ciphertext) for one in wrapped) == 32 * len(wrapped)
+        return await self._keys.rewrap(wrapped)
+
+
+FORGED = (keyspace.head("s/001"), keyspace.envelope("s/001", 1), keyspace.envelope("s/002", 2))
+HUGE = keyspace.envelope("s/003", 1)
+
+
+def _of_term(rows: dict[bytes, bytes], key: bytes, term: int) -> bytes:
+    """What stands there, made to name another key term."""
+    kind: Any = (
+        auth_records_pb2.AuthenticatedRecord if key.startswith(keyspace.KV_HEADS) else envelope_pb2.Envelope
+    )
+    found = kind.FromString(rows[key])
+    found.term = term
+    return bytes(found.SerializeToString())
+
+
+async def test_progress_that_nobody_can_read_begins_anew(world: World) -> None:
+    await fill(world, 3)
+    await world.put(CURSOR, b"\xff\xff\xff")
+    term = await world.office()
+    await world.rotate()
+    assert await world.duty().one_pass(term)
+    assert (await world.terms(), (await world.progress()).finished) == ({2}, True)
+
+
 async def test_records_are_authenticated_anew_with_the_envelope_inside_and_forged_ones_are_not(
     world: World,
 ) -> None:
@@ -252,10 +328,10 @@ async def test_a_body_that_kept_its_old_envelope_under_a_new_mac_is_found(world:
     inner = Inner(lease_records_pb2.ConnectionRecord, "envelope")
     row = KV(b"k", seal_record(keys, b"k", head), 1, 1)
     renewed = await rewrap_kinds.renew_records(inner)([row], world.keys)
-    opened = lease_records_pb2.ConnectionRecord.FromString(open_record(keys, b"k", renewed[b"k"]))
+    opened = lease_records_pb2.ConnectionRecord.FromString(open_record(keys, b"k", renewed.values[b"k"]))
     assert opened.envelope.term == 2
     plain = await rewrap_kinds.renew_messages(inner)([KV(b"k", head, 1, 1)], world.keys)
-    assert lease_records_pb2.ConnectionRecord.FromString(plain[b"k"]).envelope.term == 2
+    assert lease_records_pb2.ConnectionRecord.FromString(plain.values[b"k"]).envelope.term == 2
 
 
 async def test_what_came_behind_the_pass_is_found_by_the_second_look(world: World) -> None:

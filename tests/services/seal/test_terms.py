@@ -152,6 +152,9 @@ def test_progress_is_never_complete_before_every_service_has_begun() -> None:
         finished, total = terms.rewrapped(progress, 3)
         assert finished < total
     overtaken = storage.RewrapProgress(term=2, done=9, total=7)
+    over = [storage.RewrapProgress(term=2, passed_over=3), storage.RewrapProgress(term=3, passed_over=4)]
+    assert (terms.passed_over(over, 2), terms.passed_over(over, 3)) == (7, 4)
+    assert terms.parse_progress(b"\xff\xff") == terms.parse_progress(None) == storage.RewrapProgress()
     finished, total = terms.rewrapped([overtaken], 2)
     assert finished < total, "more was there than counted; it is not finished all the same"
 

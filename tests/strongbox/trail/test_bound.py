@@ -47,10 +47,43 @@ def test_everybodys_backlog_stops_a_producer_that_put_nothing() -> None:
     bound.require_room()
 
 
+def test_a_few_large_records_of_everybody_stop_a_producer_that_put_nothing() -> None:
+    bound = Bound(all_bytes=1000)
+    bound.published(trimmed_to=0, backlog=3, size=1000)
+    with pytest.raises(Overloaded, match="outbox"):
+        bound.require_room()
+    bound.published(trimmed_to=0, backlog=3, size=999)
+    bound.require_room()
+
+
 def test_batches_without_records_take_no_room() -> None:
     bound = Bound(own=1)
     bound.put(1, 0, 0)
     bound.require_room()
+
+
+async def test_junk_where_the_duty_publishes_ends_no_following(
+    etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("strongbox.trail.bound.PERIOD", 0.05)
+    bound = Bound(all_bytes=1000)
+    following = asyncio.create_task(bound.follow(etcd))
+    try:
+        for value, is_full in ((_left(2000), True), (b"\xff\xff", True), (_left(10), False)):
+            await etcd.transact(txn.txn([], [txn.put(keyspace.AUDIT_BACKLOG, value)]), idempotent=True)
+            async with asyncio.timeout(10):
+                await asyncio.sleep(0.2)
+                while bound.is_full != is_full:
+                    assert not following.done()
+                    await asyncio.sleep(0.01)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+        await etcd.transact(txn.txn([], [txn.delete(keyspace.AUDIT_BACKLOG)]), idempotent=True)
+
+
+def _left(size: int) -> bytes:
+    return storage.Backlog(records=2, bytes=size).SerializeToString()
 
 
 async def test_what_the_duty_publishes_makes_room_again(etcd: Etcd, monkeypatch: pytest.MonkeyPatch) -> None:
