@@ -103,7 +103,7 @@ def _pods(name: str) -> dict[str, Any]:
 
 
 def cert_manager() -> str:
-    """A Certificate of cert-manager's for each identity, into the same secrets as our own Job's."""
+    """A Certificate of cert-manager's for each identity, into the same secrets as our own command's."""
     leaves = certificates.leaves(NAMESPACE, SEAL_REPLICAS)
     return _GENERATED + _documents([_certificate(secret, leaf) for secret, leaf in leaves])
 
@@ -243,11 +243,12 @@ def configuration() -> str:
             if name == "service":
                 continue
             default = "needed" if field.default is PydanticUndefined else _default(field.default)
-            lines.append(f"| `STRONGBOX_{name.upper()}` | {default} | {_meaning(name)} |")
+            lines.append(f"| `STRONGBOX_{name.upper()}` | {default} | {meaning(name)} |")
     return "\n".join(lines) + "\n"
 
 
-def _meaning(name: str) -> str:
+def meaning(name: str) -> str:
+    """What a setting is for, in a line. Raises KeyError."""
     service = name.removesuffix("_address")
     if service in SERVICES:
         return f"host:port of the {service} replicas: a name with an address for each"
