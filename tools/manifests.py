@@ -213,6 +213,8 @@ _MEANING = {
     "reconcile_every_s": "lease: seconds between two comparisons of roles in PostgreSQL with leases",
     "tokens_per_tree": "auth: live tokens below one token, or by one user's or role's logins, at most",
     "secret_ids_per_approle": "auth: live secret ids of one AppRole, at most",
+    "reviewer_token_file": "auth: file with the token that asks Kubernetes for reviews, read for each login",
+    "reviewer_host": "auth: the API server (`https://host:port`) that this token is for; no other gets it",
     "etcd_quota_mib": "etcd's `--quota-backend-bytes` in MiB; 70 % of it is for what grows (ADR 6)",
     "log_level": "`debug`, `info`, `warning` or `error`",
     "gateway_listen": "host:port of the plain listener",
