@@ -56,21 +56,21 @@ def network_policies() -> str:
         egress = _ports_by_name((b, port) for a, b, port in flows() if a == name)
         rules: dict[str, Any] = {
             "ingress": [
-                {"from": [_pods(other)], "ports": [{"port": p} for p in ports]} for other, ports in ingress
+                {"from": [_pods(other)], "ports": [_tcp(p) for p in ports]} for other, ports in ingress
             ],
             "egress": [
                 _DNS,
-                *({"to": [_pods(other)], "ports": [{"port": p} for p in ports]} for other, ports in egress),
+                *({"to": [_pods(other)], "ports": [_tcp(p) for p in ports]} for other, ports in egress),
             ],
         }
         if name == "gateway":  # the one door
-            rules["ingress"].append({"ports": [{"port": GATEWAY_TLS}]})
+            rules["ingress"].append({"ports": [_tcp(GATEWAY_TLS)]})
         elif name in (*SERVICES, "etcd"):
             metrics = ETCD_METRICS if name == "etcd" else METRICS
             scraper = {"namespaceSelector": {"matchLabels": {"strongbox/scrapes-metrics": "true"}}}
-            rules["ingress"].append({"from": [scraper], "ports": [{"port": metrics}]})
+            rules["ingress"].append({"from": [scraper], "ports": [_tcp(metrics)]})
         if name in OUTSIDE:
-            rules["egress"].append({"ports": [{"port": port} for port in OUTSIDE[name]]})
+            rules["egress"].append({"ports": [_tcp(port) for port in OUTSIDE[name]]})
         # The API server drops an empty list: with one, `kubectl diff` would never be quiet.
         rules = {direction: allowed for direction, allowed in rules.items() if allowed}
         several.append(_policy(name, {"matchLabels": _labels(name)}, rules))
@@ -92,6 +92,11 @@ def _policy(name: str, selector: dict[str, Any], rules: dict[str, Any]) -> dict[
         "metadata": {"name": f"strongbox-{name}"},
         "spec": spec,
     }
+
+
+def _tcp(port: int) -> dict[str, Any]:
+    """The protocol is what it would be anyway; left out, `kubectl apply` would send the whole list each time."""
+    return {"port": port, "protocol": "TCP"}
 
 
 def _labels(name: str) -> dict[str, str]:

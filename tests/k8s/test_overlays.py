@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from strongbox.config import SERVICES
+from strongbox.rpc.server import READY
 from tests.k8s.manifests import (
     BIN,
     OVERLAYS,
@@ -132,6 +133,21 @@ def test_nothing_is_said_that_the_api_server_drops(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_replaced_as_a_whole_says_its_defaults(overlay: str) -> None:
+    """Or `kubectl apply` finds a difference to what the API server made of it, each time, and sends it again."""
+    for one in manifests(overlay):
+        spec = one.get("spec", {})
+        if one["kind"] == "NetworkPolicy":
+            rules = [*spec.get("ingress", ()), *spec.get("egress", ())]
+            assert all(port["protocol"] in ("TCP", "UDP") for rule in rules for port in rule["ports"])
+        if one["kind"] == "Deployment" and "strategy" in spec:
+            assert spec["strategy"]["type"] == "RollingUpdate"
+        for claim in spec.get("volumeClaimTemplates", ()):
+            assert (claim["apiVersion"], claim["kind"]) == ("v1", "PersistentVolumeClaim")
+            assert claim["spec"]["volumeMode"] == "Filesystem"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_image_has_a_version_and_etcd_is_3_6(overlay: str) -> None:
     images = {one["image"] for _, pod in pods(overlay) for one in containers(pod)}
     assert len(images) == 3
@@ -148,7 +164,8 @@ def test_a_sealed_replica_stays_in_its_service(overlay: str) -> None:
         (one,) = workloads(overlay)[name]["spec"]["template"]["spec"]["containers"]
         probe = one["readinessProbe"]["grpc"]
         assert probe["port"] == 8390
-        assert probe.get("service", "") == ""
+        # Seal says there whether the next replica may be taken away; its Service publishes it all the same.
+        assert probe.get("service", "") == (READY if name == "seal" else "")
         for kind in ("livenessProbe", "startupProbe"):
             assert one[kind]["grpc"] == {"port": 8390, "service": "live"}
         patience = one["livenessProbe"]["periodSeconds"] * one["livenessProbe"]["failureThreshold"]
