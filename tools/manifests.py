@@ -95,7 +95,7 @@ def _policy(name: str, selector: dict[str, Any], rules: dict[str, Any]) -> dict[
 
 
 def _tcp(port: int) -> dict[str, Any]:
-    """The protocol is what it would be anyway; left out, `kubectl apply` would send the whole list each time."""
+    """The protocol is what it would be anyway; left out, `kubectl apply` would send all of it each time."""
     return {"port": port, "protocol": "TCP"}
 
 
