@@ -134,7 +134,7 @@ def test_nothing_is_said_that_the_api_server_drops(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_is_replaced_as_a_whole_says_its_defaults(overlay: str) -> None:
-    """Or `kubectl apply` finds a difference to what the API server made of it, each time, and sends it again."""
+    """Or `kubectl apply` finds a difference to what the API server made of it, each time, and sends all."""
     for one in manifests(overlay):
         spec = one.get("spec", {})
         if one["kind"] == "NetworkPolicy":
