@@ -135,3 +135,13 @@ def test_the_namespace_alone_holds_data_of_what_is_applied(name: str) -> None:
     """No secret, no claim is in the manifests: neither can be removed, or emptied, with them."""
     kinds = {one["kind"] for one in manifests(name)}
     assert not kinds & {"Secret", "PersistentVolumeClaim", "PersistentVolume"}
+
+
+def test_what_the_documents_wait_for_is_there_for_good() -> None:
+    """A Job that is over is gone after a while, and waiting for it an error."""
+    text = (ROOT / "docs" / "deploying.md").read_text("utf-8")
+    found = set(re.findall(r"\b(deployment|statefulset|job|cronjob)/(strongbox-[a-z-]*[a-z])\b", text))
+    there = {(one["kind"].lower(), one["metadata"]["name"]) for one in manifests("prod")}
+    assert ("deployment", "strongbox-etcd-users") in found
+    assert found <= there
+    assert not re.search(r"kubectl[^\n]* (wait|delete) [^\n]*job", text)
