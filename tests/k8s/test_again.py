@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,11 @@ def settings_of(overlay: str, name: str) -> dict[str, str]:
     return found  # type: ignore[no-any-return]
 
 
-def upgrade_steps() -> Iterator[dict[str, str] | None]:
-    """The label that each `kubectl apply` of the documented upgrade selects by; None: everything."""
+Selector = Callable[[Manifest], bool]
+
+
+def upgrade_steps() -> Iterator[Selector]:
+    """What each `kubectl apply` of the documented upgrade applies."""
     text = (ROOT / "docs" / "deploying.md").read_text("utf-8").partition("## Upgrade")[2]
     script = text.partition("```sh\n")[2].partition("```")[0].replace("\\\n", " ")
     several = re.search(r"for each in ([^;\n]+)", script)
@@ -114,37 +117,52 @@ def upgrade_steps() -> Iterator[dict[str, str] | None]:
     for line in script.splitlines():
         if "kubectl apply" not in line:
             continue
-        label = re.search(r"-l (\S+)", line)
+        label = re.search(r"-l '?([^ ']+)", line)
         if label is None:
-            yield None
+            yield lambda _: True
         elif "each" in label[1]:
             for each in several[1].split():
-                yield {NAME: "strongbox-" + each.partition("/strongbox-")[2]}
+                yield selecting(f"{NAME}=strongbox-{each.partition('/strongbox-')[2]}")
         else:
-            key, _, value = label[1].partition("=")
-            yield {key: value}
+            yield selecting(label[1])
+
+
+def selecting(selector: str) -> Selector:
+    """By one label, `=` or `!=`, as kubectl does."""
+    key, is_not, value = re.fullmatch(r"([^!=]+)(!?)=(.+)", selector).groups()  # type: ignore[union-attr]
+    return lambda one: (one["metadata"].get("labels", {}).get(key) == value) is (not is_not)
+
+
+def needs(template: Any, overlay: str) -> Iterator[tuple[str, str]]:
+    """What has to be there before such a pod can start, or can reach anybody."""
+    pod = template["spec"]
+    for container in containers(pod):
+        for source in container.get("envFrom", ()):
+            yield "ConfigMap", source["configMapRef"]["name"]
+    if "serviceAccountName" in pod:
+        yield "ServiceAccount", pod["serviceAccountName"]
+    yield "NetworkPolicy", template["metadata"]["labels"][NAME]
+    for volume in pod.get("volumes", ()):
+        if "secret" in volume and overlay == "prod-cert-manager":
+            yield "Certificate", volume["secret"]["secretName"].removesuffix("-tls")
+        elif "secret" in volume:
+            yield "Deployment", "strongbox-certificates"
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_in_the_documented_upgrade_nothing_is_started_before_the_settings_that_it_reads(overlay: str) -> None:
-    applied: set[str] = set()
+def test_in_the_documented_upgrade_nothing_is_started_before_what_it_needs(overlay: str) -> None:
+    applied: set[tuple[str, str]] = set()
     begun: list[str] = []
-    for label in upgrade_steps():
-        step = [
-            one
-            for one in manifests(overlay)
-            if label is None or label.items() <= one["metadata"].get("labels", {}).items()
-        ]
-        assert step, f"nothing has {label}"
-        applied |= {one["metadata"]["name"] for one in step if one["kind"] == "ConfigMap"}
-        for (_, name), template in templates(tuple(step)).items():
+    for selects in upgrade_steps():
+        step = tuple(one for one in manifests(overlay) if selects(one))
+        assert step, "kubectl says: no objects passed to apply"
+        applied |= {(one["kind"], one["metadata"]["name"]) for one in step}
+        for (_, name), template in templates(step).items():
             begun.append(name)
-            for container in containers(template["spec"]):
-                for source in container.get("envFrom", ()):
-                    assert source["configMapRef"]["name"] in applied, name
-    # Each once by itself, in the order of the annotation; with the rest come those that run once.
+            assert {*needs(template, overlay)} <= applied, name
     order = ["etcd", "seal", "audit", "lease", "auth", "kv", "gateway"]
-    assert [name for name in begun if name in order][:7] == order
+    assert [name for name in begun if name in order][:7] == order, "one by one; then once more, with the rest"
+    assert applied == {(one["kind"], one["metadata"]["name"]) for one in manifests(overlay)}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -53,12 +53,11 @@ def test_what_is_applied_unchanged_is_unchanged(api: KubeApi, name: str) -> None
     assert sent == budgets | {"statefulset.apps/strongbox-etcd", "statefulset.apps/strongbox-audit"}
 
 
-@pytest.mark.parametrize("name", OVERLAYS)
 def test_a_diff_after_applying_is_quiet_and_one_of_something_else_is_not(
-    api: KubeApi, name: str, tmp_path: Path
+    api: KubeApi, tmp_path: Path
 ) -> None:
-    apply(api, overlay(name))
-    quiet = api.kubectl(KUBECTL, "diff", "-k", str(overlay(name)))
+    apply(api, overlay("prod"))
+    quiet = api.kubectl(KUBECTL, "diff", "-k", str(overlay("prod")))
     assert (quiet.returncode, quiet.stdout) == (0, ""), quiet.stderr
     loud = api.kubectl(KUBECTL, "diff", "-k", str(own_overlay(tmp_path / "own", "registry.example/other")))
     assert loud.returncode == 1
