@@ -62,7 +62,6 @@ async def assemble(runtime: Runtime) -> None:
         SealPeerServicer(KeyStream(custody, refresher, wraps), vigil, unsealing, ceremonies, giver, rebirth),
         "strongbox.seal.v1.SealPeerService",
     )
-    await runtime.health.set_ready(False)  # until it is known
     runtime.spawn(Readiness(custody, vigil, runtime.health).run())
     several = (vigil.run(), unsealing.catch_up(), health.follow_time(), health.judge_duties())
     for work in (*several, refresher.run(), wraps.run(), ceremonies.tidy()):

@@ -37,7 +37,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 5_000),
 )
 LIVE = "live"  # what liveness probes ask for: whether the process answers at all
-READY = "ready"  # what seal's readiness probe asks for: whether the next replica may be taken away
+READY = "ready"  # what readiness probes ask for: whether the next replica may be taken away
 HealthServicer = cast(Any, health).aio.HealthServicer  # public, but absent from the stubs
 _STATUS = {
     True: health_pb2.HealthCheckResponse.SERVING,
@@ -59,7 +59,7 @@ class Health:
         self._names = [""]
         self._probes: grpc.aio.Server | None = None
         self.serving = False
-        self.ready = True
+        self.ready = False
 
     def add(self, full_name: str) -> None:
         """One service more."""
