@@ -77,6 +77,9 @@ class Settings(BaseModel):
     # of one AppRole; counted in sixteen parts, so small limits would be inexact
     tokens_per_tree: int = Field(default=16_384, ge=1024)
     secret_ids_per_approle: int = Field(default=16_384, ge=1024)
+    # auth: where Kubernetes puts the token with which it asks for reviews, and the only server it is sent to
+    reviewer_token_file: Path | None = None
+    reviewer_host: str = Field(default="https://kubernetes.default.svc", pattern=r"^https://[^/?#@\s]+/?$")
     etcd_quota_mib: int = Field(default=2048, ge=16)
     probe_listen: str = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

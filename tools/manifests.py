@@ -56,21 +56,21 @@ def network_policies() -> str:
         egress = _ports_by_name((b, port) for a, b, port in flows() if a == name)
         rules: dict[str, Any] = {
             "ingress": [
-                {"from": [_pods(other)], "ports": [{"port": p} for p in ports]} for other, ports in ingress
+                {"from": [_pods(other)], "ports": [_tcp(p) for p in ports]} for other, ports in ingress
             ],
             "egress": [
                 _DNS,
-                *({"to": [_pods(other)], "ports": [{"port": p} for p in ports]} for other, ports in egress),
+                *({"to": [_pods(other)], "ports": [_tcp(p) for p in ports]} for other, ports in egress),
             ],
         }
         if name == "gateway":  # the one door
-            rules["ingress"].append({"ports": [{"port": GATEWAY_TLS}]})
+            rules["ingress"].append({"ports": [_tcp(GATEWAY_TLS)]})
         elif name in (*SERVICES, "etcd"):
             metrics = ETCD_METRICS if name == "etcd" else METRICS
             scraper = {"namespaceSelector": {"matchLabels": {"strongbox/scrapes-metrics": "true"}}}
-            rules["ingress"].append({"from": [scraper], "ports": [{"port": metrics}]})
+            rules["ingress"].append({"from": [scraper], "ports": [_tcp(metrics)]})
         if name in OUTSIDE:
-            rules["egress"].append({"ports": [{"port": port} for port in OUTSIDE[name]]})
+            rules["egress"].append({"ports": [_tcp(port) for port in OUTSIDE[name]]})
         # The API server drops an empty list: with one, `kubectl diff` would never be quiet.
         rules = {direction: allowed for direction, allowed in rules.items() if allowed}
         several.append(_policy(name, {"matchLabels": _labels(name)}, rules))
@@ -94,6 +94,11 @@ def _policy(name: str, selector: dict[str, Any], rules: dict[str, Any]) -> dict[
     }
 
 
+def _tcp(port: int) -> dict[str, Any]:
+    """The protocol is what it would be anyway; left out, `kubectl apply` would send all of it each time."""
+    return {"port": port, "protocol": "TCP"}
+
+
 def _labels(name: str) -> dict[str, str]:
     return {"app.kubernetes.io/name": f"strongbox-{name}"}
 
@@ -103,7 +108,7 @@ def _pods(name: str) -> dict[str, Any]:
 
 
 def cert_manager() -> str:
-    """A Certificate of cert-manager's for each identity, into the same secrets as our own Job's."""
+    """A Certificate of cert-manager's for each identity, into the same secrets as our own command's."""
     leaves = certificates.leaves(NAMESPACE, SEAL_REPLICAS)
     return _GENERATED + _documents([_certificate(secret, leaf) for secret, leaf in leaves])
 
@@ -213,6 +218,8 @@ _MEANING = {
     "reconcile_every_s": "lease: seconds between two comparisons of roles in PostgreSQL with leases",
     "tokens_per_tree": "auth: live tokens below one token, or by one user's or role's logins, at most",
     "secret_ids_per_approle": "auth: live secret ids of one AppRole, at most",
+    "reviewer_token_file": "auth: file with the token that asks Kubernetes for reviews, read for each login",
+    "reviewer_host": "auth: the API server (`https://host:port`) that this token is for; no other gets it",
     "etcd_quota_mib": "etcd's `--quota-backend-bytes` in MiB; 70 % of it is for what grows (ADR 6)",
     "log_level": "`debug`, `info`, `warning` or `error`",
     "gateway_listen": "host:port of the plain listener",
@@ -243,11 +250,12 @@ def configuration() -> str:
             if name == "service":
                 continue
             default = "needed" if field.default is PydanticUndefined else _default(field.default)
-            lines.append(f"| `STRONGBOX_{name.upper()}` | {default} | {_meaning(name)} |")
+            lines.append(f"| `STRONGBOX_{name.upper()}` | {default} | {meaning(name)} |")
     return "\n".join(lines) + "\n"
 
 
-def _meaning(name: str) -> str:
+def meaning(name: str) -> str:
+    """What a setting is for, in a line. Raises KeyError."""
     service = name.removesuffix("_address")
     if service in SERVICES:
         return f"host:port of the {service} replicas: a name with an address for each"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from services.auth.own_reviewer import OwnReviewer
 from services.auth.peer_servicer import AuthPeerServicer
 from services.auth.quotas import Quotas
 from services.auth.repository import Repository
@@ -26,7 +27,10 @@ async def assemble(runtime: Runtime) -> None:
     """
     guard = Guard(runtime.keys)
     limits = Quotas(runtime.settings.tokens_per_tree, runtime.settings.secret_ids_per_approle)
-    servicer = AuthServicer(runtime.pipeline, guard, runtime.keys, runtime.slots.count, limits=limits)
+    own = OwnReviewer(runtime.settings.reviewer_host, runtime.settings.reviewer_token_file)
+    servicer = AuthServicer(
+        runtime.pipeline, guard, runtime.keys, runtime.slots.count, limits=limits, own_reviewer=own
+    )
     runtime.serve(add_AuthServiceServicer_to_server, servicer, "strongbox.auth.v1.AuthService")
     uses = AuthPeerServicer(runtime.pipeline, Tokens(guard, Repository(guard.lookup)))
     runtime.serve(add_AuthPeerServiceServicer_to_server, uses, "strongbox.auth.v1.AuthPeerService")

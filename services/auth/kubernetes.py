@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -140,16 +140,14 @@ def holder_of(who: Identity) -> str:
     return f"pod/{who.pod}" if who.pod else f"service-account/{who.namespace}/{who.service_account}"
 
 
-def lacks_reviewer(config: Config, role: Role) -> bool:
-    """Whether the role's tokens are of an audience, and nobody is configured who may have them reviewed."""
-    return bool(role.audience) and not config.HasField("token_reviewer_jwt")
-
-
 class Kubernetes:
-    """Decisions about the configuration and the roles, after the guard's."""
+    """Decisions about the configuration and the roles, after the guard's.
 
-    def __init__(self, lookup: Lookup) -> None:
-        self._lookup = lookup
+    `has_own_reviewer`: whether Kubernetes itself gives a reviewer's token for the configured server.
+    """
+
+    def __init__(self, lookup: Lookup, has_own_reviewer: Callable[[Config], bool] = lambda _: False) -> None:
+        self._lookup, self._has_own_reviewer = lookup, has_own_reviewer
         self.roles = Named(lookup, keyspace.KUBERNETES_ROLES, Role, "kubernetes role")
 
     def configure(self, view: View, caller: Caller, config: Config) -> None:
@@ -180,7 +178,7 @@ class Kubernetes:
         if known is not None:
             granting.require_may_give(caller, path, known.policies)
         config = self.config(view)
-        if config is not None and lacks_reviewer(config, wanted):
+        if config is not None and self.lacks_reviewer(config, wanted):
             raise InvalidInput("an audience needs a reviewer: the configuration has no token_reviewer_jwt")
         record = Role()
         record.CopyFrom(wanted)
@@ -188,6 +186,11 @@ class Kubernetes:
         record.policies.extend(granting.spelt(self._lookup, view, wanted.policies))
         self.roles.put(view, record)
         return record
+
+    def lacks_reviewer(self, config: Config, role: Role) -> bool:
+        """Whether the role's tokens are of an audience, and nobody may have them reviewed."""
+        has_one = config.HasField("token_reviewer_jwt") or self._has_own_reviewer(config)
+        return bool(role.audience) and not has_one
 
     def read(self, view: View, name: str) -> Found:
         """Raises `NotFound`."""

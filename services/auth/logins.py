@@ -20,6 +20,7 @@ from services.auth import approle, failures, kubernetes, passwords, review, user
 from services.auth.approle import AppRoles
 from services.auth.door import Door, Login, Verdict, Who
 from services.auth.kubernetes import Config, Kubernetes, Role
+from services.auth.own_reviewer import OwnReviewer
 from services.auth.passwords import Passwords
 from services.auth.review import Reviewer
 from services.auth.secret_ids import SecretIds
@@ -139,8 +140,11 @@ class AppRoleLogins:
 class KubernetesLogins:
     """By a service account's token."""
 
-    def __init__(self, door: Door, roles: Kubernetes, reviewer: Reviewer, keys: Keys) -> None:
+    def __init__(
+        self, door: Door, roles: Kubernetes, reviewer: Reviewer, keys: Keys, own: OwnReviewer
+    ) -> None:
         self._door, self._kubernetes, self._reviewer, self._keys = door, roles, reviewer, keys
+        self._own = own
 
     async def login(self, inbound: Inbound, name: str, jwt: str) -> Login:
         """Raises `Unauthenticated`, `RateLimited`, `InvalidInput`, `DependencyDown`."""
@@ -170,10 +174,10 @@ class KubernetesLogins:
     ) -> kubernetes.Identity | None:
         if config is None or not review.is_jwt(jwt):
             return None
-        reviewer = await self._reviewer_jwt(config)
+        reviewer = self._own.token(config) or await self._reviewer_jwt(config)
         audience = role.audience if role is not None else ""
         who = await self._reviewer.review(config, reviewer, jwt, audience, inbound.deadline)
-        if who is None and role is not None and kubernetes.lacks_reviewer(config, role):
+        if who is None and role is not None and self._kubernetes.lacks_reviewer(config, role):
             # The configuration was written after the role; else it would have been refused.
             _log.warning(NO_REVIEWER, role=role.name)
         return who

@@ -5,8 +5,9 @@
 Rules:
 * Over TLS with the configured authority, host name checked; no redirect is followed, nothing is believed
   beyond 256 KiB, all within the request's deadline, eight at a time in threads.
-* Asked with the reviewer's token, or with the login's own when none is configured (its service account then
-  needs `system:auth-delegator`); then 401 means that it is no good.
+* Asked with the reviewer's token (services.auth.own_reviewer, or the configuration's), or with the login's
+  own when there is neither (its service account then needs `system:auth-delegator`); then 401 means that it
+  is no good.
 * An audience that was asked must be among those that the server names: a server that ignores audiences would
   otherwise vouch for a token that was made for somebody else.
 * The token goes there and nowhere else: not into a log, an error or a record.

@@ -13,6 +13,7 @@ from services.auth.calls.policies import PolicyCalls
 from services.auth.calls.tokens import TokenCalls
 from services.auth.calls.users import UserCalls
 from services.auth.door import Door
+from services.auth.own_reviewer import OwnReviewer
 from services.auth.passwords import Passwords
 from services.auth.quotas import Quotas
 from services.auth.repository import Repository
@@ -36,6 +37,7 @@ class AuthServicer(
         on_stranger: Callable[[str], None] = lambda _: None,
         hashing: Passwords | None = None,
         limits: Quotas | None = None,
+        own_reviewer: OwnReviewer | None = None,
     ) -> None:
         tokens = Tokens(guard, Repository(guard.lookup, limits))
         door = Door(pipeline, guard, tokens, on_stranger)
@@ -43,4 +45,4 @@ class AuthServicer(
         PolicyCalls.__init__(self, pipeline, guard)
         UserCalls.__init__(self, pipeline, guard, door, hashing or Passwords())
         AppRoleCalls.__init__(self, pipeline, guard, door, SecretIds(guard.lookup, limits))
-        KubernetesCalls.__init__(self, pipeline, guard, door, keys)
+        KubernetesCalls.__init__(self, pipeline, guard, door, keys, own_reviewer or OwnReviewer())

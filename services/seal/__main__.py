@@ -14,6 +14,7 @@ from services.seal.opening import Opener
 from services.seal.ordinal import own_ordinal
 from services.seal.peer_servicer import SealPeerServicer
 from services.seal.peers import Peers
+from services.seal.readiness import Readiness
 from services.seal.rebirth import Rebirth
 from services.seal.refreshing import Refresher
 from services.seal.registry import Registry
@@ -62,6 +63,7 @@ async def assemble(runtime: Runtime) -> None:
         SealPeerServicer(KeyStream(custody, refresher, wraps), vigil, unsealing, ceremonies, giver, rebirth),
         "strongbox.seal.v1.SealPeerService",
     )
+    runtime.spawn(Readiness(custody, vigil, runtime.health).run())
     several = (vigil.run(), unsealing.catch_up(), health.follow_time(), health.judge_duties())
     for work in (*several, refresher.run(), wraps.run(), ceremonies.tidy()):
         runtime.spawn(work)

@@ -16,6 +16,7 @@ import grpc.aio
 import structlog
 
 from strongbox.config import Settings
+from strongbox.handshakes import told
 from strongbox.process.presence import address_in
 from strongbox.rpc.channel import open_channel
 from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
@@ -80,6 +81,7 @@ class Peers:
         try:
             return await call(stub, max(0.05, deadline - time.monotonic()))
         except grpc.aio.AioRpcError as error:
+            told.tell(address, error.details())
             _log.info("a peer did not do as asked", peer=address, code=error.code().name)
             return None
 

@@ -16,7 +16,7 @@ from strongbox.rpc.statuses import to_error
 # Longer than the gateway's own limits (2 s, and 5 s for calls that are slow), so that its answer, which says
 # what happened, comes before our giving up, which does not.
 TIMEOUT, SLOW_TIMEOUT = 4.0, 8.0
-_OPTIONS = (
+OPTIONS = (
     ("grpc.dns_min_time_between_resolutions_ms", 1000),  # a gateway may come back with another address
     ("grpc.enable_retries", 0),  # the gateway retries what may be retried; twice is not safer
     ("grpc.enable_http_proxy", 0),  # a secret goes where the address says and nowhere else
@@ -81,9 +81,9 @@ class Wire:
 
 def _open(address: Address, ca: Path | str | None) -> grpc.Channel:
     if not address.tls:
-        return grpc.insecure_channel(address.target, options=_OPTIONS)
+        return grpc.insecure_channel(address.target, options=OPTIONS)
     try:
         roots = Path(ca).read_bytes() if ca else None
     except OSError as error:
         raise InvalidInput(f"the authority's certificate cannot be read: {error.strerror}") from None
-    return grpc.secure_channel(address.target, grpc.ssl_channel_credentials(roots), options=_OPTIONS)
+    return grpc.secure_channel(address.target, grpc.ssl_channel_credentials(roots), options=OPTIONS)

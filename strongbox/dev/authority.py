@@ -4,8 +4,8 @@
     good for servers and clients alike. Etcd takes the common name for its user.
 
 The authority's key is what the trust inside a cluster hangs on: whoever has it can be any service. It is kept
-(by `certs.py` in a file, in Kubernetes in a secret that only its Job may read), so that certificates can be
-renewed without replacing what everybody trusts.
+(by `certs.py` in a file, in Kubernetes in a secret that only their account may read), so that certificates
+can be renewed without replacing what everybody trusts.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@
 * The server listens whether or not etcd answers; until the first session it says "not serving" (the seal
   service serves at once: its health and seal status are for exactly those times). A session lost later does
   not: failing over etcd's leader loses every session at once, and requests outlive that.
+* For an upgrade (`READY`) it is ready only when it has reached the seal service once, sealed or not: with a
+  wrong setting it would answer SEALED, and the pods before it be taken away. Not unready later: what answers
+  SEALED is better than what nobody finds.
 * Stopping: health says "not serving", the gateway looks away, what is in flight ends, the session is revoked.
 * Exit 0 after a signal, 1 when a background coroutine failed, 2 for settings that make no sense.
 """
@@ -79,10 +82,14 @@ async def _live(settings: Settings, assemble: Assemble) -> int | str:
 
 
 async def _serve_when_ready(runtime: Runtime) -> None:
-    if runtime.settings.service != "seal":
+    is_seal = runtime.settings.service == "seal"
+    if not is_seal:
         await runtime.session.current()
     await runtime.health.set_serving(True)
     _log.info("serving", address=runtime.address)
+    if not is_seal:  # which says for itself when it is ready
+        await runtime.keys.heard.wait()
+        await runtime.health.set_ready(True)
 
 
 async def stop(runtime: Runtime) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from strongbox.handshakes import told
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
 
@@ -98,6 +99,8 @@ class Link:
             try:
                 await call.write(request)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                if call.done():  # it says why at once
+                    told.tell(self.address, await call.details())
                 self._drop(call)
                 raise
 
@@ -114,7 +117,9 @@ class Link:
                 waiting = self._asked.get(got.id)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(got)
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        except grpc.aio.AioRpcError as failure:
+            told.tell(self.address, failure.details())
+        except asyncio.InvalidStateError:
             pass
         finally:
             self._drop(call)

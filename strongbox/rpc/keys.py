@@ -63,6 +63,7 @@ class KeyClient:
         ]
         self._record_keys: RecordKeys | None = None
         self._unsealed = asyncio.Event()
+        self.heard = asyncio.Event()  # set for good when a seal replica has given keys, or said "sealed"
         self._callbacks: list[Callable[[], None]] = []
         self._opened: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -225,6 +226,7 @@ class KeyClient:
         try:
             answer = await self._ask(request, time.monotonic() + DEADLINE)
         except _SEALED:
+            self.heard.set()
             self._drop()
             return
         except StrongBoxError:
@@ -235,6 +237,7 @@ class KeyClient:
 
     def _hold(self, keys: RecordKeys) -> None:
         self._heard_at = time.monotonic()
+        self.heard.set()
         known, self._record_keys = self._record_keys, keys
         if keys != known:
             _log.info("the record keys arrived", newest=keys.newest)

@@ -38,6 +38,7 @@ OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_timeout_ms", 5_000),
 )
 LIVE = "live"  # what liveness probes ask for: whether the process answers at all
+READY = "ready"  # what readiness probes ask for: whether the next replica may be taken away
 HealthServicer = cast(Any, health).aio.HealthServicer  # public, but absent from the stubs
 _STATUS = {
     True: health_pb2.HealthCheckResponse.SERVING,
@@ -59,6 +60,7 @@ class Health:
         self._names = [""]
         self._probes: grpc.aio.Server | None = None
         self.serving = False
+        self.ready = False
 
     def add(self, full_name: str) -> None:
         """One service more."""
@@ -69,6 +71,12 @@ class Health:
         self.serving = serving
         for name in self._names:
             await self.servicer.set(name, _STATUS[serving])
+        await self.set_ready(self.ready)
+
+    async def set_ready(self, ready: bool) -> None:
+        """What `READY` is told from now on, while the process serves; the gateway is told nothing of it."""
+        self.ready = ready
+        await self.servicer.set(READY, _STATUS[self.serving and ready])
 
     async def start_probes(self, listen: str) -> None:
         """Answer the kubelet's probes, without TLS: the kubelet has no certificate of ours.

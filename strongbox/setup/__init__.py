@@ -1,4 +1,6 @@
-"""What has to be done around the services before they run, one command each; in Kubernetes by Jobs of ours.
+"""What has to be done around the services before they run, one command each.
+
+In Kubernetes they are init containers, and a CronJob.
 
     python -m strongbox.setup etcd-users     etcd's users and roles as the table says
     python -m strongbox.setup gateway        Envoy's configuration, from the image's own template and protos

@@ -1,9 +1,10 @@
 """Certificates in Kubernetes where there is no cert-manager: secrets in cert-manager's own form.
 
-    strongbox-authority-tls    tls.crt, tls.key of the authority: for this Job's account alone
+    strongbox-authority-tls    tls.crt, tls.key of the authority: for the account of this command alone
     strongbox-<name>-tls       tls.crt, tls.key, ca.crt; seal: strongbox-seal-<ordinal>-tls
 
-* Run by a Job at first, then by a CronJob: what is good for longer than `renew_before_days` stays.
+* Run by an init container at first, then by a CronJob: what is good for longer than `renew_before_days`
+  stays.
 * The authority is made once. It is never replaced here, because everybody trusts it (docs/deploying.md).
   While anything is there that it may have signed, its being gone is an error and no reason for another.
 * Every name that a process dials is in the certificate of what answers there, letter by letter: OpenSSL, gRPC

@@ -1,4 +1,4 @@
-"""As much of Kubernetes' API as the certificates' Job needs: secrets of one namespace, read and put."""
+"""As much of Kubernetes' API as the certificates need: secrets of one namespace, read and put."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import grpc
 import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 
+from strongbox.handshakes import told, why_refused
 from strongbox.store.endpoints import METADATA, Endpoint, Options, Ring
 from strongbox.store.errors import EtcdError, OutcomeUnknown, OutOfSpace, Unavailable, classify
 
@@ -65,7 +66,7 @@ class Caller:
     ) -> Answer:
         """The answer of the first member that gives one before `deadline` (monotonic seconds)."""
         end = self._end(deadline)
-        unknown = False
+        unknown, why = False, ""
         for number in itertools.count():
             if number and number % len(self.ring.members) == 0:
                 await breathe()
@@ -81,10 +82,10 @@ class Caller:
                 if not (idempotent or method.reads):
                     raise
                 unknown = not method.reads
-            except Unavailable:
-                pass
+            except Unavailable as error:
+                why = why_refused(str(error))
         kind = OutcomeUnknown if unknown else Unavailable
-        raise kind(f"etcd did not answer {method.path} in time")
+        raise kind(f"etcd did not answer {method.path} in time" + (f": {why}" if why else ""))
 
     async def ask_member(
         self, endpoint: Endpoint, method: Method[Answer], request: Any, timeout: float
@@ -104,6 +105,7 @@ class Caller:
         """The failure as one of ours, having left the member if it is at fault."""
         if not isinstance(failure, grpc.aio.AioRpcError):
             return Unavailable(f"the channel is closed: {failure}")
+        told.tell(endpoint.address, failure.details())
         error = classify(failure.code(), failure.details() or "")
         timed_out = failure.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         if isinstance(error, OutOfSpace) or not isinstance(error, (OutcomeUnknown, Unavailable)):

@@ -29,6 +29,7 @@ import grpc
 import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 
+from strongbox.handshakes import told
 from strongbox.store import calls
 from strongbox.store.client import Etcd
 from strongbox.store.endpoints import Endpoint
@@ -137,6 +138,7 @@ def _leave(etcd: Etcd, endpoint: Endpoint, failure: Exception) -> None:
     if isinstance(failure, grpc.aio.UsageError):
         raise Unavailable(f"the client is closed: {failure}") from failure
     if isinstance(failure, grpc.aio.AioRpcError):
+        told.tell(endpoint.address, failure.details())
         error = classify(failure.code(), failure.details() or "")
         if isinstance(error, PermissionDenied):
             raise error from None

@@ -15,18 +15,29 @@ ROOT = Path(__file__).resolve().parents[2]
 OVERLAYS = ("dev", "prod", "prod-cert-manager")
 BIN = Path(sys.executable).parent
 Manifest = dict[str, Any]
+RUN_ONCE = {"certificates", "etcd-users"}  # their work is an init container's
 
 
 @cache
 def text_of(overlay: str) -> str:
     """What `kubectl kustomize` makes of it. Raises CalledProcessError."""
-    command = [str(BIN / "kubectl"), "kustomize", str(ROOT / "k8s" / "overlays" / overlay)]
+    return built(ROOT / "k8s" / "overlays" / overlay)
+
+
+def built(folder: Path) -> str:
+    """What `kubectl kustomize` makes of a folder. Raises CalledProcessError."""
+    command = [str(BIN / "kubectl"), "kustomize", str(folder)]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def parsed(text: str) -> tuple[Manifest, ...]:
+    """Each object."""
+    return tuple(yaml.load_all(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 @cache
 def manifests(overlay: str) -> tuple[Manifest, ...]:
-    return tuple(yaml.load_all(text_of(overlay), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    return parsed(text_of(overlay))
 
 
 def named(overlay: str, kind: str, name: str) -> Manifest:
@@ -38,12 +49,13 @@ def named(overlay: str, kind: str, name: str) -> Manifest:
 
 
 def workloads(overlay: str) -> dict[str, Manifest]:
-    """StatefulSets and Deployments, by the name behind `strongbox-`."""
-    return {
+    """StatefulSets and Deployments that serve, by the name behind `strongbox-`."""
+    found = {
         one["metadata"]["name"].removeprefix("strongbox-"): one
         for one in manifests(overlay)
         if one["kind"] in ("StatefulSet", "Deployment")
     }
+    return {name: one for name, one in found.items() if name not in RUN_ONCE}
 
 
 def pods(overlay: str) -> Iterator[tuple[str, Manifest]]:

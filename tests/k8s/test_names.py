@@ -15,9 +15,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from strongbox.config import SERVICES
 from strongbox.dev.authority import Authority, Leaf, Pair
 from strongbox.setup.certificates import leaves
-from tests.k8s.manifests import OVERLAYS, environment, named, workloads
+from tests.k8s.manifests import OVERLAYS, containers, environment, named, pods
 
 COUNTS = {"dev": 1, "prod": 3, "prod-cert-manager": 3}
 
@@ -30,11 +31,11 @@ def authority() -> Authority:
 def dialled(overlay: str) -> Iterator[tuple[str, str]]:
     """(host, service) of every address in settings, flags and environments that leads to one of our pods."""
     texts: list[str] = []
-    for name, one in workloads(overlay).items():
-        for container in one["spec"]["template"]["spec"]["containers"]:
+    for name, pod in pods(overlay):
+        replicas = [f"{name.partition('/')[2]}-{n}" for n in range(COUNTS[overlay])]
+        for container in containers(pod):
             told = [*container.get("args", ()), *map(str, environment(overlay, container).values())]
-            pods = [f"strongbox-{name}-{n}" for n in range(COUNTS[overlay])]
-            texts += [text.replace("$(POD_NAME)", pod) for text in told for pod in pods]
+            texts += [text.replace("$(POD_NAME)", replica) for text in told for replica in replicas]
     for text in texts:
         for part in text.replace("=", ",").split(","):
             host = part.removeprefix("https://").rpartition(":")[0]
@@ -98,6 +99,8 @@ def test_every_name_that_is_dialled_is_in_the_certificate_of_what_answers(
     overlay: str, tmp_path: Path
 ) -> None:
     found = {*dialled(overlay)}
+    # The gateway dials each service by its name, every process etcd and seal by that of each pod.
+    assert {(f"strongbox-{name}",) * 2 for name in SERVICES} <= found
     for count in range(COUNTS[overlay]):
         assert (f"strongbox-etcd-{count}.strongbox-etcd", "strongbox-etcd") in found
         assert (f"strongbox-seal-{count}.strongbox-seal", "strongbox-seal") in found

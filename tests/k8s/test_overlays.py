@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from strongbox.config import SERVICES
+from strongbox.rpc.server import READY
 from tests.k8s.manifests import (
     BIN,
     OVERLAYS,
@@ -102,8 +103,7 @@ def test_no_container_may_more_than_it_must(overlay: str) -> None:
         assert context["runAsUser"] > 0
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["enableServiceLinks"] is False
-        certifies = name.endswith("/strongbox-certificates")
-        assert pod["automountServiceAccountToken"] is certifies
+        assert pod["automountServiceAccountToken"] is False, name
         for key in ("hostNetwork", "hostPID", "hostIPC"):
             assert not pod.get(key)
         assert not [volume for volume in pod.get("volumes", ()) if "hostPath" in volume]
@@ -133,6 +133,21 @@ def test_nothing_is_said_that_the_api_server_drops(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_replaced_as_a_whole_says_its_defaults(overlay: str) -> None:
+    """Or `kubectl apply` finds a difference to what the API server made of it, each time, and sends all."""
+    for one in manifests(overlay):
+        spec = one.get("spec", {})
+        if one["kind"] == "NetworkPolicy":
+            rules = [*spec.get("ingress", ()), *spec.get("egress", ())]
+            assert all(port["protocol"] in ("TCP", "UDP") for rule in rules for port in rule["ports"])
+        if one["kind"] == "Deployment" and "strategy" in spec:
+            assert spec["strategy"]["type"] == "RollingUpdate"
+        for claim in spec.get("volumeClaimTemplates", ()):
+            assert (claim["apiVersion"], claim["kind"]) == ("v1", "PersistentVolumeClaim")
+            assert claim["spec"]["volumeMode"] == "Filesystem"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_image_has_a_version_and_etcd_is_3_6(overlay: str) -> None:
     images = {one["image"] for _, pod in pods(overlay) for one in containers(pod)}
     assert len(images) == 3
@@ -147,9 +162,8 @@ def test_a_sealed_replica_stays_in_its_service(overlay: str) -> None:
     """Probes ask what a sealed service answers with yes, and liveness what even one without etcd answers."""
     for name in SERVICES:
         (one,) = workloads(overlay)[name]["spec"]["template"]["spec"]["containers"]
-        probe = one["readinessProbe"]["grpc"]
-        assert probe["port"] == 8390
-        assert probe.get("service", "") == ""
+        # Whether the next replica may be taken away; a sealed one says yes once it knows that all are.
+        assert one["readinessProbe"]["grpc"] == {"port": 8390, "service": READY}
         for kind in ("livenessProbe", "startupProbe"):
             assert one[kind]["grpc"] == {"port": 8390, "service": "live"}
         patience = one["livenessProbe"]["periodSeconds"] * one["livenessProbe"]["failureThreshold"]
@@ -173,7 +187,8 @@ def test_every_service_is_headless_but_the_one_door(overlay: str) -> None:
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_everything_is_in_one_namespace(overlay: str) -> None:
-    places = {one["metadata"].get("namespace") for one in manifests(overlay) if one["kind"] != "Namespace"}
+    no_place = ("Namespace", "ClusterRoleBinding")
+    places = {one["metadata"].get("namespace") for one in manifests(overlay) if one["kind"] not in no_place}
     assert places == {"strongbox"}
 
 

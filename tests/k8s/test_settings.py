@@ -63,13 +63,15 @@ def test_a_service_finds_everything_where_the_manifests_put_it(overlay: str, ser
     files = [found.tls_cert, found.tls_key, found.tls_ca]
     files += [found.upkeep_cert, found.upkeep_key] if service == "kv" else []
     assert (found.upkeep_cert is not None) is (service == "kv")
+    files += [found.reviewer_token_file] if service == "auth" else []
+    assert (found.reviewer_token_file is not None) is (service == "auth")
     for path in files:
         assert path is not None
         assert _is_mounted(pod, container, path), f"{path} is in no volume"
 
 
 def _is_mounted(pod: dict[str, Any], container: dict[str, Any], path: Path) -> bool:
-    """Whether a secret's volume brings this very file."""
+    """Whether a volume of secrets or of a service account's token brings this very file."""
     for mount in container["volumeMounts"]:
         if not path.is_relative_to(mount["mountPath"]):
             continue
@@ -77,7 +79,9 @@ def _is_mounted(pod: dict[str, Any], container: dict[str, Any], path: Path) -> b
         rest = str(path.relative_to(mount["mountPath"]))
         if "secret" in volume:
             return rest in ("tls.crt", "tls.key", "ca.crt")
-        items = [item for one in volume["projected"]["sources"] for item in one["secret"]["items"]]
+        sources = volume["projected"]["sources"]
+        items = [item for one in sources for item in one.get("secret", {}).get("items", ())]
+        items += [one["serviceAccountToken"] for one in sources if "serviceAccountToken" in one]
         return rest in {item["path"] for item in items}
     return False
 
@@ -107,7 +111,7 @@ def test_the_local_cluster_differs_in_addresses_timing_and_size_only(service: st
     different = {name for name in Settings.model_fields if getattr(local, name) != getattr(there, name)}
     addresses = {"listen", "advertise", "etcd_endpoints", "seal_addresses", "metrics_listen", "probe_listen"}
     paths = {"tls_cert", "tls_key", "tls_ca", "upkeep_cert", "upkeep_key", "data_dir"}
-    assert different <= addresses | paths | {"node_id", "profile", "etcd_quota_mib"}
+    assert different <= addresses | paths | {"node_id", "profile", "etcd_quota_mib", "reviewer_token_file"}
 
 
 def test_services_know_the_quota_that_etcd_is_given() -> None:
@@ -155,7 +159,8 @@ def test_every_secret_that_is_mounted_is_made_and_its_name_is_one_of_ours(overla
             if "secret" in volume:
                 mounted.add(volume["secret"]["secretName"])
             for one in volume.get("projected", {}).get("sources", ()):
-                mounted.add(one["secret"]["name"])
+                if "secret" in one:
+                    mounted.add(one["secret"]["name"])
     assert mounted == made | {"strongbox-seal-3-tls", "strongbox-seal-4-tls"}  # optional: more replicas
     if overlay == "prod-cert-manager":
         for name in made:
@@ -182,4 +187,4 @@ def test_only_who_compacts_etcd_has_the_certificate_for_it() -> None:
         for volume in pod.get("volumes", ())
         if volume.get("secret", {}).get("secretName") in ("strongbox-upkeep-tls", "strongbox-operator-tls")
     }
-    assert holders == {"Deployment/strongbox-kv", "Job/strongbox-etcd-users"}
+    assert holders == {"Deployment/strongbox-kv", "Deployment/strongbox-etcd-users"}

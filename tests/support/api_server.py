@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 ISSUER = "https://kubernetes.default.svc"
 OWN_AUDIENCE = ISSUER
+LEEWAY = 60.0  # seconds that a token is good after its end, seen at kube-apiserver 1.36
 REVIEWER = ("kube-system", "strongbox-reviewer")
 
 
@@ -83,7 +84,7 @@ class ApiServer:
         fitting = [one for one in wanted if one in claims["aud"]]
         if not self.audience_aware:
             fitting = fitting or list(claims["aud"])
-        good = claims["iss"] == ISSUER and claims["exp"] > time.time() and fitting
+        good = claims["iss"] == ISSUER and claims["exp"] > time.time() - LEEWAY and fitting
         return (claims, fitting) if good else None
 
     def review(self, bearer: str, asked: dict[str, Any]) -> tuple[int, bytes]:

@@ -140,6 +140,7 @@ class Gateway:
 
     def __init__(self, folder: Path, limits: Limits | None = None) -> None:
         self.folder = folder
+        self.hosts: dict[str, str] = {}  # by node; 127.0.0.1 where none is named
         self.limits = limits or Limits()
         self.world = World()
         self.certificates = Certificates(folder / "certs")
@@ -170,7 +171,8 @@ class Gateway:
             self.certificates.authority.read_bytes(),
             require_client_auth=True,
         )
-        server.add_secure_port(f"127.0.0.1:{self.ports[node, service]}", credentials)
+        host = self.hosts.get(node, "127.0.0.1")
+        server.add_secure_port(f"{host}:{self.ports[node, service]}", credentials)
         server.start()
         self._servers[node, service] = server
 
@@ -178,9 +180,9 @@ class Gateway:
         """Its port refuses from now on; what is under way may end."""
         self._servers.pop((node, service)).stop(1.0).wait()
 
-    def start(self) -> None:
-        """Start Envoy and wait until it listens."""
-        settings = GatewaySettings(
+    def settings(self) -> GatewaySettings:
+        """What Envoy's configuration is rendered with: fixed addresses, node-1's replicas first."""
+        return GatewaySettings(
             node="node-1",
             ordinal=1,
             port=self.port,
@@ -198,7 +200,14 @@ class Gateway:
             watched=self.certificates.folder,
             limits=self.limits,
         )
-        write_configuration(settings)
+
+    def start(self) -> None:
+        """Render the configuration, start Envoy and wait until it serves."""
+        write_configuration(self.settings())
+        self.start_envoy()
+
+    def start_envoy(self) -> None:
+        """Start Envoy with the configuration that is there, and wait until it serves."""
         with (self.folder / "envoy.log").open("wb") as log:
             self._envoy = subprocess.Popen(
                 [*dying_with_parent(), *envoy_command(self.folder / "envoy.yaml")],

@@ -11,6 +11,7 @@ from services.auth.calls.acting import Acting
 from services.auth.door import Door
 from services.auth.kubernetes import CONFIG_PATH, Config, Kubernetes
 from services.auth.logins import PURPOSE, KubernetesLogins
+from services.auth.own_reviewer import OwnReviewer
 from services.auth.review import Reviewer
 from strongbox import paths
 from strongbox.access.guard import Caller, Guard
@@ -37,10 +38,10 @@ class Keys(Protocol):
 class KubernetesCalls(Acting):
     """Kubernetes over the pipeline."""
 
-    def __init__(self, pipeline: Pipeline, guard: Guard, door: Door, keys: Keys) -> None:
+    def __init__(self, pipeline: Pipeline, guard: Guard, door: Door, keys: Keys, own: OwnReviewer) -> None:
         Acting.__init__(self, pipeline, guard)
-        self._kubernetes, self._keys = Kubernetes(guard.lookup), keys
-        self._kubernetes_logins = KubernetesLogins(door, self._kubernetes, Reviewer(), keys)
+        self._kubernetes, self._keys = Kubernetes(guard.lookup, own.is_for), keys
+        self._kubernetes_logins = KubernetesLogins(door, self._kubernetes, Reviewer(), keys, own)
 
     async def WriteKubernetesConfig(
         self, request: pb.WriteKubernetesConfigRequest, context: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
+from services.auth.own_reviewer import OwnReviewer
 from services.auth.passwords import Passwords
 from services.auth.peer_servicer import AuthPeerServicer
 from services.auth.quotas import Quotas
@@ -42,7 +43,7 @@ class CountingPasswords(Passwords):
 class AuthService(FakeCluster):
     """The service; calls are by `token`, the root token unless said."""
 
-    def __init__(self, limits: Quotas | None = None) -> None:
+    def __init__(self, limits: Quotas | None = None, own: OwnReviewer | None = None) -> None:
         super().__init__()
         self.key_client = FakeKeyClient(self.keys)
         self.pipeline = FakePipeline(self.store)
@@ -51,7 +52,7 @@ class AuthService(FakeCluster):
         self.strangers: list[str] = []
         pipeline = cast("Any", self.pipeline)
         self.servicer = AuthServicer(
-            pipeline, self.guard, self.key_client, self.strangers.append, self.passwords, limits
+            pipeline, self.guard, self.key_client, self.strangers.append, self.passwords, limits, own
         )
         self.peers = AuthPeerServicer(pipeline, Tokens(self.guard, Repository(self.guard.lookup)))
         self.put_policy("app", {"secret/app/*": "read write"})

@@ -23,11 +23,13 @@ from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.auth.v1 import auth_service_pb2_grpc as rpc
 from strongbox.errors import NotInitialized, StrongBoxError
 from strongbox.rpc.channel import open_channel
+from strongbox.rpc.server import READY
 from strongbox.rpc.statuses import to_error
 from strongbox.store import keyspace
 from strongbox.store.client import Etcd
 from tests.support.certs import NODE, Identities
 from tests.support.etcd import EtcdCluster, dying_with_parent, free_ports
+from tests.support.seals import FakeSeal
 
 ROOT = Path(__file__).resolve().parents[3]
 SERVING, NOT_SERVING = 1, 2
@@ -90,7 +92,9 @@ class Place:
     async def health(self, process: Process, service: str = "") -> int:
         async with self.channel(process) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
-            status: int = (await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=3)).status
+            request = health_pb2.HealthCheckRequest(service=service)
+            # On a busy machine a handshake can take longer than a channel gives it at first (250 ms).
+            status: int = (await stub.Check(request, timeout=5, wait_for_ready=True)).status
             return status
 
     async def until_health(self, process: Process, status: int) -> None:
@@ -156,6 +160,28 @@ async def test_without_etcd_a_process_listens_and_is_not_serving_until_it_comes(
             cluster.restart(0)
             await place.until_health(process, SERVING)
             assert process.end(signal.SIGINT) == 0
+
+
+async def test_a_new_process_is_ready_when_it_has_heard_from_seal_and_stays_so(
+    place: Place, secure_etcd: EtcdCluster, identities: Identities
+) -> None:
+    """With a wrong address it would answer SEALED, and an upgrade take those away that work."""
+    seal = FakeSeal(identities)  # type: ignore[abstract]  # StreamKeys is what is asked
+    seal.error = "SEALED"
+    (port,) = free_ports(1)
+    with place.process(secure_etcd.endpoints, STRONGBOX_SEAL_ADDRESSES=f"127.0.0.1:{port}") as process:
+        await place.until_health(process, SERVING)
+        for _ in range(20):
+            assert await place.health(process, READY) == NOT_SERVING
+            await asyncio.sleep(0.05)
+        await seal.start(port)
+        async with asyncio.timeout(10):
+            while await place.health(process, READY) != SERVING:
+                await asyncio.sleep(0.05)
+        await seal.stop()
+        for _ in range(20):
+            assert await place.health(process, READY) == SERVING
+            await asyncio.sleep(0.2)
 
 
 async def test_a_call_under_way_ends_before_the_process_does(place: Place, identities: Identities) -> None:

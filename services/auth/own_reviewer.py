@@ -1,0 +1,53 @@
+"""The reviewer's token that Kubernetes gives the auth pod itself, in a file that the kubelet renews.
+
+Rules:
+* Read for each login anew: it is good for an hour, and replaced before that.
+* It goes to the API server of the pod's own cluster (`STRONGBOX_REVIEWER_HOST`) and to no other, whatever
+  host is configured: another cluster's logins need a token of that cluster, given with the configuration.
+* A file that is not there or holds no token is as none: the configuration's token is used, if it has one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import structlog
+
+from services.auth.kubernetes import Config
+from services.auth.review import MAX_JWT, is_jwt
+
+_log = structlog.get_logger(__name__)
+
+
+class OwnReviewer:
+    """One per process. `file` None: Kubernetes gives this process no token."""
+
+    def __init__(self, host: str = "", file: Path | None = None) -> None:
+        self._where, self._file = _place(host), file
+
+    def is_for(self, config: Config) -> bool:
+        """Whether there is to be a token for the configured server."""
+        return self._file is not None and _place(config.host) == self._where
+
+    def token(self, config: Config) -> str:
+        """The token as it is now; "" when there is none for that server. Never raises."""
+        if self._file is None or not self.is_for(config):
+            return ""
+        try:
+            # Of the kubelet's memory, and a kilobyte or two: no reason for a thread.
+            with self._file.open(encoding="ascii") as file:
+                text = file.read(MAX_JWT + 1).strip()
+        except (OSError, UnicodeDecodeError) as error:
+            _log.warning("the reviewer's token cannot be read", why=type(error).__name__)
+            return ""
+        if not is_jwt(text):
+            _log.warning("the reviewer's token cannot be read", why="it is no signed token")
+            return ""
+        return text
+
+
+def _place(host: str) -> tuple[str, int]:
+    """Host name and port, whichever way they are written."""
+    url = urlsplit(host)
+    return (url.hostname or "").lower(), url.port or 443
