@@ -92,7 +92,7 @@ class Verdict:
 
 
 class Load:
-    """The clients of load.py while it is there; a context manager."""
+    """The clients of load.py, until `close`."""
 
     def __init__(self, stage: Stage, door: Door) -> None:
         place = stage.place / "load"
@@ -108,10 +108,7 @@ class Load:
             [sys.executable, "-m", "tests.rehearsal.load", *words], cwd=ROOT, start_new_session=True
         )
 
-    def __enter__(self) -> Load:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._process.terminate()
         self._process.wait(30)
 

@@ -6,8 +6,9 @@ import json
 import signal
 import time
 from collections.abc import Sequence
-from typing import Any
 
+from tests.rehearsal.control.deleting import is_ready
+from tests.rehearsal.control.store import Object
 from tests.rehearsal.documented import Page
 from tests.rehearsal.door import Door, Load, Verdict, eventually
 from tests.rehearsal.stage import Stage
@@ -15,6 +16,8 @@ from tests.rehearsal.terminal import Terminal
 
 ORDER = ("etcd", "seal", "audit", "lease", "auth", "kv", "gateway")
 SECRET = "hunter2"
+# What clients are told while etcd elects a leader (docs/failover.md: 503, "writes go on within …").
+ELECTION = ("NO_QUORUM", "UNKNOWN_OUTCOME")
 
 
 class Broken(Exception):
@@ -64,10 +67,28 @@ class Scene:
         """Until every pod of it is ready, and as many as there should be."""
 
         def ready() -> bool:
-            pods = self.stage.pods(workload)
-            return len(pods) == self.count and all(_is_ready(pod) for pod in pods)
+            return len(self.stage.pods(workload)) == len(self.ready(workload)) == self.count
 
         eventually(seconds, ready, f"{self.count} ready pods of {workload}")
+
+    def ready(self, workload: str) -> list[Object]:
+        """Its pods that are ready."""
+        return [pod for pod in self.stage.pods(workload) if is_ready(pod)]
+
+    def address(self, pod: str) -> str:
+        """ "" for one that is not there."""
+        found = self.stage.store.find("pods", "strongbox", pod) or {}
+        return str(found.get("status", {}).get("podIP", ""))
+
+    def environment_of(self, workload: str) -> set[str]:
+        """The names of the variables that its containers have of ConfigMaps and of their own."""
+        names: set[str] = set()
+        for container in self.stage.pods(workload)[0]["spec"]["containers"]:
+            names |= {one["name"] for one in container.get("env", ())}
+            for source in container.get("envFrom", ()):
+                found = self.stage.store.get("configmaps", "strongbox", source["configMapRef"]["name"])
+                names |= found["data"].keys()
+        return names
 
     def kill(self, pod: str) -> None:
         """SIGKILL to every process of it, as for one that took too much memory."""
@@ -98,10 +119,6 @@ class Scene:
         return str(verdict)
 
     def close(self) -> None:
+        if self.load is not None:
+            self.load.close()
         self.terminal.close()
-
-
-def _is_ready(pod: dict[str, Any]) -> bool:
-    return any(
-        one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ())
-    )

@@ -101,6 +101,10 @@ class Stage:
             and "deletionTimestamp" not in pod["metadata"]
         ]
 
+    def lose_volume(self, claim: str) -> None:
+        """What was on it is gone, as with its node."""
+        shutil.rmtree(self.place / "claims" / claim)
+
     def shell(self, script: str, timeout: float) -> str:
         """What a person would see of it; standard error is in it. Raises CommandFailed."""
         begun = time.monotonic()

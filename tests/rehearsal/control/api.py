@@ -121,6 +121,8 @@ def _object(raw: bytes, media: str) -> Object:
         value = json.loads(raw)
     except ValueError:
         value = None
+    if isinstance(value, list) and media == "application/json-patch+json":
+        return {"steps": value}
     if not isinstance(value, dict):
         raise Refusal(400, "BadRequest", "the body is no object")
     return value

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.rehearsal.control import deleting, rules
 from tests.rehearsal.control.kinds import Kind
-from tests.rehearsal.control.merge import merge_patch, strategic
+from tests.rehearsal.control.merge import json_patch, merge_patch, strategic
 from tests.rehearsal.control.store import Object, Refusal, Store, not_found
 from tests.rehearsal.control.tokens import Tokens
 
@@ -195,6 +195,9 @@ def _patched(old: Object, call: Call) -> Object:
         case "application/merge-patch+json":
             merged: Object = merge_patch(old, call.body)
             return merged
+        case "application/json-patch+json":
+            stepped: Object = json_patch(old, call.body["steps"])
+            return stepped
     raise Refusal(415, "UnsupportedMediaType", f"{call.media} is not known here")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -9,6 +10,8 @@ from tests.rehearsal.control import podmaking
 from tests.rehearsal.control.deleting import delete, is_ready
 from tests.rehearsal.control.podmaking import PodMaker, is_available, is_leaving, is_over, owned
 from tests.rehearsal.control.store import Object, Store, now
+
+_NUMBER = "deployment.kubernetes.io/revision"
 
 
 def reconcile_deployment(store: Store, maker: PodMaker, deployment: Object) -> None:
@@ -19,6 +22,7 @@ def reconcile_deployment(store: Store, maker: PodMaker, deployment: Object) -> N
     pods = [pod for pod in owned(store, deployment) if not is_leaving(pod) and not is_over(pod)]
     new = [p for p in pods if p["metadata"]["labels"][podmaking.TEMPLATE] == wanted]
     old = [p for p in pods if p not in new]
+    _remember(store, deployment, wanted)
     surge, missing = _bounds(spec, replicas)
     for _ in range(min(replicas - len(new), replicas + surge - len(pods))):
         name = f"{deployment['metadata']['name']}-{wanted}-{podmaking.suffix()}"
@@ -35,6 +39,43 @@ def reconcile_deployment(store: Store, maker: PodMaker, deployment: Object) -> N
             may_go -= 1
             _delete(store, pod)
     _tell(store, deployment, new, old, patience)
+
+
+def _remember(store: Store, deployment: Object, wanted: str) -> None:
+    """Its templates, numbered, as the ReplicaSets that `kubectl rollout undo` looks at."""
+    metadata = deployment["metadata"]
+    namespace, name = metadata["namespace"], f"{metadata['name']}-{wanted}"
+    known = {one["metadata"]["name"]: _number(one) for one in store.list("replicasets", namespace)
+             if one["metadata"]["ownerReferences"][0]["uid"] == metadata["uid"]}  # fmt: skip
+    last = max(known.values(), default=0)
+    if name in known and known[name] == last:
+        return
+    told = {_NUMBER: str(last + 1)}
+    if name in known:
+        key = ("replicasets", namespace, name)
+        store.change(key, lambda value: value["metadata"].update(annotations=told))
+    else:
+        template = copy.deepcopy(deployment["spec"]["template"])
+        template["metadata"].setdefault("labels", {})[podmaking.TEMPLATE] = wanted
+        owner = {
+            "apiVersion": "apps/v1", "kind": "Deployment", "name": metadata["name"], "uid": metadata["uid"],
+            "controller": True,
+        }  # fmt: skip
+        place = {
+            "name": name, "namespace": namespace, "annotations": told, "ownerReferences": [owner],
+            "labels": template["metadata"]["labels"],
+        }  # fmt: skip
+        value = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": place}
+        selector = {"matchLabels": template["metadata"]["labels"]}
+        store.create(
+            "replicasets", value | {"spec": {"replicas": 0, "template": template, "selector": selector}}
+        )
+    key = ("deployments", namespace, metadata["name"])
+    store.change(key, lambda value: value["metadata"].setdefault("annotations", {}).update(told))
+
+
+def _number(replica_set: Object) -> int:
+    return int(replica_set["metadata"]["annotations"][_NUMBER])
 
 
 def _bounds(spec: Object, replicas: int) -> tuple[int, int]:

@@ -37,6 +37,21 @@ def merge_patch(old: Any, patch: Any) -> Any:
     return merged
 
 
+def json_patch(old: Any, steps: Any) -> Any:
+    """RFC 6902, of objects only: what `kubectl rollout undo` sends. Raises KeyError."""
+    merged = copy.deepcopy(old)
+    for step in steps:
+        *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in step["path"].split("/")[1:]]
+        place = merged
+        for part in parents:
+            place = place[part]
+        if step["op"] == "remove":
+            del place[last]
+        else:
+            place[last] = step["value"]
+    return merged
+
+
 def strategic(old: Any, patch: dict[str, Any]) -> dict[str, Any]:
     """`old` with `patch` in it, as the API server merges it."""
     if patch.get("$patch") == "replace":

@@ -7,6 +7,7 @@ import datetime as dt
 import hashlib
 import json
 import secrets
+from typing import Any
 
 from tests.rehearsal.control import rules
 from tests.rehearsal.control.deleting import condition, is_ready
@@ -18,7 +19,15 @@ TEMPLATE = "pod-template-hash"
 
 def revision(template: Object) -> str:
     """The same for the same template only."""
-    return hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
+    return hashlib.sha256(json.dumps(_said(template), sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _said(value: Any) -> Any:
+    """Without what is empty: kubectl writes `creationTimestamp: null`, `resources: {}` and the like."""
+    if isinstance(value, dict):
+        found = {name: _said(one) for name, one in value.items()}
+        return {name: one for name, one in found.items() if one not in (None, {}, [])}
+    return [_said(one) for one in value] if isinstance(value, list) else value
 
 
 def owned(store: Store, owner: Object) -> list[Object]:

@@ -41,10 +41,10 @@ class Images:
         self._known: dict[str, Image] = {}
 
     def get(self, reference: str) -> Image:
-        """Raises LookupError when the rehearsal has no such image."""
+        """Raises LookupError for an image that is in no registry: another's, or with a tag `…-missing`."""
         name = reference.rpartition(":")[0].rpartition("/")[2]
-        if name not in ("strongbox", "etcd", "envoy"):
-            raise LookupError(f"{reference} is no image that can be rehearsed")
+        if name not in ("strongbox", "etcd", "envoy") or reference.endswith("-missing"):
+            raise LookupError(f"ImagePullBackOff: {reference}")
         if reference not in self._known:
             if name == "strongbox":
                 image = from_containerfile(ROOT / "Containerfile", self._place / reference.replace("/", "_"))

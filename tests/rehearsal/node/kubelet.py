@@ -140,6 +140,8 @@ class PodRun:
             wait = _BACK_OFF
             while True:
                 process = self._start(container)
+                if process is None:
+                    return False
                 while process.poll() is None:
                     if self._leaving() is not None:
                         process.end(2.0)
@@ -158,6 +160,8 @@ class PodRun:
         while True:
             begun = time.monotonic()
             process = self._start(container)
+            if process is None:
+                return
             self._kubelet.processes[self._name, container["name"]] = process
             probing = Probing(container, self._around.address, lambda: self._state(container))
             self._probing = probing
@@ -210,15 +214,18 @@ class PodRun:
             time.sleep(_TICK)
         return process.end(max(2.0, ends - time.monotonic()))
 
-    def _start(self, container: Object) -> Process:
+    def _start(self, container: Object) -> Process | None:
+        """As soon as its image and settings are there; None: the pod is to go before."""
         while True:
             try:
                 image = self._kubelet.images.get(container["image"])
+                self._status.pop("message", None)
                 return Process(self._around, for_this_etcd(container), image)
-            except NotThere as missing:
+            except (NotThere, LookupError) as missing:
                 self._status["message"] = str(missing)
                 self._tell()
-                time.sleep(1.0)
+                if not self._sleep(1.0):
+                    return None
 
     def _sleep(self, seconds: float) -> bool:
         """False: it is to go."""
