@@ -16,7 +16,7 @@ from strongbox.dev.authority import Authority, Leaf
 from tests.rehearsal.control import kinds
 from tests.rehearsal.control.api import ApiServer
 from tests.rehearsal.control.calls import Calls
-from tests.rehearsal.control.manager import Manager
+from tests.rehearsal.control.controllers import Controllers
 from tests.rehearsal.control.store import Object, Store
 from tests.rehearsal.control.tokens import Tokens
 from tests.rehearsal.node.dns import Dns
@@ -61,14 +61,14 @@ class Stage:
         self.authority = Authority.create("the cluster's authority")
         pair = self._server_pair()
         ApiServer(Calls(self.store, self.tokens, known, logs), (API_SERVER, 443), pair)
-        self.manager = Manager(self.store, self.authority.pair.certificate.decode())
+        self.controllers = Controllers(self.store, self.authority.pair.certificate.decode())
         images = Images(place / "images")
         self.kubelet = Kubelet(self.store, self.tokens, self.network, images, place, logs)
         for name in ("default", "kube-system"):
             self.store.create("namespaces", _object("Namespace", name))
         for name in NODES:
             self.store.create("nodes", _object("Node", name) | {"spec": {}})
-        self.manager.start()
+        self.controllers.start()
         self.kubelet.start()
         self.work = place / "work"
         shutil.copytree(ROOT / "k8s", self.work / "k8s")
@@ -90,7 +90,7 @@ class Stage:
 
     def problems(self) -> list[str]:
         """What the rehearsal itself did not manage: its verdict is worth nothing then."""
-        return [*self.manager.problems, *self.kubelet.problems]
+        return [*self.controllers.problems, *self.kubelet.problems]
 
     def pods(self, workload: str) -> list[Object]:
         """Those with that name's label that are not on their way out."""

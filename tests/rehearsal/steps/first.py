@@ -12,8 +12,8 @@ _REST = ("strongbox-certificates", "strongbox-etcd-users")
 
 def applied(scene: Scene) -> str | None:
     said = scene.terminal.run(scene.page.take("kubectl apply -k"), 120)
-    if scene.stage.manager.refused:
-        raise Broken(f"pods were not admitted: {scene.stage.manager.refused}")
+    if scene.stage.controllers.refused:
+        raise Broken(f"pods were not admitted: {scene.stage.controllers.refused}")
     return f"{sum(' created' in line for line in said.splitlines())} objects"
 
 

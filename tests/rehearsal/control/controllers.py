@@ -17,7 +17,7 @@ from tests.rehearsal.control.store import Object, Refusal, Store
 _PAUSE = 0.1  # seconds between two looks
 
 
-class Manager:
+class Controllers:
     """All controllers in one thread. `problems` are defects of the rehearsal itself, and end it."""
 
     def __init__(self, store: Store, authority: str) -> None:
@@ -31,7 +31,7 @@ class Manager:
         return self._maker.refused
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="manager", daemon=True).start()
+        threading.Thread(target=self._run, name="controllers", daemon=True).start()
 
     def _run(self) -> None:
         while True:
