@@ -20,6 +20,7 @@ from tests.rehearsal.stage import Stage
 from tests.rehearsal.steps.plan import PLANS, SHORT, Step
 
 OVERLAYS = ("dev", "prod", "prod-cert-manager")
+_PATIENCE, _PATIENCE_SHORT = 300.0, 90.0  # seconds
 _TAIL = 15  # lines of each log that are shown
 
 
@@ -34,8 +35,12 @@ def main() -> int:
     if etcd_version() < (3, 6, 0):
         version = ".".join(map(str, etcd_version()))
         print(f"notice: the manifests are for etcd 3.6, here is {version}: one flag is spelt differently")
-    scene = Scene(stage, overlay)
-    held = all(_run(step, scene) for step in (SHORT if options.short else PLANS[overlay]))
+    scene = Scene(stage, overlay, _PATIENCE_SHORT if options.short else _PATIENCE)
+    held = True
+    for step in SHORT if options.short else PLANS[overlay]:
+        held = _run(step, scene) and held
+        if not held and not options.go_on:
+            break
     scene.close()
     sys.stdout.flush()
     os._exit(0 if held else 1)  # threads of the cluster run still, and end with this process
@@ -46,6 +51,7 @@ def _outside(options: argparse.Namespace) -> int:
     status = 0
     for overlay in options.overlays:
         words = [overlay, *(["--short"] if options.short else [])]
+        words += ["--go-on"] if options.go_on else []
         words += ["--logs", str(Path(options.logs, overlay).resolve())] if options.logs else []
         try:
             command, environment = outer.command(words)
@@ -109,6 +115,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.rehearsal", description=__doc__)
     parser.add_argument("overlays", nargs="*", choices=[*OVERLAYS, []], help="all of them by default")
     parser.add_argument("--short", action="store_true", help="to a first secret only")
+    parser.add_argument("--go-on", action="store_true", help="do the other steps too when one has failed")
     parser.add_argument("--logs", default="", help="keep the pods' logs in this folder")
     options = parser.parse_args()
     options.overlays = options.overlays or list(OVERLAYS)

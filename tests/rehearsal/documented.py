@@ -10,13 +10,13 @@ from tests.rehearsal.node.images import ROOT
 
 PAGE = ROOT / "docs" / "deploying.md"
 _BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
-_INLINE = re.compile(r"`((?:kubectl|etcdctl|etcdutl|strongbox|buildah|curl) [^`]+)`")
+# Whole commands: "`kubectl apply`" is the name of one, and "…" stands for what the reader knows.
+_INLINE = re.compile(r"`((?:kubectl|etcdctl|etcdutl|strongbox|buildah|curl) [^`…]+ [^`…]+)`")
 
 # What no rehearsal runs, and why; each has to stand on the page, or this list is out of date.
 NOT_RUN = {
     "buildah bud": "the image is a copy of the checkout (tests/image/build.sh builds the real one)",
     "strongbox dev up": "it is of the local cluster, which other tests are about",
-    "kubectl kustomize": "it is said of tests/k8s, which run it",
     "etcdctl member remove": "there is no etcdctl here: the loss of an etcd volume is not rehearsed",
     "etcdutl snapshot restore": "the loss of etcd's data on two of three is not rehearsed",
 }
@@ -69,6 +69,9 @@ class Page:
                 self._left.remove(one)
                 return self._for_overlay(one.text)
         raise LookupError(f"docs/deploying.md has no command (left) with {part!r} in it")
+
+    def has(self, part: str) -> bool:
+        return any(part in one.text for one in self._left)
 
     def left(self) -> list[str]:
         """What was never run, as `section: command`."""

@@ -37,7 +37,7 @@ def command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     namespaces = ["--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
     inside = [sys.executable, "-m", "tests.rehearsal", *arguments]
     outside = ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces]
-    return [*outside, *inside], {**os.environ, _INSIDE: "1"}
+    return [*outside, *inside], {**os.environ, _INSIDE: "1", "GRPC_VERBOSITY": "NONE"}
 
 
 def is_inside() -> bool:

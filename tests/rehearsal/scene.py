@@ -25,10 +25,10 @@ class Broken(Exception):
 
 
 class Scene:
-    """One overlay on one cluster."""
+    """One overlay on one cluster. `patience`: seconds for all pods to be rolled out at first."""
 
-    def __init__(self, stage: Stage, overlay: str) -> None:
-        self.stage, self.overlay = stage, overlay
+    def __init__(self, stage: Stage, overlay: str, patience: float) -> None:
+        self.stage, self.overlay, self.patience = stage, overlay, patience
         self.page = Page(overlay)
         self.terminal = Terminal(stage.work, stage.environment)
         self.door = Door(stage)
@@ -79,16 +79,6 @@ class Scene:
         """ "" for one that is not there."""
         found = self.stage.store.find("pods", "strongbox", pod) or {}
         return str(found.get("status", {}).get("podIP", ""))
-
-    def environment_of(self, workload: str) -> set[str]:
-        """The names of the variables that its containers have of ConfigMaps and of their own."""
-        names: set[str] = set()
-        for container in self.stage.pods(workload)[0]["spec"]["containers"]:
-            names |= {one["name"] for one in container.get("env", ())}
-            for source in container.get("envFrom", ()):
-                found = self.stage.store.get("configmaps", "strongbox", source["configMapRef"]["name"])
-                names |= found["data"].keys()
-        return names
 
     def kill(self, pod: str) -> None:
         """SIGKILL to every process of it, as for one that took too much memory."""

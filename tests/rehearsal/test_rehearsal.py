@@ -27,8 +27,9 @@ def _rehearsed(*words: str, timeout: float) -> str:
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(240)
 def test_the_smallest_overlay_comes_to_a_first_secret_by_the_documented_commands() -> None:
-    said = _rehearsed("dev", "--short", timeout=110)
+    said = _rehearsed("dev", "--short", timeout=200)
     assert "a first secret is written and read" in said
     assert "rehearsal: all held" in said
 

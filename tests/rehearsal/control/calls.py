@@ -205,7 +205,7 @@ def _fits(value: Object, query: dict[str, str]) -> bool:
     labels = value["metadata"].get("labels") or {}
     for term in filter(None, query.get("labelSelector", "").split(",")):
         name, _, wanted = term.replace("==", "=").partition("=")
-        if labels.get(name) != wanted:
+        if (labels.get(name.rstrip("!")) == wanted) is name.endswith("!"):
             return False
     for term in filter(None, query.get("fieldSelector", "").split(",")):
         path, _, wanted = term.replace("==", "=").partition("=")

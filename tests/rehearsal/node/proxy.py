@@ -16,6 +16,7 @@ from tests.rehearsal.node.endpoints import Backend, Endpoints
 from tests.rehearsal.node.network import Network
 
 _CONNECT = 5.0  # seconds
+_UNDER_WAY: set[asyncio.Task[None]] = set()
 
 
 class Proxies:
@@ -58,6 +59,10 @@ async def forward(
     backends: list[Backend], target: str | int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
     """To one of them, or the connection is reset."""
+    task = asyncio.current_task()
+    assert task is not None
+    _UNDER_WAY.add(task)  # or nobody holds it, and it may be collected in the middle
+    task.add_done_callback(_UNDER_WAY.discard)
     try:
         chosen = random.choice(backends)
         port = target if isinstance(target, int) else chosen.ports[target]

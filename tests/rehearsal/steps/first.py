@@ -14,6 +14,8 @@ def applied(scene: Scene) -> str | None:
     said = scene.terminal.run(scene.page.take("kubectl apply -k"), 120)
     if scene.stage.controllers.refused:
         raise Broken(f"pods were not admitted: {scene.stage.controllers.refused}")
+    if scene.page.has("kubectl diff -k"):  # "quiet": exit status 0
+        scene.terminal.run(scene.page.take("kubectl diff -k") + f" k8s/overlays/{scene.overlay}", 60)
     return f"{sum(' created' in line for line in said.splitlines())} objects"
 
 
@@ -22,7 +24,7 @@ def rolled_out(scene: Scene) -> str | None:
     if scene.overlay == "prod-cert-manager":  # no certificates of ours, as the page says
         block = "\n".join(line for line in block.splitlines() if "job/strongbox-certificates" not in line)
         block = block.replace("deployment/strongbox-certificates ", "")
-    scene.terminal.run(block, 300)
+    scene.terminal.run(block, scene.patience)
     return None
 
 

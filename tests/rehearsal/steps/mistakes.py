@@ -14,11 +14,9 @@ def a_wrong_image_put_right(scene: Scene) -> str | None:
     scene.stage.shell(f"kubectl apply -k k8s/overlays/{scene.overlay}", 60)
     eventually(30, lambda: _waits_for_image(scene), "pods that wait for their image")
     scene.stage.shell(f"sed -i 's/newTag: 0.0.9-missing/newTag: 0.1.0/' {_RELEASE}", 10)
-    try:
-        command = scene.page.take("delete job strongbox-certificates")
-    except LookupError:
+    if not scene.page.has("delete job strongbox-certificates"):
         return None  # the page says that applying again is enough: the next steps see whether it is
-    scene.terminal.run(command)
+    scene.terminal.run(scene.page.take("delete job strongbox-certificates"))
     return "with the Jobs removed"
 
 
@@ -29,10 +27,9 @@ def _waits_for_image(scene: Scene) -> bool:
 
 def a_wrong_setting_undone(scene: Scene) -> str | None:
     """A wrong value stops at the first new pod, nobody notices, and `rollout undo` takes it back."""
-    try:
-        command = scene.page.take("kubectl rollout undo")
-    except LookupError:
+    if not scene.page.has("kubectl rollout undo"):
         return "the page does not say how"
+    command = scene.page.take("kubectl rollout undo")
     scene.stage.shell(
         "sed -i 's/^STRONGBOX_LOG_LEVEL=.*/STRONGBOX_LOG_LEVEL=loud/' k8s/base/settings/common.env", 5
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.rehearsal.scene import Scene
-from tests.rehearsal.steps import certificates, first, logins, lost, mistakes, upgrade
+from tests.rehearsal.steps import away, certificates, first, logins, lost, mistakes, upgrade
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ TO_A_FIRST_SECRET = (
     Step("a first secret is written and read", first.first_secret),
 )
 _UNDONE = Step("a wrong setting stops at one pod and is undone", mistakes.a_wrong_setting_undone)
+_AWAY = Step("it is taken away with and without its data", away.taken_away)
 _KILLED = Step("no container had to be killed", first.nothing_was_killed)
 _RENEWED = Step("certificates are renewed and taken up without a restart", certificates.renewed)
 _LOGIN = Step("a pod logs in with its account's token", logins.logged_in)
@@ -56,6 +57,7 @@ PLANS: dict[str, tuple[Step, ...]] = {
         _UNDONE,
         _LOGIN,
         _KILLED,
+        _AWAY,
         Step("every command of docs/deploying.md was run", first.everything_documented_was_run),
     ),
     "prod-cert-manager": (*TO_A_FIRST_SECRET, _LOAD, _RENEWED, _UPGRADED, _KILLED),
