@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 T ?= 1h
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types contracts breaking unit scenarios robustness soak heavy bench \
+.PHONY: help install run test lint types contracts breaking unit scenarios robustness soak rehearsal heavy bench \
         protos protos-check protos-image etcd manifests lock
 .NOTPARALLEL:
 
@@ -34,6 +34,17 @@ $(STAMP): requirements.lock pyproject.toml
 	else echo "notice: etcd is not fetched here; the wheel's 3.5.1 is for trying out only" >&2; fi
 	@touch $@
 
+# Once: a rehearsal of the manifests needs `ip`.
+.tools/.ip-tried:
+	@mkdir -p .tools
+	@if ! command -v ip >/dev/null 2>&1; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+			apt-get -qq update >/dev/null 2>&1; apt-get -qq install -y --no-install-recommends iproute2 >/dev/null 2>&1; \
+		fi; \
+		command -v ip >/dev/null 2>&1 || echo "notice: there is no \`ip\` here, so the manifests cannot be rehearsed" >&2; \
+	fi
+	@touch $@
+
 etcd: ## fetch an etcd of 3.5.28 or newer into .tools/ (needs apt, not root)
 	$(call built,tools/fetch_etcd.sh)
 	@sh tools/fetch_etcd.sh
@@ -59,7 +70,7 @@ contracts: install protos-check ## who may import whom; buf lint; no breaking ch
 	@$(BIN)/buf lint
 	@$(BIN)/buf breaking protos --against protos/image.binpb
 
-unit: install ## pytest: unit and cluster tests, without the heavy ones
+unit: install .tools/.ip-tried ## pytest: unit and cluster tests, without the heavy ones
 	@$(BIN)/python -m pytest tests -m "not heavy"
 
 scenarios: install ## the ten scenarios, two checks each, against three real nodes
@@ -74,7 +85,11 @@ soak: install ## robustness for T (default 1h)
 	$(call built,tests/robustness/__main__.py)
 	@$(BIN)/python -m tests.robustness --for $(T)
 
-heavy: install ## long trials and those over a million records
+rehearsal: install .tools/.ip-tried ## the overlays of k8s/ applied and run without a Kubernetes cluster (root; 20 min)
+	$(call built,tests/rehearsal/__main__.py)
+	@$(BIN)/python -m tests.rehearsal
+
+heavy: install .tools/.ip-tried ## long trials and those over a million records
 	@$(BIN)/python -m pytest tests -m heavy --timeout 3600 || \
 		{ status=$$?; [ $$status -ne 5 ] || echo "make heavy: not built yet (no heavy test exists)" >&2; exit $$status; }
 

@@ -67,6 +67,12 @@ class Link:
             if answer.done() and not answer.cancelled():
                 answer.exception()  # looked at, so that nothing complains of it
 
+    def stay_connected(self) -> None:
+        """Connect if nothing does or is connected, so that the next question need not. Raises OSError."""
+        if self._channel is None:
+            self._channel = self._open_channel()
+        self._channel.get_state(try_to_connect=True)
+
     def renew(self) -> None:
         """Ask the next question over a new channel, with the certificate as it is now."""
         if self._channel is None:

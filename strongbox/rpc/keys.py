@@ -9,6 +9,8 @@
 * Who has no record keys asks in a way that a replica may answer late, as soon as it has them, and asks again
   without a pause: so unsealing is heard within milliseconds, by a question or three a second.
 * Wrapping is asked for under the term that is known to be in use: a replica that has not heard of it looks.
+* All replicas are kept connected, those too that nothing is asked of: one that was replaced has another
+  address, and a lookup, a connection and a handshake would take the time that a question has.
 * Nothing here is the proof that the cluster is unsealed: every decision compares the seal state in etcd.
 * Nor is that proof good for ever: what it allowed to be answered leaves within `PROOF_S`, or not at all
   (`require_unsealed_since`). So `seal` can say when nothing more comes, stopped processes included.
@@ -215,6 +217,8 @@ class KeyClient:
             next_at = time.monotonic() + ASK_SEALED
             try:
                 await self._refresh()
+                for link in self._links:
+                    link.stay_connected()
             except Exception:  # noqa: BLE001  a defect here must not freeze what is believed of the seal
                 _log.exception("asking for the record keys failed")
                 self._forget_late()

@@ -132,6 +132,29 @@ async def test_a_replica_that_came_back_is_the_first_choice_again(
     assert seals[0].asked
 
 
+async def test_a_replica_that_nothing_is_asked_of_is_connected_and_connected_again(
+    identities: Identities, seals: list[FakeSeal]
+) -> None:
+    """Else the question after the first's end pays for lookup, connection and handshake of the next."""
+    seen = 0
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal seen
+        seen += 1
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    client = KeyClient(identities.of("kv", (seals[0].address, f"127.0.0.1:{port}")))
+    await client.start()
+    try:
+        await _until(lambda: seen >= 2)
+        assert client.record_keys is not None
+    finally:
+        await client.close()
+        server.close()
+
+
 async def test_without_any_replica_the_seal_service_is_down(keys: KeyClient, seals: list[FakeSeal]) -> None:
     for seal in seals:
         await seal.stop()

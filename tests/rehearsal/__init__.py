@@ -1,0 +1,1 @@
+"""The manifests, run without a Kubernetes cluster: `python -m tests.rehearsal` (README.md: what is real)."""
