@@ -8,7 +8,8 @@
 
 * StrongBox's own quota is so 85 % of etcd's: what is above is the reserve of what frees and of safety.
 * etcd raises its alarm by the *file*; pages that are free inside the file are used again before it grows.
-  So both are looked at. What kv's keeper measures stands in one key (`room`), and every batch's answer
+  So both are looked at; what is neutral may go on to `REUSED` of the file while a tenth of the quota is free
+  inside it: it puts a page or two, which come from there, and defragmenting has its turn meanwhile. What kv's keeper measures stands in one key (`room`), and every batch's answer
   brings it along: knowing costs no call. What is refused is refused by a look made since the request came.
 * Between two measurements this process counts what it puts itself. For growth it believes that `REPLICAS` do
   the same; what is neutral goes by its own count alone: the reserve bears what the others put in a second or
@@ -55,6 +56,7 @@ class Limit(NamedTuple):
     file: float
 
 
+REUSED, FREE_INSIDE = 0.97, 0.10  # shares of the quota
 LIMITS = {Effect.GROWS: Limit(0.70, 0.85), Effect.NEUTRAL: Limit(0.85, 0.93)}
 
 
@@ -113,7 +115,10 @@ class Space:
         if self._is_stale(room) and effect is not Effect.GROWS:
             return False
         in_use, file = self._estimate(room, REPLICAS if effect is Effect.GROWS else 1)
-        return in_use >= limit.in_use * self.quota or file >= limit.file * self.quota
+        file_limit = limit.file
+        if effect is Effect.NEUTRAL and file - in_use >= FREE_INSIDE * self.quota:
+            file_limit = REUSED
+        return in_use >= limit.in_use * self.quota or file >= file_limit * self.quota
 
     def _is_stale(self, room: Room) -> bool:
         """Whether nobody has measured for long: then neither what was said nor what is counted is true."""

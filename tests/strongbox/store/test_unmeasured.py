@@ -127,6 +127,16 @@ def test_a_burst_between_two_measurements_counts_three_times_for_growth_and_once
     assert known.refuses(Effect.NEUTRAL, measured)
 
 
+def test_free_pages_inside_the_file_are_for_reading_and_for_no_growth() -> None:
+    known, fragmented, packed = Space(QUOTA), Room(5, 950, 700, QUOTA, "k"), Room(5, 950, 849, QUOTA, "k")
+    assert not known.refuses(Effect.NEUTRAL, fragmented)
+    assert known.refuses(Effect.GROWS, fragmented)
+    assert known.refuses(Effect.NEUTRAL, packed._replace(in_use=851))
+    assert not known.refuses(Effect.NEUTRAL, packed)
+    assert known.refuses(Effect.NEUTRAL, packed._replace(file=948, in_use=849))
+    assert known.refuses(Effect.NEUTRAL, fragmented._replace(file=970))
+
+
 def test_a_measurement_from_the_future_cancels_nothing_that_was_counted() -> None:
     known, memory = Space(QUOTA), Memory()
     known.put(8, QUOTA)
