@@ -33,12 +33,17 @@ class Scene:
         self.terminal = Terminal(stage.work, stage.environment)
         self.door = Door(stage)
         self.shares: list[str] = []
+        self.forwarding = ""  # the command, once it was given
         self.load: Load | None = None
 
     @property
     def count(self) -> int:
         """How many there are of each."""
         return 1 if self.overlay == "dev" else 3
+
+    def forward_again(self) -> None:
+        """The pod that was forwarded to is gone meanwhile: kubectl ends then, and is started again."""
+        self.terminal.run(f"kill $! || true; wait $! || true\n{self.forwarding}")
 
     def kubectl(self, words: str, timeout: float = 60.0) -> str:
         return self.stage.shell(f"kubectl -n strongbox {words}", timeout)
