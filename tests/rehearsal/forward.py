@@ -21,7 +21,11 @@ def main(words: list[str]) -> int:
     service = _get(namespace, "service", name)
     labels = ",".join(f"{key}={value}" for key, value in service["spec"]["selector"].items())
     pods = _get(namespace, "pods", "-l", labels)["items"]
-    pod = next(pod for pod in pods if pod["status"]["phase"] == "Running")
+    pod = next(
+        pod
+        for pod in pods
+        if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
+    )
     told = next(one for one in service["spec"]["ports"] if one["port"] == int(port or local))
     ports = {
         one["name"]: one["containerPort"]

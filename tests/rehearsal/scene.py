@@ -16,8 +16,9 @@ from tests.rehearsal.terminal import Terminal
 
 ORDER = ("etcd", "seal", "audit", "lease", "auth", "kv", "gateway")
 SECRET = "hunter2"
-# What clients are told while etcd elects a leader (docs/failover.md: 503, "writes go on within …").
-ELECTION = ("NO_QUORUM", "UNKNOWN_OUTCOME")
+# What clients are told while etcd elects a leader (docs/failover.md: 503 or 504). In Kubernetes that begins
+# after one to two seconds, which is as long as a read may take.
+ELECTION = ("NO_QUORUM", "UNKNOWN_OUTCOME", "DEADLINE_EXCEEDED")
 
 
 class Broken(Exception):
@@ -33,12 +34,17 @@ class Scene:
         self.terminal = Terminal(stage.work, stage.environment)
         self.door = Door(stage)
         self.shares: list[str] = []
+        self.forwarding = ""  # the command, once it was given
         self.load: Load | None = None
 
     @property
     def count(self) -> int:
         """How many there are of each."""
         return 1 if self.overlay == "dev" else 3
+
+    def forward_again(self) -> None:
+        """The pod that was forwarded to is gone meanwhile: kubectl ends then, and is started again."""
+        self.terminal.run(f"kill $! || true; wait $! || true\n{self.forwarding}")
 
     def kubectl(self, words: str, timeout: float = 60.0) -> str:
         return self.stage.shell(f"kubectl -n strongbox {words}", timeout)

@@ -14,7 +14,7 @@ from tests.rehearsal.control.jobs import reconcile_job
 from tests.rehearsal.control.statefulsets import reconcile_stateful_set
 from tests.rehearsal.control.store import Object, Refusal, Store
 
-_PAUSE = 0.1  # seconds between two looks
+_PAUSE, _LONGEST = 0.1, 0.5  # seconds between two looks: at least, and when nothing changes
 
 
 class Controllers:
@@ -34,7 +34,9 @@ class Controllers:
         threading.Thread(target=self._run, name="controllers", daemon=True).start()
 
     def _run(self) -> None:
+        version = 0
         while True:
+            version = self._store.news(version, _LONGEST)
             for plural, reconcile in (
                 ("namespaces", self._default_account),
                 ("horizontalpodautoscalers", lambda one: reconcile_autoscaler(self._store, one)),

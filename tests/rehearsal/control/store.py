@@ -149,10 +149,12 @@ class Store:
                 version = event.version
                 yield event
 
-    def wait(self, timeout: float) -> None:
-        """Until something changes."""
+    def news(self, version: int, timeout: float) -> int:
+        """Wait until something is newer than `version`, or so many seconds; the version now."""
         with self.changed:
-            self.changed.wait(timeout)
+            if self.version == version:
+                self.changed.wait(timeout)
+            return self.version
 
     def _put(self, kind: str, key: Key, value: Object) -> Object:
         self.version += 1

@@ -40,15 +40,16 @@ class Endpoints:
 
     def _run(self) -> None:
         waiting: list[tuple[float, View]] = []
-        last = View()
+        last, version = View(), 0
         while True:
-            found = self._look()
+            known, version = version, self._store.news(version, 0.1)
+            found = self._look() if version != known else last
             if found != last:
                 last = found
                 waiting.append((time.monotonic() + PROPAGATION, found))
             while waiting and waiting[0][0] <= time.monotonic():
                 self.view = waiting.pop(0)[1]
-            time.sleep(0.1)
+            time.sleep(0.05)
 
     def _look(self) -> View:
         pods = self._store.list("pods")

@@ -42,7 +42,9 @@ class Kubelet:
 
     def _run(self) -> None:
         running: set[str] = set()
+        version = 0
         while True:
+            version = self.store.news(version, 1.0)
             for pod in self.store.list("pods"):
                 uid = pod["metadata"]["uid"]
                 if pod["spec"].get("nodeName") and uid not in running:

@@ -29,7 +29,9 @@ def rolled_out(scene: Scene) -> str | None:
 
 
 def initialised(scene: Scene) -> str | None:
-    said = scene.terminal.run(scene.page.take("port-forward"), 60)
+    block = scene.page.take("port-forward")
+    scene.forwarding = next(line for line in block.splitlines() if "port-forward" in line)
+    said = scene.terminal.run(block, 60)
     answer = json.loads(said[said.index("{", said.index("Forwarding")) :])
     scene.shares, scene.door.token = answer["shares"], answer["root_token"]
     return f"{len(scene.shares)} shares"

@@ -11,6 +11,7 @@ _HOST = "https://kubernetes.default.svc"
 def logged_in(scene: Scene) -> str | None:
     """With the audience that the role names; with another, refused."""
     scene.stage.shell("kubectl create namespace shop; kubectl -n shop create serviceaccount web", 30)
+    scene.forward_again()
     own = scene.page.has("kubernetes config write")
     if own:
         scene.terminal.run(scene.page.take("kubernetes config write"))

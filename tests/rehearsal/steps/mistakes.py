@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from tests.rehearsal.door import eventually
 from tests.rehearsal.scene import Broken, Scene
+from tests.rehearsal.terminal import CommandFailed
 
 _RELEASE = "k8s/components/release/kustomization.yaml"
 
 
 def a_wrong_image_put_right(scene: Scene) -> str | None:
     """The first apply names an image that is not there; the name is corrected and all is applied again."""
+    if scene.page.has("--dry-run=server"):
+        _refused_without_namespace(scene)
     scene.stage.shell(f"sed -i 's/newTag: 0.1.0/newTag: 0.0.9-missing/' {_RELEASE}", 10)
     scene.stage.shell(f"kubectl apply -k k8s/overlays/{scene.overlay}", 60)
     eventually(30, lambda: _waits_for_image(scene), "pods that wait for their image")
@@ -18,6 +21,17 @@ def a_wrong_image_put_right(scene: Scene) -> str | None:
         return None  # the page says that applying again is enough: the next steps see whether it is
     scene.terminal.run(scene.page.take("delete job strongbox-certificates"))
     return "with the Jobs removed"
+
+
+def _refused_without_namespace(scene: Scene) -> None:
+    command = f"{scene.page.take('--dry-run=server')} -k k8s/overlays/{scene.overlay}"
+    try:
+        scene.stage.shell(command, 60)
+    except CommandFailed as failed:
+        if 'namespaces "strongbox" not found' in failed.said:
+            return
+        raise
+    raise Broken("a dry run without the namespace was taken")
 
 
 def _waits_for_image(scene: Scene) -> bool:
