@@ -9,8 +9,9 @@
 * StrongBox's own quota is so 85 % of etcd's: what is above is the reserve of what frees and of safety.
 * etcd raises its alarm by the *file*; pages that are free inside the file are used again before it grows.
   So both are looked at; what is neutral may go on to `REUSED` of the file while a tenth of the quota is free
-  inside it: it puts a page or two, which come from there, and defragmenting has its turn meanwhile. What kv's keeper measures stands in one key (`room`), and every batch's answer
-  brings it along: knowing costs no call. What is refused is refused by a look made since the request came.
+  inside it: it puts a page or two, which come from there, and defragmenting has its turn meanwhile.
+* What kv's keeper measures stands in one key (`room`), and every batch's answer brings it along: knowing
+  costs no call. What is refused is refused by a look made since the request came.
 * Between two measurements this process counts what it puts itself. For growth it believes that `REPLICAS` do
   the same; what is neutral goes by its own count alone: the reserve bears what the others put in a second or
   two, while three times a burst of its own would refuse reading in a store that has room for it.
