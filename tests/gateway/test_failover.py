@@ -46,6 +46,23 @@ def test_no_request_fails_when_the_own_nodes_replica_dies_and_it_is_used_again_l
         time.sleep(0.1)
 
 
+@pytest.mark.parametrize(("late", "moves"), [(1, False), (2, True)])
+def test_a_replica_is_out_of_use_when_it_is_late_twice_and_not_once(
+    gateway: Gateway, late: int, moves: bool
+) -> None:
+    own = ("node-1", "kv")
+    while gateway.world.checks[own] < 3:  # the very first one decides alone
+        time.sleep(0.05)
+    gateway.world.late[own] = late
+    seen: set[str] = set()
+    until = time.monotonic() + 1.1 + late * 2.1  # a check each second or so, and its timeout
+    while time.monotonic() < until:
+        seen.add(gateway.rest("GET", "/v1/secrets/a").json["value"])
+        time.sleep(0.02)
+    assert gateway.world.late[own] == 0
+    assert (seen != {"node-1"}) == moves
+
+
 def test_health_is_the_own_nodes_or_nobodys(gateway: Gateway) -> None:
     assert gateway.rest("GET", "/v1/sys/health").json["node_id"] == "node-1"
     gateway.stop_service("node-1", "seal")

@@ -194,6 +194,19 @@ def test_the_gateways_own_replies_have_the_shape_of_errors(
     assert uuid.UUID(request_info["request_id"]) == uuid.UUID(answer.headers["x-request-id"])
 
 
+@pytest.mark.parametrize(
+    "request_", [b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nno colon\r\n\r\n", b"GET / HTTP/9\r\n\r\n"]
+)
+def test_an_error_of_http_itself_has_the_shape_of_errors_and_no_request_id(
+    gateway: Gateway, request_: bytes
+) -> None:
+    headers, body = gateway.raw(request_).split(b"\r\n\r\n", 1)
+    assert headers.startswith(b"HTTP/1.1 400 ")
+    told = json.loads(body)
+    assert told["details"][0]["reason"] == "INVALID_ARGUMENT"
+    assert told["details"][1]["request_id"] is None
+
+
 def test_a_body_over_a_mebibyte_is_refused(gateway: Gateway) -> None:
     value = "x" * (1 << 20)
     answer = gateway.rest("PUT", "/v1/secrets/a", json.dumps({"value": value}).encode())

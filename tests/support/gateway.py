@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -53,6 +54,8 @@ class World:
 
     calls: list[Seen] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
+    late: Counter[tuple[str, str]] = field(default_factory=Counter)  # health checks to be answered too late
+    checks: Counter[tuple[str, str]] = field(default_factory=Counter)  # health checks that were asked for
 
     def note(self, node: str, method: str, request: Any, context: grpc.ServicerContext) -> None:
         metadata = {key: str(value) for key, value in context.invocation_metadata()}
@@ -118,6 +121,22 @@ class FakeAuth(auth_grpc.AuthServiceServicer):
         return auth_pb.LoginUserResponse()
 
 
+class FakeHealth(health.HealthServicer):  # type: ignore[misc]
+    """Serving; as many checks as `World.late` says are answered after the gateway's timeout for them."""
+
+    def __init__(self, node: str, service: str, world: World) -> None:
+        super().__init__()
+        self.set("", health_pb2.HealthCheckResponse.SERVING)
+        self._who, self._world = (node, service), world
+
+    def Check(self, request: Any, context: Any) -> Any:
+        self._world.checks[self._who] += 1
+        if self._world.late[self._who]:
+            self._world.late[self._who] -= 1
+            time.sleep(1.2)
+        return super().Check(request, context)
+
+
 class FakeSeal(seal_grpc.SealServiceServicer):
     """Health names the node; unseal answers."""
 
@@ -162,9 +181,7 @@ class Gateway:
             auth_grpc.add_AuthServiceServicer_to_server(fake, server)
         elif service == "seal":
             seal_grpc.add_SealServiceServicer_to_server(FakeSeal(node, self.world), server)  # type: ignore[abstract]
-        healthy = health.HealthServicer()
-        healthy.set("", health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        health_pb2_grpc.add_HealthServicer_to_server(FakeHealth(node, service, self.world), server)
         files = self.certificates.of(node, certificate_of or service)
         credentials = grpc.ssl_server_credentials(
             [(files.key.read_bytes(), files.certificate.read_bytes())],

@@ -9,6 +9,8 @@ a credential could keep itself, or another, for as long as it likes.
   object is ours for the time of that one transaction, in which nobody else sees it. What we were granted
   on it ourselves is lost by that. (To leave it alone for that would let a credential grant us something on
   its table, and stay.)
+* What it granted is taken back before what it was granted: without its right to grant, it could take nothing
+  back, and PostgreSQL's CASCADE leaves what a member of the owner granted.
 * Who is no superuser can do that for credentials and their template, not for what others granted.
 """
 
@@ -73,22 +75,24 @@ def take_back(session: Session, one: Standing) -> None:
     """Those that name the role, in this database, as far as that can be done."""
     for word, (source, catalog) in _HOLDERS.items():
         asking = _GRANTED.replace("SOURCE", source).replace("CATALOG", catalog)
-        for each in _asked(session, asking, one):
-            if not session.is_superuser:
-                with contextlib.suppress(Rejected):
-                    session.ask(joining(session, [each.grantor]))
-            refusal_of(session, _revoking(word, each))
-        for each in _asked(session, asking, one):
-            if each.owner is not None:
-                ours = sql.SQL("ALTER {} OWNER TO CURRENT_USER; ").format(named(each.kind, each.identity))
-                back = sql.SQL("; ALTER {} OWNER TO {}").format(
-                    named(each.kind, each.identity), sql.Identifier(each.owner)
-                )
-                refusal_of(session, ours + _revoking(word, each) + back)
+        for is_grantor in (True, False):
+            for each in _asked(session, asking, one, is_grantor=is_grantor):
+                if not session.is_superuser:
+                    with contextlib.suppress(Rejected):
+                        session.ask(joining(session, [each.grantor]))
+                refusal_of(session, _revoking(word, each))
+            for each in _asked(session, asking, one, is_grantor=is_grantor):
+                if each.owner is not None:
+                    ours = sql.SQL("ALTER {} OWNER TO CURRENT_USER; ").format(named(each.kind, each.identity))
+                    back = sql.SQL("; ALTER {} OWNER TO {}").format(
+                        named(each.kind, each.identity), sql.Identifier(each.owner)
+                    )
+                    refusal_of(session, ours + _revoking(word, each) + back)
 
 
-def _asked(session: Session, asking: str, one: Standing) -> list[Granted]:
-    return [Granted(*row) for row in session.ask(asking, (one.oid,) * 4)]
+def _asked(session: Session, asking: str, one: Standing, *, is_grantor: bool) -> list[Granted]:
+    found = [Granted(*row) for row in session.ask(asking, (one.oid,) * 4)]
+    return [each for each in found if (each.grantor == one.username) is is_grantor]
 
 
 def _revoking(word: str, each: Granted) -> sql.Composed:

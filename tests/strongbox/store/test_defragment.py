@@ -29,6 +29,7 @@ class Members(Etcd):
             raise Unavailable("down")
         if endpoint in self.under_way:
             raise OutcomeUnknown("hangs")
+        await asyncio.sleep(0.005)  # meanwhile another one may be told the same
 
     async def defragment(self, endpoint: str, *, timeout: float = 0.0) -> None:
         if endpoint == self.down:

@@ -167,6 +167,27 @@ async def test_what_others_granted_to_it_does_not_keep_it(
     server.ask(f"DROP TABLE {table}; DROP SCHEMA {schema}")
 
 
+@pytest.mark.parametrize("grantee", ["the connection's user", "PUBLIC", "another's role"])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_what_it_granted_on_what_is_its_templates_does_not_keep_it(
+    database: Database, server: PostgresServer, shared: str, grantee: str, when: str
+) -> None:
+    """Before or after it became a member of the table's owner. Our own user is not spared: it could stay."""
+    user = "postgres" if database_is_superusers(database) else "maker"
+    to = {"the connection's user": user, "another's role": shared}.get(grantee, grantee)
+    one, two = await issued(database, server, 2)
+    table = f"t_{secrets.token_hex(4)}"
+    granting = f"GRANT SELECT ON {table} TO {to}; GRANT SELECT (x) ON {table} TO {to}"
+    one.ask(f"CREATE TABLE {table} (x int); GRANT SELECT ON {table} TO {two.name} WITH GRANT OPTION")
+    if when == "before":
+        two.ask(granting)
+    assert await database.run(removing(one.role), 4) == {}
+    if when == "after":
+        two.ask(granting)
+    assert await database.run(removing(two.role), 4) == {}
+    server.ask(f"DROP TABLE {table}")
+
+
 async def test_what_its_template_may_not_own_is_dropped_and_data_stay(
     database: Database, server: PostgresServer
 ) -> None:

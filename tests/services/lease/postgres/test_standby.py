@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from services.lease.postgres import roles
+from services.lease.postgres.database import Desk
 from services.lease.postgres.failures import LoginRefused
 from strongbox.dev.layout import POSTGRES
 from tests.services.lease.postgres.test_jobs import database_of, removing, role_named
 from tests.support.postgres import PostgresServer
+
+ROLE = role_named()
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +27,15 @@ def standby() -> Iterator[PostgresServer]:
         yield server
 
 
-async def test_a_role_that_a_standby_lacks_is_not_taken_for_gone(standby: PostgresServer) -> None:
-    database, role = database_of(standby), role_named()
+@pytest.mark.parametrize(
+    "job",
+    [removing(ROLE), lambda desk: roles.renew(desk.session, ROLE, 60)],
+    ids=["removed", "renewed"],
+)
+async def test_a_role_that_a_standby_lacks_is_not_taken_for_gone(
+    standby: PostgresServer, job: Callable[[Desk], object]
+) -> None:
+    database = database_of(standby)
     with pytest.raises(LoginRefused, match="standby"):
-        await database.run(removing(role), 5)
+        await database.run(job, 5)
     database.close()
