@@ -1,23 +1,25 @@
-"""A read that was begun before `seal` gives its value after `seal` has answered."""
+"""A value that was let out before `seal` leaves after `seal` has answered: the check is not the last step."""
 
 import asyncio
 import sys
+from collections.abc import Awaitable
 from typing import Any
 
 _LATE = 1.5  # seconds
 
 
 def _change() -> None:
-    from services.kv import servicer
+    from strongbox.rpc import revealing
 
-    read = servicer.KVServicer.ReadSecret
+    answer = revealing.answer
 
-    async def late(self: Any, request: Any, context: Any) -> Any:
-        answer = await read(self, request, context)
-        await asyncio.sleep(_LATE)
-        return answer
+    async def early(access: Any, answering: Awaitable[Any], require_unsealed_since: Any) -> Any:
+        told = await answer(access, answering, require_unsealed_since)
+        if access.reveals:
+            await asyncio.sleep(_LATE)
+        return told
 
-    servicer.KVServicer.ReadSecret = late  # type: ignore[method-assign]
+    revealing.answer = early  # type: ignore[assignment]
 
 
 if "services.kv" in sys.orig_argv:
