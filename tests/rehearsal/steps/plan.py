@@ -44,6 +44,7 @@ PLANS: dict[str, tuple[Step, ...]] = {
         _RENEWED,
         Step("each pod, lost, comes back with everything", lost.each_kind_lost_of_one),
         _KILLED,
+        _AWAY,
     ),
     "prod": (
         Step("a wrong image name is corrected", mistakes.a_wrong_image_put_right),
