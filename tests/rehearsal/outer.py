@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 _INSIDE = "STRONGBOX_REHEARSAL_INSIDE"
+_NAMESPACES = ("--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc")
 PLACE = Path("/run/rehearsal")
 
 
@@ -26,6 +28,16 @@ def require() -> None:
         if shutil.which(program) is None:
             raise CannotRehearse(f"a rehearsal needs the program {program}: apt-get install {package}")
 
+    tried = subprocess.run(
+        ["unshare", *_NAMESPACES, "ip", "link", "add", "tried0", "type", "bridge"],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    if tried.returncode != 0:
+        said = tried.stderr.strip()
+        raise CannotRehearse(
+            f"a rehearsal needs namespaces with a bridge, which this machine refuses: {said}"
+        )
+
 
 def command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     """What runs `python -m tests.rehearsal ARGUMENTS` inside, and its environment. Raises CannotRehearse.
@@ -34,9 +46,8 @@ def command(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     kernel ends the others with that one.
     """
     require()
-    namespaces = ["--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"]
     inside = [sys.executable, "-m", "tests.rehearsal", *arguments]
-    outside = ["setpriv", "--pdeathsig", "KILL", "unshare", *namespaces]
+    outside = ["setpriv", "--pdeathsig", "KILL", "unshare", *_NAMESPACES]
     return [*outside, *inside], {**os.environ, _INSIDE: "1", "GRPC_VERBOSITY": "NONE"}
 
 

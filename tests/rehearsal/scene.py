@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from tests.rehearsal.control.deleting import is_ready
 from tests.rehearsal.control.store import Object
@@ -13,12 +14,15 @@ from tests.rehearsal.documented import Page
 from tests.rehearsal.door import Door, Load, Verdict, eventually
 from tests.rehearsal.stage import Stage
 from tests.rehearsal.terminal import Terminal
+from tests.robustness.slack import Slack
 
 ORDER = ("etcd", "seal", "audit", "lease", "auth", "kv", "gateway")
 SECRET = "hunter2"
 # What clients are told while etcd elects a leader (docs/failover.md: 503 or 504). In Kubernetes that begins
 # after one to two seconds, which is as long as a read may take.
 ELECTION = ("NO_QUORUM", "UNKNOWN_OUTCOME", "DEADLINE_EXCEEDED")
+
+_BUSY = 1.5  # times the load that is a suite's own
 
 
 class Broken(Exception):
@@ -102,19 +106,32 @@ class Scene:
         }
 
     def judged(self, begun: float, allowed: Sequence[str] = ()) -> str:
-        """What the clients saw since then, as a remark. Raises Broken for what is not allowed."""
+        """What the clients saw since then, as a remark. Raises Broken for what is not allowed.
+
+        On a machine whose cores others keep busy etcd's heartbeats come late: then one request of a thousand
+        may be refused for that reason, and it is said.
+        """
         assert self.load is not None
         time.sleep(1.0)
         verdict: Verdict = self.load.since(begun)
-        wrong = [one for one in verdict.bad if not any(word in one.get("why", "") for word in allowed)]
+        wrong = [one for one in verdict.bad if not _is_for(one, allowed)]
+        factor = Slack().now()
+        late = [one for one in wrong if _is_for(one, ELECTION)]
+        if factor > _BUSY and len(late) <= verdict.good / 1000:
+            wrong = [one for one in wrong if one not in late]
         if wrong:
             shown = "\n".join(json.dumps(one) for one in wrong[:8])
             raise Broken(f"{verdict}\n{shown}")
         if verdict.good < 5:
             raise Broken(f"the clients hardly got through: {verdict}")
-        return str(verdict)
+        busy = f" (the machine has {factor:.1f} times the load it should)" if late else ""
+        return f"{verdict}{busy}"
 
     def close(self) -> None:
         if self.load is not None:
             self.load.close()
         self.terminal.close()
+
+
+def _is_for(record: dict[str, Any], reasons: Sequence[str]) -> bool:
+    return any(reason in record.get("why", "") for reason in reasons)

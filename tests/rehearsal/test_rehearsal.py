@@ -86,3 +86,13 @@ def test_who_is_not_root_is_told_and_it_is_no_success() -> None:
     )
     assert done.returncode == 1
     assert "said: a rehearsal needs root" in done.stderr
+
+
+def test_where_no_namespaces_are_given_it_is_told_and_is_no_success() -> None:
+    without = ["setpriv", "--bounding-set", "-sys_admin"]
+    done = subprocess.run(
+        [*without, *_RUN, "dev", "--short"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 2
+    assert "rehearsal: a rehearsal needs namespaces" in done.stderr
+    assert "all held" not in done.stdout

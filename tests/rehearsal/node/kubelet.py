@@ -12,6 +12,7 @@ from typing import Any
 from tests.rehearsal.control.deleting import condition
 from tests.rehearsal.control.store import Object, Store
 from tests.rehearsal.control.tokens import Tokens
+from tests.rehearsal.node.account import with_account
 from tests.rehearsal.node.container import Process, Surroundings
 from tests.rehearsal.node.etcd35 import for_this_etcd
 from tests.rehearsal.node.images import Images
@@ -22,7 +23,6 @@ from tests.rehearsal.node.volumes import NotThere, Volumes
 SYNC = 2.0  # seconds from one look at a pod's volumes to the next; a real kubelet's is about a minute
 _TICK = 0.05
 _BACK_OFF, _BACK_OFF_CAP = 10.0, 300.0  # seconds before a container that ends again and again is restarted
-_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 class Kubelet:
@@ -71,8 +71,9 @@ class PodRun:
         self._network = f"{self._name[:40]}-{self._uid[:8]}"
         self._place = kubelet.place / "pods" / self._uid
         self._states: dict[str, dict[str, Any]] = {}
+        self._telling = threading.RLock()  # containers and probes tell at the same time
         self._status: dict[str, Any] = {"phase": "Pending"}
-        _with_account(kubelet.store, pod)
+        with_account(kubelet.store, pod)
         self._volumes = Volumes(
             kubelet.store, kubelet.tokens, pod, self._place / "volumes", kubelet.place / "claims"
         )
@@ -166,7 +167,6 @@ class PodRun:
                 return
             self._kubelet.processes[self._name, container["name"]] = process
             probing = Probing(container, self._around.address, lambda: self._state(container))
-            self._probing = probing
             self._state(container, probing=probing)
             self._watch(container, process, probing)
             if self._leaving() is not None:
@@ -250,18 +250,23 @@ class PodRun:
         restarted: bool = False,
         exited: int | None = None,
     ) -> None:
-        state = self._states.setdefault(container["name"], {"name": container["name"], "restartCount": 0})
-        if probing is not None:
-            state["probing"] = probing
-        known = state.get("probing")
-        state["restartCount"] += restarted
-        state["ready"] = bool(known and known.ready and exited is None)
-        state["started"] = bool(known and known.started)
-        if exited is not None:
-            state["lastState"] = {"terminated": {"exitCode": exited}}
-        self._tell()
+        with self._telling:
+            state = self._states.setdefault(container["name"], {"name": container["name"], "restartCount": 0})
+            if probing is not None:
+                state["probing"] = probing
+            known = state.get("probing")
+            state["restartCount"] += restarted
+            state["ready"] = bool(known and known.ready and exited is None)
+            state["started"] = bool(known and known.started)
+            if exited is not None:
+                state["lastState"] = {"terminated": {"exitCode": exited}}
+            self._tell()
 
     def _tell(self) -> None:
+        with self._telling:
+            self._tell_alone()
+
+    def _tell_alone(self) -> None:
         wanted = {one["name"] for one in self._pod["spec"]["containers"]}
         states = [one for name, one in self._states.items() if name in wanted]
         ready = len(states) == len(wanted) and all(one["ready"] for one in states)
@@ -282,20 +287,3 @@ class PodRun:
             pod["status"] = {**self._status, "conditions": conditions, "containerStatuses": shown}
 
         self._kubelet.store.change(self._key, tell)
-
-
-def _with_account(store: Store, pod: Object) -> None:
-    """Mount the account's token where it is to be mounted (the pod's word goes before the account's)."""
-    spec = pod["spec"]
-    account = store.find("serviceaccounts", pod["metadata"]["namespace"], spec["serviceAccountName"]) or {}
-    if not spec.get("automountServiceAccountToken", account.get("automountServiceAccountToken", True)):
-        return
-    sources = [
-        {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
-        {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
-        {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
-    ]
-    spec["volumes"].append({"name": "kube-api-access", "projected": {"sources": sources}})
-    for container in [*spec.get("initContainers", ()), *spec["containers"]]:
-        mounts = container.setdefault("volumeMounts", [])
-        mounts.append({"name": "kube-api-access", "mountPath": _ACCOUNT, "readOnly": True})

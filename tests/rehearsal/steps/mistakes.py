@@ -44,9 +44,7 @@ def a_wrong_setting_undone(scene: Scene) -> str | None:
     if not scene.page.has("kubectl rollout undo"):
         return "the page does not say how"
     command = scene.page.take("kubectl rollout undo")
-    scene.stage.shell(
-        "sed -i 's/^STRONGBOX_LOG_LEVEL=.*/STRONGBOX_LOG_LEVEL=loud/' k8s/base/settings/common.env", 5
-    )
+    _log_level(scene, "loud")
     scene.stage.shell(
         f"kubectl apply -k k8s/overlays/{scene.overlay} -l app.kubernetes.io/name=strongbox-settings", 60
     )
@@ -61,4 +59,10 @@ def a_wrong_setting_undone(scene: Scene) -> str | None:
         raise Broken("the old pods of auth did not stay")
     scene.stage.shell(f"{command} deployment/strongbox-auth -n strongbox", 30)
     scene.settled("auth")
+    _log_level(scene, "info")
     return None
+
+
+def _log_level(scene: Scene, level: str) -> None:
+    setting = "STRONGBOX_LOG_LEVEL="
+    scene.stage.shell(f"sed -i 's/^{setting}.*/{setting}{level}/' k8s/base/settings/common.env", 5)

@@ -32,7 +32,7 @@ _LOGIN = Step("a pod logs in with its account's token", logins.logged_in)
 _LOAD = Step("clients write and read", upgrade.load_begins)
 _UPGRADED = Step("an upgrade in the documented order fails no request", upgrade.upgraded)
 _LOST = Step("a pod of each kind, lost, fails no request", lost.each_kind_lost)
-_DRAINED = Step("a node is drained and no request fails", lost.drained)
+_DRAINED = Step("a node is drained, a second is not, and no request fails", lost.drained)
 _VOLUME = Step("an audit volume, lost, is filled again", lost.a_volume_lost)
 
 SHORT = (*TO_A_FIRST_SECRET, _KILLED)
@@ -44,6 +44,7 @@ PLANS: dict[str, tuple[Step, ...]] = {
         _RENEWED,
         Step("each pod, lost, comes back with everything", lost.each_kind_lost_of_one),
         _KILLED,
+        _AWAY,
     ),
     "prod": (
         Step("a wrong image name is corrected", mistakes.a_wrong_image_put_right),
