@@ -150,7 +150,7 @@ def keep_copies(log: Segments, archive: Archive | None) -> list[str]:
     marker = log.marker
     if not marker.first or not marker.has_hashes or log.damage:
         return []
-    wrong = [name for name in (markers.COPY, markers.NAME) if not _holds(log.folder / name, marker)]
+    wrong = [name for name in (markers.COPY, markers.NAME) if not holds(log.folder / name, marker)]
     for name in wrong:
         _write_as(log.folder, name, marker)
     if archive is not None and archive.folder.is_dir():
@@ -160,7 +160,8 @@ def keep_copies(log: Segments, archive: Archive | None) -> list[str]:
     return wrong
 
 
-def _holds(path: Path, marker: Marker) -> bool:
+def holds(path: Path, marker: Marker) -> bool:
+    """Whether this file is the marker's, whole."""
     try:
         return read_file(path) == marker
     except (OSError, ValueError):

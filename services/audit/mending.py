@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from services.audit import marker as markers
-from services.audit.archiving import write_marker
+from services.audit.archiving import holds, write_marker
 from services.audit.chain import Keys, Tampered, Verifier
 from services.audit.hashes import Hashes
 from services.audit.marker import Marker
@@ -96,19 +96,23 @@ def set_aside(log: Segments, index: int, why: str = "damaged") -> list[str]:
     return renamed
 
 
-def set_marker_aside(folder: Path, why: str) -> list[str]:
-    """Rename the marker and its copy, if they are there; the new names. Raises OSError."""
-    files = (folder / name for name in (markers.NAME, markers.COPY))
-    return [_rename(path, why) for path in files if os.path.lexists(path)]
+def set_marker_aside(folder: Path, why: str, found: Marker | None = None) -> list[str]:
+    """Rename the marker and its copy, if they are there and not those of `found`; the new names.
+
+    Raises OSError. What is right stays: writing it anew may fail, and it may be the last copy there is.
+    """
+    files = [folder / name for name in (markers.NAME, markers.COPY)]
+    wrong = [path for path in files if os.path.lexists(path) and not (found and holds(path, found))]
+    return [_rename(path, why) for path in wrong]
 
 
 def put_back(log: Segments, marker: Marker) -> None:
     """Have the log begin at this marker, which was found again; what stands in its place is set aside.
 
-    Blocking. Raises OSError. A crash leaves no marker, or this one's copy.
+    Blocking. Raises OSError. A crash leaves this one's copy, unless neither file had it: then none, perhaps.
     """
     with log.being_mended:
-        kept = set_marker_aside(log.folder, "damaged")
+        kept = set_marker_aside(log.folder, "damaged", marker)
         log.sync_folder()
         if marker.first:
             write_marker(log.folder, marker)
@@ -138,7 +142,7 @@ def prove_again(log: Segments, marker: Marker) -> None:
         row = Hashes(log.folder, marker)
 
         def commit() -> None:
-            set_marker_aside(log.folder, "damaged")
+            set_marker_aside(log.folder, "damaged", marker)
             write_marker(log.folder, marker)
 
         try:

@@ -109,8 +109,11 @@ async def find_beginning(
     if found.marker is not None:
         await asyncio.shield(asyncio.to_thread(put_back, log, found.marker))
         return ""
-    is_kept = await asyncio.to_thread(was_archived, log.folder, keys, copies.archive)
-    if is_kept or (is_trimmed and not has_what_is_gone(log.folder, found.told)):
+    is_kept = await asyncio.to_thread(is_archived, log.folder, copies.archive)
+    if not is_kept and not is_with_a_peer(log.folder, found.told):
+        is_kept = await asyncio.to_thread(was_archived, log.folder, keys)
+        is_kept = is_kept or (is_trimmed and not has_what_is_gone(log.folder, found.told))
+    if is_kept:
         begins = await asyncio.to_thread(stand_in, log.folder, keys)
         if begins is not None:
             await asyncio.shield(asyncio.to_thread(do_without, log, begins))
@@ -139,11 +142,19 @@ def stand_in(folder: Path, keys: Keys) -> Marker | None:
     return None
 
 
-def was_archived(folder: Path, keys: Keys, archive: Path | None) -> bool:
-    """Whether something says that what is not here was archived, and not just lost.
+def is_archived(folder: Path, archive: Path | None) -> bool:
+    """Whether the archive has the segment before the first that is here."""
+    here = segments_in(folder)
+    if archive is None or not here or not here[0]:
+        return False
+    return os.path.lexists(segment_path(archive, here[0] - 1))
+
+
+def was_archived(folder: Path, keys: Keys) -> bool:
+    """Whether something beside the log says that what is not here was archived, and not just lost.
 
     A marker that is damaged (one that is not says itself what should be here); the row of hashes, which is
-    named after its first entry; the archive's segment.
+    named after its first entry. Whoever deletes segments can put both there, so what a peer has goes before.
     """
     here = segments_in(folder)
     first = first_entry(folder, here[0]) if here else None
@@ -151,10 +162,7 @@ def was_archived(folder: Path, keys: Keys, archive: Path | None) -> bool:
         return False
     if any(_is_damaged(folder / name, keys) for name in (markers.NAME, markers.COPY)):
         return True
-    names = [row_path(folder, first.index), unproved_path(folder, first.index)]
-    if archive is not None and here[0]:
-        names.append(segment_path(archive, here[0] - 1))
-    return any(map(os.path.lexists, names))
+    return any(map(os.path.lexists, (row_path(folder, first.index), unproved_path(folder, first.index))))
 
 
 def _is_damaged(path: Path, keys: Keys) -> bool:
@@ -166,15 +174,17 @@ def _is_damaged(path: Path, keys: Keys) -> bool:
         return True
 
 
-def has_what_is_gone(folder: Path, told: Told) -> bool:
-    """Whether a peer, by what it says of its beginning, has entries that are missing here.
-
-    Raises Unavailable when none says so, and not all have answered.
-    """
+def is_with_a_peer(folder: Path, told: Told) -> bool:
+    """Whether a peer, by what it says of its beginning, has entries that are missing here."""
     here = segments_in(folder)
     first = first_entry(folder, here[0]) if here else None
     begins = [marker.first for text in told for marker in _parsed(text)]
-    if b"" in told or (first is not None and any(begin < first.index for begin in begins)):
+    return b"" in told or (first is not None and any(begin < first.index for begin in begins))
+
+
+def has_what_is_gone(folder: Path, told: Told) -> bool:
+    """As `is_with_a_peer`; raises Unavailable when none says so, and not all have answered."""
+    if is_with_a_peer(folder, told):
         return True
     if None in told:
         raise Unavailable("an audit peer does not say whether it has what is missing here")

@@ -19,6 +19,7 @@ is published all the same (`backlog`): by that all producers stop before etcd is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
 import time
 from collections.abc import Sequence
@@ -193,7 +194,8 @@ class Trimming:
         try:
             moved = await self._move_mark(term, seen, mark)
         except (Diverged, Archived, Broken, OSError):
-            await self._clear(term, seen, mark)
+            with contextlib.suppress(EtcdError):  # later; what is wrong here is told whatever etcd does
+                await self._clear(term, seen, mark)
             raise
         await self._clear(term, seen, moved or mark)
         return moved is not None and (moved.size > mark.size or not self.backlog.records)

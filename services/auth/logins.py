@@ -19,10 +19,10 @@ import structlog
 from services.auth import approle, failures, kubernetes, passwords, review, users
 from services.auth.approle import AppRoles
 from services.auth.door import Door, Login, Verdict, Who
-from services.auth.kubernetes import Config, Kubernetes, Role
+from services.auth.kubernetes import Config, Identity, Kubernetes, Role
 from services.auth.own_reviewer import OwnReviewer
 from services.auth.passwords import Passwords
-from services.auth.review import Reviewer
+from services.auth.review import MayNotReview, Reviewer
 from services.auth.secret_ids import SecretIds
 from services.auth.tokens import Fresh, Wanted
 from services.auth.users import Users
@@ -174,13 +174,20 @@ class KubernetesLogins:
     ) -> kubernetes.Identity | None:
         if config is None or not review.is_jwt(jwt):
             return None
-        reviewer = self._own.token(config) or await self._reviewer_jwt(config)
         audience = role.audience if role is not None else ""
-        who = await self._reviewer.review(config, reviewer, jwt, audience, inbound.deadline)
+        who = await self._asked(config, jwt, audience, inbound.deadline)
         if who is None and role is not None and self._kubernetes.lacks_reviewer(config, role):
             # The configuration was written after the role; else it would have been refused.
             _log.warning(NO_REVIEWER, role=role.name)
         return who
+
+    async def _asked(self, config: Config, jwt: str, audience: str, deadline: float) -> Identity | None:
+        """By the pod's own token; where that is not there or may not ask, by whom the configuration says."""
+        own = self._own.token(config)
+        if own:
+            with suppress(MayNotReview):  # the manifests' component `reviewer` may be left out
+                return await self._reviewer.review(config, own, jwt, audience, deadline)
+        return await self._reviewer.review(config, await self._reviewer_jwt(config), jwt, audience, deadline)
 
     async def _reviewer_jwt(self, config: Config) -> str:
         if not config.HasField("token_reviewer_jwt"):

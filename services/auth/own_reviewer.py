@@ -4,7 +4,8 @@ Rules:
 * Read for each login anew: it is good for an hour, and replaced before that.
 * It goes to the API server of the pod's own cluster (`STRONGBOX_REVIEWER_HOST`) and to no other, whatever
   host is configured: another cluster's logins need a token of that cluster, given with the configuration.
-* A file that is not there or holds no token is as none: the configuration's token is used, if it has one.
+* A file that is not there or holds no token is as none, and so is one whose account may not ask for reviews:
+  the configuration's token is used, if it has one.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Rules:
   beyond 256 KiB, all within the request's deadline, eight at a time in threads.
 * Asked with the reviewer's token (services.auth.own_reviewer, or the configuration's), or with the login's
   own when there is neither (its service account then needs `system:auth-delegator`); then 401 means that it
-  is no good.
+  is no good. A reviewer whom the server does not let ask is told apart (`MayNotReview`).
 * An audience that was asked must be among those that the server names: a server that ignores audiences would
   otherwise vouch for a token that was made for somebody else.
 * The token goes there and nowhere else: not into a log, an error or a record.
@@ -39,7 +39,12 @@ _JWT = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\Z")
 _ACCOUNT = re.compile(r"system:serviceaccount:([^:]+):([^:]+)\Z")
 _POD = "authentication.kubernetes.io/pod-uid"
 _UID = re.compile(r"[0-9A-Za-z-]{1,64}\Z")
+_MAY_NOT = (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN)
 _log = structlog.get_logger(__name__)
+
+
+class MayNotReview(DependencyDown):
+    """The server does not let this reviewer ask: his token has ended, or his account has not the right."""
 
 
 def is_jwt(text: str) -> bool:
@@ -59,7 +64,7 @@ class Reviewer:
     ) -> Identity | None:
         """Whose token it is; None: nobody's, or not for `audience`. `reviewer` "": the token's own.
 
-        Raises `DependencyDown`, `Overloaded`; `deadline` is monotonic.
+        Raises `DependencyDown` (`MayNotReview`), `Overloaded`; `deadline` is monotonic.
         """
         if self._under_way >= MAX_WAITING:
             raise Overloaded
@@ -99,7 +104,8 @@ def _ask(config: Config, reviewer: str, jwt: str, audience: str, seconds: float)
         return None
     if answer.status not in (http.HTTPStatus.OK, http.HTTPStatus.CREATED) or len(raw) > MAX_ANSWER:
         _log.warning("the Kubernetes API server did not review", status=answer.status)
-        raise DependencyDown("the Kubernetes API server did not review the token")
+        kind = MayNotReview if answer.status in _MAY_NOT else DependencyDown
+        raise kind("the Kubernetes API server did not review the token")
     return identity_in(raw, audience)
 
 

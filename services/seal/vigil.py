@@ -56,6 +56,7 @@ class Vigil:
         self._held_at = time.monotonic()
         self.revisions = Revisions()
         self.state: SealState | None = None
+        self.read_at = float("-inf")  # when `state` was asked for, in monotonic seconds
         self.seen = asyncio.Event()
 
     async def run(self) -> None:
@@ -79,6 +80,7 @@ class Vigil:
                 _log.info("the seal state is not known", kind=type(error).__name__)
                 await asyncio.sleep(_FAILED_PAUSE)
                 continue
+            self.read_at = asked
             self.revisions.note(asked, found.revision)
             self._custody.prove(self.state, asked)
             self.seen.set()

@@ -8,7 +8,9 @@
   record keys are dropped at once.
 * Who has no record keys asks in a way that a replica may answer late, as soon as it has them, and asks again
   without a pause: so unsealing is heard within milliseconds, by a question or three a second.
-* Wrapping is asked for under the term that is known to be in use: a replica that has not heard of it looks.
+* Wrapping, and the record keys, are asked for under the term that is known to be in use: a replica that has
+  not heard of it looks, or is passed over. So nobody goes back to an older term: what rewrapping then took
+  for the newest would stay behind, and be lost with its term.
 * All replicas are kept connected, those too that nothing is asked of: one that was replaced has another
   address, and a lookup, a connection and a handshake would take the time that a question has.
 * Nothing here is the proof that the cluster is unsealed: every decision compares the seal state in etcd.
@@ -226,7 +228,7 @@ class KeyClient:
             await asyncio.sleep(ASK_UNSEALED if self._record_keys is not None else max(PAUSE, left))
 
     async def _refresh(self) -> None:
-        request = pb.StreamKeysRequest(record_keys=True, wait=self._record_keys is None)
+        request = pb.StreamKeysRequest(record_keys=True, wait=self._record_keys is None, term=self._term())
         try:
             answer = await self._ask(request, time.monotonic() + DEADLINE)
         except _SEALED:

@@ -71,8 +71,9 @@ class FakeSeal(rpc.SealPeerServiceServicer):
             yield self._answer(purpose, request)
 
     def _answer(self, purpose: str, request: pb.StreamKeysRequest) -> pb.StreamKeysResponse:
-        reply = pb.StreamKeysResponse(id=request.id, error=self.error)
-        if self.error:
+        behind = "DEPENDENCY_DOWN" if request.term > max(self.record_keys) else ""
+        reply = pb.StreamKeysResponse(id=request.id, error=self.error or behind)
+        if reply.error:
             return reply
         for dek in request.wrap:
             w = wrap_dek(Aead(KEK), purpose, 1, Dek(dek.id, dek.key))

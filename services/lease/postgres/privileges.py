@@ -27,15 +27,16 @@ from services.lease.postgres.roles import joining
 from services.lease.postgres.session import Session
 from services.lease.postgres.standing import Standing
 
-# Where privileges stand: by the word for it in REVOKE, a source of (oid, acl), and its catalog.
+# Where privileges stand: by the word for it in REVOKE, a source of (oid, acl), and its catalog. Schemas come
+# after all that stands in one: without USAGE of it the role, as which we take back, does not find it there.
 _COLUMNS = " UNION ALL SELECT attrelid, attacl FROM pg_catalog.pg_attribute"
 _RELATIONS = "SELECT oid, relacl FROM pg_catalog.pg_class WHERE relkind {} 'S'::pg_catalog.\"char\""
 _HOLDERS = {
     "TABLE": (_RELATIONS.format("<>") + _COLUMNS, "pg_class"),
     "SEQUENCE": (_RELATIONS.format("="), "pg_class"),
     "ROUTINE": ("SELECT oid, proacl FROM pg_catalog.pg_proc", "pg_proc"),
-    "SCHEMA": ("SELECT oid, nspacl FROM pg_catalog.pg_namespace", "pg_namespace"),
     "TYPE": ("SELECT oid, typacl FROM pg_catalog.pg_type", "pg_type"),
+    "SCHEMA": ("SELECT oid, nspacl FROM pg_catalog.pg_namespace", "pg_namespace"),
     "LANGUAGE": ("SELECT oid, lanacl FROM pg_catalog.pg_language", "pg_language"),
     "FOREIGN SERVER": ("SELECT oid, srvacl FROM pg_catalog.pg_foreign_server", "pg_foreign_server"),
     "FOREIGN DATA WRAPPER": (

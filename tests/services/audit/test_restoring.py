@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from services.audit.chain import Keys, parse_line
 from services.audit.hashes import row_path
 from services.audit.key_file import format_keys
 from services.audit.marker import Archived, Marker, Unproven
-from services.audit.mending import mend, prove_again
+from services.audit.mending import mend, prove_again, put_back
 from services.audit.proving import prove_entry
 from services.audit.restoring import NO_COPIES, Copies, fault_of, find, find_beginning
 from services.audit.retention import LOST, Retention
@@ -135,6 +136,29 @@ def hide(archive: Path, how: str) -> None:
     elif how == "without its copies":
         for file in (*archive.glob("*.archived"), archive / markers.NAME):
             file.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("damaged", [markers.NAME, markers.COPY])
+def test_a_disk_that_is_full_while_a_file_is_restored_does_not_cost_the_good_one(
+    tmp_path: Path, damaged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, archive = archived(tmp_path)
+    marker = log.marker
+    hide(archive.folder, "not there")
+    opened = Segments(log.folder, segment_bytes=LIMIT)
+    (log.folder / damaged).write_bytes(b"")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("services.audit.mending.write_marker", full)
+        with pytest.raises(OSError, match="no space"):
+            put_back(opened, marker)
+    opened.close()
+    found, why = start(log.folder, Copies(archive.folder))
+    assert (found.marker, found.stand_in, why) == (marker, None, "")
+    require_whole(found, 800)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -291,6 +315,57 @@ def test_with_all_small_files_gone_the_log_is_kept_unless_a_peer_has_what_is_mis
     found, _ = start(log.folder, Copies(archive.folder), is_trimmed=True)
     require_without_proofs(found, first, 800)
     assert lines_in(log.folder) == before
+
+
+@pytest.mark.parametrize(
+    "claim", ["a marker that nobody can read", "a marker that nobody made", "a row of hashes"]
+)
+@pytest.mark.parametrize("with_archive", [False, True])
+def test_whoever_deletes_segments_cannot_claim_that_they_were_archived_while_a_peer_has_them(
+    tmp_path: Path, claim: str, with_archive: bool
+) -> None:
+    """Nothing was archived: a file of no worth beside the log must not keep this replica without them."""
+    log, archive = log_of(tmp_path / "log"), archive_of(tmp_path)
+    log.close()
+    if with_archive:
+        archive.folder.mkdir()
+    first = found_first(log, 3)
+    for segment in range(3):
+        log.path(segment).unlink()
+    false = replace(markers.without_hashes(first, 3, ENTRIES[first - 1].hmac, 1), mac="0" * 64)
+    name, content = {
+        "a marker that nobody can read": (markers.NAME, b"x"),
+        "a marker that nobody made": (markers.COPY, false.pack()),
+        "a row of hashes": (row_path(log.folder, first).name, b""),
+    }[claim]
+    (log.folder / name).write_bytes(content)
+    told: list[bytes | None] = [b"", None]
+
+    async def ask() -> list[bytes | None]:
+        return told
+
+    copies = Copies(archive.folder if with_archive else None, ask)
+    opened = Segments(log.folder, segment_bytes=LIMIT)
+    assert asyncio.run(find_beginning(opened, KEYS, copies, lambda _: None, is_trimmed=True)) == ""
+    assert opened.damage is not None and opened.stand_in is None
+    assert mend(opened, KEYS)
+    assert (opened.first, opened.size, opened.damage) == (0, 0, None)  # to be had again, from the first on
+    opened.close()
+
+
+def test_what_the_archive_has_is_not_asked_of_peers(tmp_path: Path) -> None:
+    """They may be behind with archiving; the log is not given up for that."""
+    log, archive = archived(tmp_path)
+    hide(archive.folder, "without its copies")
+    (archive.folder / log.path(0).name).unlink()  # so that no marker can be made anew
+    for name in (markers.NAME, markers.COPY):
+        (log.folder / name).write_bytes(b"")
+
+    async def ask() -> list[bytes | None]:
+        return [b""]
+
+    found, _ = start(log.folder, Copies(archive.folder, ask), is_trimmed=True)
+    require_without_proofs(found, log.first, 800)
 
 
 def test_a_segment_that_is_missing_is_no_lost_marker(tmp_path: Path) -> None:

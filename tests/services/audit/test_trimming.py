@@ -6,17 +6,27 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.audit.backlog import Measuring
 from services.audit.chain import GENESIS
 from services.audit.replica import BEGINNING, Position, Replica
-from services.audit.trimming import Begun, Trimming, deletions_up_to, next_time, target_of
+from services.audit.trimming import (
+    Begun,
+    Diverged,
+    Seen,
+    Trimming,
+    deletions_up_to,
+    next_time,
+    target_of,
+)
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import KV, Etcd
 from strongbox.store.election import Deposed, Term
+from strongbox.store.errors import Unavailable
 from strongbox.trail.bound import Bound
 from tests.services.audit.producers import Producer, caught_up, following, text_of, until
 
@@ -115,6 +125,25 @@ async def test_replicas_that_differ_stop_the_trimming(etcd: Etcd, tmp_path: Path
         await asyncio.sleep(2.5)  # time for the duty to do wrong
     assert len(await outbox(etcd)) == 2
     assert await mark_of(etcd) == BEGINNING
+
+
+async def test_that_replicas_differ_is_told_whether_or_not_etcd_takes_what_is_published_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without etcd: it would be told as a wait for etcd, and no alarm raised."""
+    nothing: Any = None
+    duty = Trimming(nothing, nothing, FixedClock(), "node-1")
+
+    async def differ(*_: object) -> Position:
+        raise Diverged("node-2 has another entry 7")
+
+    async def away(*_: object) -> None:
+        raise Unavailable("etcd did not answer")
+
+    monkeypatch.setattr(duty, "_move_mark", differ)
+    monkeypatch.setattr(duty, "_clear", away)
+    with pytest.raises(Diverged):
+        await duty._trim(Term(1, ELECTION, 1), Seen(None, None, (), (), (), ()))
 
 
 async def test_a_deposed_holder_changes_nothing(etcd: Etcd, tmp_path: Path) -> None:

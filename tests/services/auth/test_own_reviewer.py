@@ -69,6 +69,22 @@ async def test_a_file_without_a_token_is_as_none_and_is_told(
     assert "junk" not in str(logged)
 
 
+@pytest.mark.parametrize("why", ["no right", "ended"])
+async def test_where_it_may_not_ask_whom_the_configuration_names_does(
+    auth: AuthService, server: ApiServer, file: Path, why: str
+) -> None:
+    """Who may not grant the right leaves `components/reviewer` out, and the file is mounted all the same."""
+    own = {"no right": server.token("strongbox", "strongbox-auth"), "ended": server.token(*REVIEWER, ttl=-70)}
+    file.write_text(own[why])
+    await configured(auth, server, token_reviewer_jwt=server.token(*REVIEWER))
+    await enter(auth, server.token("team", "app"))
+    await configured(auth, server)
+    with pytest.raises(DependencyDown):  # nobody may
+        await enter(auth, server.token("team", "app"))
+    server.anybody_reviews = True
+    await enter(auth, server.token("team", "app"))  # each login's own token
+
+
 async def test_another_clusters_server_never_gets_it(
     auth: AuthService, file: Path, server: ApiServer
 ) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -67,3 +68,15 @@ async def test_who_has_keys_hears_of_a_sealing_without_a_wait() -> None:
     assert (error, took < 0.2) == ("SEALED", True)
     error, took = await asked(custody, SEALED, wait=True)
     assert took > 0.3, "what was opened before the wipe counts no more"
+
+
+async def test_who_knows_a_newer_term_gets_no_record_keys_of_a_replica_that_is_behind() -> None:
+    """It would take him back to a term that is about to be retired."""
+    custody = Custody(ManualClock())
+    hold(custody)
+    looks: Any = SimpleNamespace(look=lambda: asyncio.sleep(0, result=False))
+    stream = KeyStream(custody, looks, Wraps(cast("Any", None), "node-1"))
+    term = custody.keyring().term
+    for asked_for, error in ((term, ""), (term + 1, "DEPENDENCY_DOWN")):
+        request = pb.StreamKeysRequest(id=1, record_keys=True, term=asked_for)
+        assert (await stream.answer("kv", request, UNSEALED)).error == error

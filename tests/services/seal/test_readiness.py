@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from services.seal.readiness import is_ready
+from services.seal.custody import Custody
+from services.seal.readiness import Readiness, is_ready
 from services.seal.repository import SealState
+from strongbox.clock import SystemClock
 from strongbox.rpc.server import LIVE, READY
 from tests.services.seal.nodes import SealNode, SealNodes
 from tests.services.seal.test_processes import seal
@@ -32,6 +36,16 @@ def test_a_replica_without_the_key_is_ready_only_where_nobody_has_it(
     state: SealState | None, is_known: bool, holds: bool, ready: bool
 ) -> None:
     assert is_ready(state, is_known=is_known, holds=holds) is ready
+
+
+@pytest.mark.parametrize(("ago", "ready"), [(1.0, True), (9.0, True), (11.0, False)])
+@pytest.mark.parametrize("state", [SealState(True, 2), None])
+def test_what_was_read_long_ago_is_not_known_any_more(
+    state: SealState | None, ago: float, ready: bool
+) -> None:
+    """Etcd answers this replica no longer; meanwhile the others may have been unsealed."""
+    vigil: Any = SimpleNamespace(state=state, read_at=time.monotonic() - ago)
+    assert Readiness(Custody(SystemClock()), vigil, cast("Any", None)).is_ready is ready
 
 
 class Kubelet:

@@ -250,6 +250,22 @@ async def test_a_new_term_is_known_within_a_second(keys: KeyClient, seals: list[
     await _until(lambda: keys.record_keys is not None and keys.record_keys.newest == 2, within=1.5)
 
 
+async def test_a_replica_that_is_behind_takes_nobody_back_to_an_older_term(
+    keys: KeyClient, seals: list[FakeSeal]
+) -> None:
+    for seal in seals:
+        seal.record_keys[2] = b"2" * 32
+    await keys.start()
+    await keys.wait_unsealed()
+    del seals[0].record_keys[2]  # the own node's replica: another one had answered before
+    seals[0].asked.clear()
+    end = time.monotonic() + 1.6
+    while time.monotonic() < end:
+        assert keys.record_keys is not None and keys.record_keys.newest == 2
+        await asyncio.sleep(0.02)
+    assert len(seals[0].asked) >= 2 and {one.term for one in seals[0].asked} == {2}
+
+
 async def test_silence_of_all_replicas_is_a_sealing_after_two_seconds(
     keys: KeyClient, seals: list[FakeSeal]
 ) -> None:
