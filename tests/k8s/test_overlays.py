@@ -70,6 +70,8 @@ def test_no_more_than_one_of_each_is_taken_away_on_purpose(overlay: str) -> None
     for name, one in workloads(overlay).items():
         budget = named(overlay, "PodDisruptionBudget", f"strongbox-{name}")["spec"]
         assert budget["maxUnavailable"] == 1
+        # What holds nothing keeps no drain waiting when it never gets ready.
+        assert budget.get("unhealthyPodEvictionPolicy") == (None if name in STATEFUL else "AlwaysAllow")
         labels = one["spec"]["template"]["metadata"]["labels"]
         assert budget["selector"]["matchLabels"].items() <= labels.items()
         if one["kind"] == "Deployment":
@@ -171,6 +173,27 @@ def test_a_sealed_replica_stays_in_its_service(overlay: str) -> None:
     gateway = workloads(overlay)["gateway"]["spec"]["template"]["spec"]["containers"][0]
     for kind in ("readinessProbe", "livenessProbe"):
         assert "tcpSocket" in gateway[kind], "a sealed cluster is unsealed through the gateway"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_etcd_is_given_the_time_to_read_a_full_file_before_it_has_to_answer(overlay: str) -> None:
+    """Or a full member that is restarted is killed before it is up, again and again."""
+    (one,) = workloads(overlay)["etcd"]["spec"]["template"]["spec"]["containers"]
+    (flag,) = [arg for arg in one["args"] if arg.startswith("--quota-backend-bytes=")]
+    patience = one["startupProbe"]["periodSeconds"] * one["startupProbe"]["failureThreshold"]
+    slow_disk = 16 << 20  # bytes a second
+    assert patience >= int(flag.partition("=")[2]) / slow_disk
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_a_renewal_that_hangs_ends_before_the_next_one_is_due(overlay: str) -> None:
+    """Only one runs at a time: one without an end, its image not found, would be the last."""
+    spec = named(overlay, "CronJob", "strongbox-certificates")["spec"]
+    minute, hour, *rest = spec["schedule"].split()
+    assert minute.isdigit()
+    assert hour.isdigit()
+    assert rest == ["*", "*", "*"], "daily"
+    assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] <= 3600
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
