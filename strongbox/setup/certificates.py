@@ -79,7 +79,7 @@ def leaves(
     for name in _NAMES:
         ordinals = range(_AUDIT_REPLICAS) if name == "audit" else ()
         leaf = Leaf(name, name, _hosts(name, namespace, ordinals))
-    X
+        yield f"strongbox-{name}-tls", _reached_at(leaf, gateway_names) if name == "gateway" else leaf
 
 
 def _reached_at(leaf: Leaf, names: Sequence[str]) -> Leaf:
