@@ -175,7 +175,7 @@ def test_a_sealed_replica_stays_in_its_service(overlay: str) -> None:
         assert "tcpSocket" in gateway[kind], "a sealed cluster is unsealed through the gateway"
 
 
-SLOW_DISK = 24 << 20  # bytes a second; audit opens its log at 100 MB/s and a whole core (docs/performance-audit.md)
+SLOW_DISK = 24 << 20  # bytes a second; audit itself reads some 100 MB/s (docs/performance-audit.md)
 
 
 def startup_patience(overlay: str, name: str) -> int:
