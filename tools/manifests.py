@@ -232,6 +232,7 @@ _MEANING = {
     "namespace": "namespace of the secrets",
     "seal_replicas": "seal replicas to make certificates for, five at most",
     "etcd_replicas": "etcd members whose names are in etcd's certificate",
+    "gateway_names": "DNS names and addresses, comma-separated, at which clients outside reach the gateway",
     "certificate_days": "days a certificate is good",
     "renew_before_days": "days before its end at which it is made anew",
 }

@@ -15,6 +15,7 @@ import structlog
 
 from strongbox.clock import Clock, SystemClock
 from strongbox.config import Settings
+from strongbox.process.certificate_end import tell_certificate_end
 from strongbox.process.duties import DUTIES
 from strongbox.process.metrics import Metrics, observer_of
 from strongbox.process.presence import presence_of
@@ -58,6 +59,8 @@ class Runtime:
         self.pipeline = Pipeline(self.etcd, self.memory, self.journal, self.clock, space)
         self.slots = Slots(self.pipeline)
         self.metrics: Metrics | None = observer_of(settings)
+        if self.metrics is not None:
+            tell_certificate_end(self.metrics.registry, self.renewal.identity)
         self._keys = None if settings.service == "seal" else KeyClient(settings)
         self.uses = Uses(settings, self.etcd)
         reporter = Reporter(self.metrics, self.slots.count)

@@ -5,8 +5,10 @@
 
 * Run by an init container at first, then by a CronJob: what is good for longer than `renew_before_days`
   stays.
-* The authority is made once. It is never replaced here, because everybody trusts it (docs/deploying.md).
+* The authority is made once. It is never replaced here, because everybody trusts it (docs/recovering.md).
   While anything is there that it may have signed, its being gone is an error and no reason for another.
+* Everybody is told to trust all that the authority's `tls.crt` holds. The first certificate in it signs;
+  others behind it are those of before or after, while people replace it.
 * Every name that a process dials is in the certificate of what answers there, letter by letter: OpenSSL, gRPC
   and Go differ in what a wildcard over a name of few labels is worth. Names that have changed renew at once.
 * Every write names what it read, so two runs at once cannot leave a key beside another's certificate: a
@@ -17,11 +19,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from strongbox.config import SERVICES
 from strongbox.dev.authority import Authority, Leaf, Pair, ends_at, is_for
-from strongbox.setup.settings import CertificateSettings
+from strongbox.setup.settings import CertificateSettings, is_address
 
 AUTHORITY = "strongbox-authority-tls"
 _AUDIT_REPLICAS = 5  # at most: a name too many harms nobody
@@ -45,29 +48,45 @@ def ensure_certificates(secrets: Secrets, settings: CertificateSettings) -> list
     Raises Conflict, OSError, AuthorityLost.
     """
     made: list[str] = []
-    wanted = [*leaves(settings.namespace, settings.seal_replicas, settings.etcd_replicas)]
+    wanted = [
+        *leaves(settings.namespace, settings.seal_replicas, settings.etcd_replicas, settings.gateway_names)
+    ]
     known = {name: secrets.read(name) for name, _ in wanted}
-    authority = _authority(secrets, made, [name for name, secret in known.items() if secret is not None])
+    signed = [name for name, secret in known.items() if secret is not None]
+    authority, trusted = _authority(secrets, made, signed)
     for name, leaf in wanted:
         secret = known[name]
-        if secret is not None and _is_good(secret["data"], authority, leaf, settings):
+        if secret is not None and _is_good(secret["data"], trusted, leaf, settings):
             continue
         pair = authority.issue(leaf, dt.timedelta(days=settings.certificate_days))
-        data = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": authority.pair.certificate}
+        data = {"tls.crt": pair.certificate, "tls.key": pair.key, "ca.crt": trusted}
         secrets.put(name, data, secret)
         made.append(name)
     return made
 
 
-def leaves(namespace: str, seal_replicas: int, etcd_replicas: int = 3) -> Iterator[tuple[str, Leaf]]:
-    """Every secret's name, and whom its certificate is for; etcd first, without which nothing starts."""
+def leaves(
+    namespace: str, seal_replicas: int, etcd_replicas: int = 3, gateway_names: Sequence[str] = ()
+) -> Iterator[tuple[str, Leaf]]:
+    """Every secret's name, and whom its certificate is for; etcd first, without which nothing starts.
+
+    `gateway_names`: DNS names and IP addresses at which clients outside the cluster reach the gateway.
+    """
     yield "strongbox-etcd-tls", Leaf("etcd", "etcd", _hosts("etcd", namespace, range(etcd_replicas)))
     for ordinal in range(seal_replicas):
         leaf = Leaf("seal", f"seal/{ordinal}", _hosts("seal", namespace, [ordinal]))
         yield f"strongbox-seal-{ordinal}-tls", leaf
     for name in _NAMES:
         ordinals = range(_AUDIT_REPLICAS) if name == "audit" else ()
-        yield f"strongbox-{name}-tls", Leaf(name, name, _hosts(name, namespace, ordinals))
+        leaf = Leaf(name, name, _hosts(name, namespace, ordinals))
+        yield f"strongbox-{name}-tls", _reached_at(leaf, gateway_names) if name == "gateway" else leaf
+
+
+def _reached_at(leaf: Leaf, names: Sequence[str]) -> Leaf:
+    """The same, for these names and addresses as well."""
+    addresses = tuple(name for name in names if is_address(name))
+    hosts = tuple(name for name in names if name not in addresses)
+    return replace(leaf, hosts=(*leaf.hosts, *hosts), addresses=(*leaf.addresses, *addresses))
 
 
 def _hosts(name: str, namespace: str, ordinals: Iterable[int] = ()) -> tuple[str, ...]:
@@ -83,26 +102,26 @@ def _hosts(name: str, namespace: str, ordinals: Iterable[int] = ()) -> tuple[str
     )
 
 
-def _authority(secrets: Secrets, made: list[str], signed: Sequence[str]) -> Authority:
+def _authority(secrets: Secrets, made: list[str], signed: Sequence[str]) -> tuple[Authority, bytes]:
+    """Who signs, and the PEM of everybody who is trusted."""
     known = secrets.read(AUTHORITY)
     if known is not None:
-        return Authority.load(Pair(known["data"]["tls.crt"], known["data"]["tls.key"]))
+        trusted = known["data"]["tls.crt"]
+        return Authority.load(Pair(trusted, known["data"]["tls.key"])), trusted
     if signed:
         raise AuthorityLost(
             f"there is no secret {AUTHORITY}, but {signed[0]} is there, which it may have signed: "
-            "put the authority back, or remove all certificates to begin anew (docs/deploying.md)"
+            "put the authority back, or remove all certificates to begin anew (docs/recovering.md)"
         )
     authority = Authority.create("StrongBox authority")
     secrets.put(AUTHORITY, {"tls.crt": authority.pair.certificate, "tls.key": authority.pair.key}, None)
     made.append(AUTHORITY)
-    return authority
+    return authority, authority.pair.certificate
 
 
-def _is_good(
-    data: Mapping[str, bytes], authority: Authority, leaf: Leaf, settings: CertificateSettings
-) -> bool:
-    """Whether it is complete, of this authority, for these names, and good for long enough."""
-    if data.get("ca.crt") != authority.pair.certificate or not data.get("tls.key"):
+def _is_good(data: Mapping[str, bytes], trusted: bytes, leaf: Leaf, settings: CertificateSettings) -> bool:
+    """Whether it is complete, of those who are trusted, for these names, and good for long enough."""
+    if data.get("ca.crt") != trusted or not data.get("tls.key"):
         return False
     try:
         ends = ends_at(data["tls.crt"])

@@ -70,6 +70,8 @@ def test_no_more_than_one_of_each_is_taken_away_on_purpose(overlay: str) -> None
     for name, one in workloads(overlay).items():
         budget = named(overlay, "PodDisruptionBudget", f"strongbox-{name}")["spec"]
         assert budget["maxUnavailable"] == 1
+        # What holds nothing keeps no drain waiting when it never gets ready.
+        assert budget.get("unhealthyPodEvictionPolicy") == (None if name in STATEFUL else "AlwaysAllow")
         labels = one["spec"]["template"]["metadata"]["labels"]
         assert budget["selector"]["matchLabels"].items() <= labels.items()
         if one["kind"] == "Deployment":
@@ -171,6 +173,39 @@ def test_a_sealed_replica_stays_in_its_service(overlay: str) -> None:
     gateway = workloads(overlay)["gateway"]["spec"]["template"]["spec"]["containers"][0]
     for kind in ("readinessProbe", "livenessProbe"):
         assert "tcpSocket" in gateway[kind], "a sealed cluster is unsealed through the gateway"
+
+
+SLOW_DISK = 24 << 20  # bytes a second; audit itself reads some 100 MB/s (docs/performance-audit.md)
+
+
+def startup_patience(overlay: str, name: str) -> int:
+    """Seconds until a container that has not answered yet is killed."""
+    (one,) = workloads(overlay)[name]["spec"]["template"]["spec"]["containers"]
+    probe = one["startupProbe"]
+    return int(probe["periodSeconds"] * probe["failureThreshold"])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_reads_all_its_data_at_start_is_given_the_time(overlay: str) -> None:
+    """Or a full one that is restarted is killed before it is up, again and again."""
+    (etcd,) = workloads(overlay)["etcd"]["spec"]["template"]["spec"]["containers"]
+    (flag,) = [arg for arg in etcd["args"] if arg.startswith("--quota-backend-bytes=")]
+    assert startup_patience(overlay, "etcd") >= int(flag.partition("=")[2]) / SLOW_DISK
+    (claim,) = workloads(overlay)["audit"]["spec"]["volumeClaimTemplates"]
+    size = claim["spec"]["resources"]["requests"]["storage"]
+    assert size.endswith("Gi")
+    assert startup_patience(overlay, "audit") >= (int(size[:-2]) << 30) / SLOW_DISK
+
+
+@pytest.mark.parametrize("overlay", ["dev", "prod"])
+def test_a_renewal_that_hangs_ends_before_the_next_one_is_due(overlay: str) -> None:
+    """Only one runs at a time: one without an end, its image not found, would be the last."""
+    spec = named(overlay, "CronJob", "strongbox-certificates")["spec"]
+    minute, hour, *rest = spec["schedule"].split()
+    assert minute.isdigit()
+    assert hour.isdigit()
+    assert rest == ["*", "*", "*"], "daily"
+    assert spec["jobTemplate"]["spec"]["activeDeadlineSeconds"] <= 3600
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -32,6 +32,8 @@ PLURALS = {
     },
     "cert-manager.io/v1": {"Issuer": "issuers", "Certificate": "certificates"},
 }  # fmt: skip
+_BY_NAME = {"containers", "initContainers", "env", "volumes"}
+_SHORT = {"PersistentVolumeClaim": ["pvc"]}
 OF_THE_CLUSTER = {"Namespace", "ClusterRoleBinding"}
 
 
@@ -53,10 +55,21 @@ class KubeApi:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
     def kubectl(self, program: Path, *words: str) -> subprocess.CompletedProcess[str]:
         """The real kubectl, against this server."""
-        url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        where = ["--server", url, "--kubeconfig", "/dev/null", "--cache-dir", str(self._folder / "cache")]
+        where = [
+            "--server",
+            self.url,
+            "--kubeconfig",
+            "/dev/null",
+            "--cache-dir",
+            str(self._folder / "cache"),
+        ]
         command = [str(program), *where, *words]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
@@ -194,23 +207,37 @@ def _discovery(path: str) -> Object | None:
     verbs = ["create", "delete", "get", "list", "patch", "update", "watch"]
     resources = [
         {"name": plural, "singularName": kind.lower(), "kind": kind, "verbs": verbs,
-         "namespaced": kind not in OF_THE_CLUSTER}
+         "namespaced": kind not in OF_THE_CLUSTER, "shortNames": _SHORT.get(kind, [])}
         for kind, plural in PLURALS[version].items()
     ]  # fmt: skip
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": version, "resources": resources}
 
 
 def _merged(known: Any, patch: Any) -> Any:
-    """RFC 7386; lists are replaced as a whole, which is near enough for what is looked at here."""
+    """RFC 7386, and of strategic merges those lists by name that are looked at here; others are replaced."""
     if not isinstance(patch, dict) or not isinstance(known, dict):
         return patch
     done = {**known}
     for key, value in patch.items():
+        if key.startswith("$setElementOrder/"):
+            continue
         if value is None:
             done.pop(key, None)
+        elif key in _BY_NAME and isinstance(known.get(key), list):
+            done[key] = _merged_by_name(known[key], value)
         else:
             done[key] = _merged(known.get(key), value)
     return done
+
+
+def _merged_by_name(known: list[Object], patch: list[Object]) -> list[Object]:
+    done = {one["name"]: one for one in known}
+    for one in patch:
+        if one.get("$patch") == "delete":
+            done.pop(one["name"], None)
+        else:
+            done[one["name"]] = _merged(done.get(one["name"]), one)
+    return [*done.values()]
 
 
 def _status(code: int, reason: str, message: str) -> tuple[int, Object]:

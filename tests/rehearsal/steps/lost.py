@@ -97,8 +97,8 @@ def a_volume_lost(scene: Scene) -> str | None:
     """The node of an audit pod never comes back: its claim is deleted, and it copies its history."""
     begun = time.time()
     pod = "strongbox-audit-1"
-    claim = scene.page.take("delete pvc").replace("data-strongbox-etcd-N", f"data-{pod}")
-    scene.stage.shell(f"{claim} -n strongbox", 30)
+    claim = scene.page.take("delete pvc").replace("data-strongbox-audit-N", f"data-{pod}")
+    scene.stage.shell(claim, 30)
     scene.stage.lose_volume(f"data-{pod}")
     scene.kubectl(f"delete pod {pod}")
     scene.settled("audit")

@@ -99,7 +99,9 @@ async def test_a_peer_says_where_it_begins(etcd: Etcd, tmp_path: Path) -> None:
     ):
         async with following(etcd, tmp_path / "2", "node-2") as two:
             await archived(etcd, one, kv, tmp_path / "archive")
+            await caught_up(await kv.put(1), two)  # before, it has nothing to archive
             await (await retention_of(etcd, two, tmp_path / "archive")).look()
+            assert two.log.first == one.log.first > 0
         await caught_up(await kv.put(1), one, whole)
         lose_the_marker(tmp_path / "2")
         async with serving(whole.log, one.log) as history:
@@ -109,4 +111,4 @@ async def test_a_peer_says_where_it_begins(etcd: Etcd, tmp_path: Path) -> None:
                 await caught_up(await kv.put(1), one, two)
                 assert two.healthy and two.log.marker == one.log.marker
         assert text_of(tmp_path / "1") == text_of(tmp_path / "2")
-        assert await publish(etcd, one) == 202
+        assert await publish(etcd, one) == 203

@@ -230,6 +230,7 @@ async def test_metrics_count_calls_where_they_are_asked_for(place: Place, secure
         writer.close()
         wanted = 'method="/strongbox.auth.v1.AuthService/LookupSelf",outcome="NOT_INITIALIZED",service="auth"'
         assert f"strongbox_requests_total{{{wanted}}} 1.0" in text
+        assert "\nstrongbox_certificate_end_timestamp_seconds 1." in text
         assert process.end() == 0
 
 

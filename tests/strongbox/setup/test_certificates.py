@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from strongbox.config import ConfigError
 from strongbox.dev.authority import Authority, Pair
 from strongbox.rpc.identity import parse_peer
 from strongbox.setup.certificates import AUTHORITY, AuthorityLost, ensure_certificates, leaves
@@ -231,3 +233,70 @@ def test_a_conflict_names_the_secret(api: Api, secrets: dict[str, dict[str, Any]
     blind.__dict__.update(api.__dict__)
     with pytest.raises(Conflict, match=AUTHORITY):
         ensure_certificates(blind, SETTINGS)
+
+
+def leaf_and_trusted(data: dict[str, bytes]) -> tuple[x509.Certificate, list[x509.Certificate]]:
+    return x509.load_pem_x509_certificate(data["tls.crt"]), x509.load_pem_x509_certificates(data["ca.crt"])
+
+
+def test_an_authority_is_replaced_in_three_steps_and_everybody_believes_everybody_in_each(
+    api: Api, secrets: dict[str, dict[str, Any]]
+) -> None:
+    """As docs/recovering.md says; the nightly run in between takes nothing back."""
+    ensure_certificates(api, SETTINGS)
+    old, new = data_of(secrets[AUTHORITY]), Authority.create("StrongBox authority").pair
+    steps = [
+        (old["tls.crt"] + new.certificate, old["tls.key"]),  # both are trusted, the old one signs
+        (new.certificate + old["tls.crt"], new.key),  # the new one signs
+        (new.certificate, new.key),  # the old one is trusted no more
+    ]
+    before = {name: data_of(secrets[name]) for name in NAMES}
+    for certificate, key in steps:
+        api.put(AUTHORITY, {"tls.crt": certificate, "tls.key": key}, api.read(AUTHORITY))
+        assert {*ensure_certificates(api, SETTINGS)} == NAMES
+        assert ensure_certificates(api, SETTINGS) == []
+        after = {name: data_of(secrets[name]) for name in NAMES}
+        # While the secrets reach the pods, some have those of the step before.
+        several = [*before.values(), *after.values()]
+        for mine in several:
+            for other in several:
+                shown, trusted = leaf_and_trusted(mine)[0], leaf_and_trusted(other)[1]
+                assert any(_is_signed_by(shown, one) for one in trusted)
+        before = after
+    assert all(len(leaf_and_trusted(data)[1]) == 1 for data in before.values())
+
+
+def _is_signed_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, InvalidSignature):
+        return False
+    return True
+
+
+def test_the_gateways_certificate_is_for_the_names_that_clients_outside_know(
+    api: Api, secrets: dict[str, dict[str, Any]]
+) -> None:
+    ensure_certificates(api, SETTINGS)
+    told = {
+        "STRONGBOX_NAMESPACE": "strongbox",
+        "STRONGBOX_GATEWAY_NAMES": "box.example, *.box.example,192.0.2.7,2001:db8::7",
+    }
+    wider = CertificateSettings.load(told)
+    assert ensure_certificates(api, wider) == ["strongbox-gateway-tls"]
+    assert ensure_certificates(api, wider) == []
+    certificate = x509.load_pem_x509_certificate(data_of(secrets["strongbox-gateway-tls"])["tls.crt"])
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert {"box.example", "*.box.example", "strongbox-gateway", "localhost"} <= {
+        *names.get_values_for_type(x509.DNSName)
+    }
+    assert {"192.0.2.7", "2001:db8::7", "127.0.0.1"} == {
+        str(one) for one in names.get_values_for_type(x509.IPAddress)
+    }
+
+
+@pytest.mark.parametrize("names", ["https://box.example", "box.example:443", "a..b", "böx.example", "-a"])
+def test_what_is_no_name_is_said_before_any_certificate_is_made(names: str) -> None:
+    told = {"STRONGBOX_NAMESPACE": "strongbox", "STRONGBOX_GATEWAY_NAMES": names}
+    with pytest.raises(ConfigError, match="STRONGBOX_GATEWAY_NAMES"):
+        CertificateSettings.load(told)
