@@ -7,7 +7,7 @@
   defect, and does not leave.
 * `Sealed` and `NoQuorum` promise that nothing was done. Where asking again would do it twice (the rule says
   not `retryable`) the refusal is `UnknownOutcome`: a token, a credential may have been made. Nobody ever sees
-  it, and it ends by its own time.
+  it, and it ends by its own time; a root token has none, and is revoked by its accessor (ADR 32).
 """
 
 from __future__ import annotations

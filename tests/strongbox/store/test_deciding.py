@@ -140,7 +140,7 @@ async def test_what_is_revealed_is_told_once_with_the_rows_of_the_transaction() 
     assert await decider(Store({}), Memory()).decide([item]) == [item]
     assert told == []
     rows = (Row(b"a", b"v", 3, 3),)
-    item.succeed(7, rows)
+    item.succeed(7, rows, 0.0)
     assert item.done.result().value == "revealed"
     assert told == [rows]
     with pytest.raises(RuntimeError):
@@ -153,7 +153,7 @@ async def test_a_defect_in_what_is_revealed_fails_its_own_request() -> None:
 
     item = Item(work(decide))
     await decider(Store({}), Memory()).decide([item])
-    item.succeed(7, ())
+    item.succeed(7, (), 0.0)
     with pytest.raises(Internal):
         item.done.result()
 
