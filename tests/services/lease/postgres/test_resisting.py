@@ -188,6 +188,26 @@ async def test_what_it_granted_on_what_is_its_templates_does_not_keep_it(
     server.ask(f"DROP TABLE {table}")
 
 
+async def test_who_can_no_longer_reach_what_it_granted_is_not_kept_by_it(
+    database: Database, server: PostgresServer
+) -> None:
+    """What it granted is on its template's table now, and whose schema that is takes the way there away."""
+    one, two, maker = await issued(database, server, 3)
+    schema = f"s_{secrets.token_hex(4)}"
+    one.ask(f"CREATE SCHEMA {schema}; GRANT ALL ON SCHEMA {schema} TO {maker.name}, {TEMPLATE}")
+    one.ask(f"GRANT USAGE ON SCHEMA {schema} TO {two.name}")
+    maker.ask(f"CREATE TABLE {schema}.t (x int)")
+    maker.ask(f"GRANT SELECT ON {schema}.t TO {two.name} WITH GRANT OPTION")
+    two.ask(f"GRANT SELECT ON {schema}.t TO PUBLIC")
+    assert await database.run(removing(maker.role), 4) == {}
+    one.ask(f"REVOKE ALL ON SCHEMA {schema} FROM {two.name}, {TEMPLATE}")
+    assert await database.run(removing(two.role), 4) == {}
+    (privileges,) = server.ask("SELECT nspacl::text FROM pg_namespace WHERE nspname = %s", schema)
+    assert two.name not in str(privileges)
+    assert await database.run(removing(one.role), 4) == {}
+    server.ask(f"DROP SCHEMA {schema} CASCADE")
+
+
 async def test_what_its_template_may_not_own_is_dropped_and_data_stay(
     database: Database, server: PostgresServer
 ) -> None:
