@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -95,6 +96,15 @@ class Settings(BaseModel):
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("reviewer_host")
+    @classmethod
+    def _has_a_port(cls, value: str) -> str:
+        try:
+            _ = urlsplit(value).port
+        except ValueError as error:
+            raise ValueError("a port is a number from 0 to 65535") from error
+        return value
 
     @model_validator(mode="after")
     def _has_somewhere_to_archive(self) -> Self:

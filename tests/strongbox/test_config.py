@@ -33,6 +33,12 @@ def test_the_environment_is_enough_for_every_service(service: str) -> None:
     assert settings.etcd_endpoints == ("127.0.0.1:2379", "127.0.0.1:2380")
 
 
+@pytest.mark.parametrize("host", ["https://api:99999", "https://api:x", "http://api", "https://a/b"])
+def test_a_reviewers_host_that_is_none_is_refused_in_words(host: str) -> None:
+    with pytest.raises(ConfigError, match="REVIEWER_HOST"):
+        load("auth", {**ENOUGH, "STRONGBOX_REVIEWER_HOST": host})
+
+
 def test_an_unknown_service_is_refused() -> None:
     with pytest.raises(ConfigError, match="SERVICE"):
         load("nonsense", ENOUGH)
