@@ -25,11 +25,16 @@ __all__ = ["Fault", "every"]
 
 
 def every(own: random.Random, *, soak: bool = False) -> Iterator[Fault]:
-    """One of each kind, in an order that the seed decides; what stops everything comes last."""
-    rooms = (processes, rounds, network, storage, room, clocks, duty, postgres)
+    """One of each kind, in an order that the seed decides; what stops everything comes last.
+
+    The rounds come first: a run whose time is over before its faults are must have had them.
+    """
+    first = list(rounds.faults(own))
+    rooms = (processes, network, storage, room, clocks, duty, postgres)
     faults = [fault for room in rooms for fault in room.faults(own)]
     if soak:
         faults += [*rounds.long_faults(own), *network.long_faults(own)]
-    own.shuffle(faults)
-    yield from faults
+    for some in (first, faults):
+        own.shuffle(some)
+        yield from some
     yield from processes.total()
