@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from tests.robustness.faults.fault import Fault
+from tests.robustness.faults.rounds import wait_for_etcd
 from tests.robustness.killer import Killer
 from tests.robustness.stage import Stage
 
@@ -56,4 +57,5 @@ def _kill_on(stage: Stage, seed: float) -> None:
     until = time.monotonic() + _KILLING
     while len(killer.killed) < _KILLS and time.monotonic() < until:
         killer.round()
+        wait_for_etcd(stage)  # or the next round takes a second member, and all seal themselves, as promised
     stage.killed += killer.killed

@@ -65,7 +65,7 @@ def _round(
         for number, seconds in plan:
             pause(stage, number, names, seconds)
             time.sleep(_BETWEEN)
-            _wait_for_etcd(stage)
+            wait_for_etcd(stage)
 
     told = ", ".join(f"{number + 1}: {seconds:.1f} s" for number, seconds in plan)
     return Fault(kind, told, begin, _resume, 0.0, spared, silent=silent)
@@ -87,7 +87,7 @@ def pause(stage: Stage, number: int, names: Sequence[str], seconds: float) -> No
             stage.violations.append(f"seal: {stage.node(number)} is sealed after a pause of {seconds:.1f} s")
 
 
-def _wait_for_etcd(stage: Stage) -> None:
+def wait_for_etcd(stage: Stage) -> None:
     """Until every member serves again: without a quorum for ten seconds all seal themselves, as promised."""
     deadline = time.monotonic() + _ETCD_SERVES_WITHIN
     while not all(stage.etcd.serves(stage.node(number)) for number in NODES):
