@@ -18,6 +18,7 @@ from tests.rehearsal.node.dns import Dns
 from tests.rehearsal.node.endpoints import Backend, View
 from tests.rehearsal.node.images import ROOT, Image, from_containerfile
 from tests.rehearsal.node.volumes import NotThere, Volumes
+from tests.rehearsal.unknown import NotRehearsed
 
 
 def pod(**spec: Any) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def test_a_field_that_is_not_rehearsed_is_refused_and_not_ignored(tmp_path: Path
     around = Surroundings(Store(), pod(volumes=[]), "10.0.0.1", "n", {}, tmp_path, tmp_path)
     container: dict[str, Any] = {"name": "c", "image": "i", "command": ["x"]}
     assert specification(around, container, Image("i"))["command"] == ["x"]
-    with pytest.raises(NotImplementedError, match="tty"):
+    with pytest.raises(NotRehearsed, match="tty"):
         specification(around, container | {"tty": True}, Image("i"))
 
 

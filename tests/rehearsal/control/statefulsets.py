@@ -6,6 +6,7 @@ from tests.rehearsal.control import podmaking
 from tests.rehearsal.control.deleting import delete, is_ready
 from tests.rehearsal.control.podmaking import PodMaker, is_available, is_leaving, is_over, owned
 from tests.rehearsal.control.store import Object, Store
+from tests.rehearsal.unknown import NotRehearsed
 
 
 def reconcile_stateful_set(store: Store, maker: PodMaker, stateful: Object) -> None:
@@ -43,7 +44,7 @@ def _revision_for(stateful: Object, ordinal: int, wanted: str) -> str | None:
     if strategy["type"] == "RollingUpdate" and ordinal < below and "status" in stateful:
         known = stateful["status"].get("currentRevision", wanted)
         if known != wanted:
-            raise NotImplementedError("a partition's old pods made anew are not rehearsed")
+            raise NotRehearsed("a partition's old pods made anew are not rehearsed")
     return wanted
 
 

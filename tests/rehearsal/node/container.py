@@ -19,6 +19,7 @@ from tests.rehearsal.node.dns import search
 from tests.rehearsal.node.images import Image
 from tests.rehearsal.node.network import API_SERVER
 from tests.rehearsal.node.volumes import NotThere, field_of
+from tests.rehearsal.unknown import NotRehearsed
 
 _LAUNCH = Path(__file__).with_name("launch.py")
 _REFERENCE = re.compile(r"\$\$|\$\(([A-Za-z_][A-Za-z0-9_.-]*)\)")
@@ -88,10 +89,10 @@ class Process:
 
 
 def specification(around: Surroundings, container: Object, image: Image) -> dict[str, Any]:
-    """What launch.py is told. Raises NotThere, NotImplementedError for what is not rehearsed."""
+    """What launch.py is told. Raises NotThere, NotRehearsed for what is not rehearsed."""
     unknown = container.keys() - _KNOWN
     if unknown:
-        raise NotImplementedError(f"{container['name']}: {sorted(unknown)} are not rehearsed")
+        raise NotRehearsed(f"{container['name']}: {sorted(unknown)} are not rehearsed")
     environment = _environment(around, container)
     command = container.get("command") or image.entrypoint
     arguments = container.get("args") or ([] if container.get("command") else image.command)
@@ -99,7 +100,7 @@ def specification(around: Surroundings, container: Object, image: Image) -> dict
     user, group = (int(part) for part in image.user.split(":"))
     user, group = mine.get("runAsUser", user), mine.get("runAsGroup", group)
     if mine.get("runAsNonRoot") and user == 0:
-        raise NotImplementedError(f"{container['name']}: runAsNonRoot, and its user is root")
+        raise NotRehearsed(f"{container['name']}: runAsNonRoot, and its user is root")
     name = around.pod["metadata"]["name"]
     hosts = f"127.0.0.1 localhost\n{around.address} {name}\n"
     files = {
@@ -143,7 +144,7 @@ def _mounts(around: Surroundings, container: Object) -> list[list[Any]]:
     for mount in sorted(container.get("volumeMounts", ()), key=lambda mount: len(mount["mountPath"])):
         unknown = mount.keys() - {"name", "mountPath", "readOnly"}
         if unknown:
-            raise NotImplementedError(f"volume mounts with {sorted(unknown)} are not rehearsed")
+            raise NotRehearsed(f"volume mounts with {sorted(unknown)} are not rehearsed")
         here = str(around.volumes[mount["name"]])
         found.append([here, mount["mountPath"].rstrip("/"), bool(mount.get("readOnly"))])
     return found
@@ -167,13 +168,13 @@ def _environment(around: Surroundings, container: Object) -> dict[str, str]:
         elif kind == "resourceFieldRef":
             found[one["name"]] = _resource(container, told)
         else:
-            raise NotImplementedError(f"{one['name']}: {kind} is not rehearsed")
+            raise NotRehearsed(f"{one['name']}: {kind} is not rehearsed")
     return found
 
 
 def _source(around: Surroundings, namespace: str, source: Object) -> dict[str, str]:
     if "configMapRef" not in source:
-        raise NotImplementedError(f"envFrom {sorted(source)} is not rehearsed")
+        raise NotRehearsed(f"envFrom {sorted(source)} is not rehearsed")
     told = source["configMapRef"]
     found = around.store.find("configmaps", namespace, told["name"])
     if found is None:

@@ -19,6 +19,7 @@ from tests.rehearsal.node.images import Images
 from tests.rehearsal.node.network import Network
 from tests.rehearsal.node.probes import Probing
 from tests.rehearsal.node.volumes import NotThere, Volumes
+from tests.rehearsal.unknown import NotRehearsed
 
 SYNC = 2.0  # seconds from one look at a pod's volumes to the next; a real kubelet's is about a minute
 _TICK = 0.05
@@ -139,7 +140,7 @@ class PodRun:
         """Run the init containers, each until it has succeeded; False: the pod is to go before."""
         for container in self._pod["spec"].get("initContainers", ()):
             if container.get("restartPolicy"):
-                raise NotImplementedError("sidecars are not rehearsed")
+                raise NotRehearsed("sidecars are not rehearsed")
             wait = _BACK_OFF
             while True:
                 process = self._start(container)
@@ -210,7 +211,7 @@ class PodRun:
         ends = time.monotonic() + grace
         before = container.get("lifecycle", {}).get("preStop", {})
         if before and "sleep" not in before:
-            raise NotImplementedError(f"preStop {sorted(before)} is not rehearsed")
+            raise NotRehearsed(f"preStop {sorted(before)} is not rehearsed")
         asleep = time.monotonic() + min(grace, before.get("sleep", {}).get("seconds", 0))
         while time.monotonic() < asleep and process.poll() is None:
             time.sleep(_TICK)

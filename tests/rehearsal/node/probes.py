@@ -12,12 +12,13 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.rehearsal.control.store import Object
+from tests.rehearsal.unknown import NotRehearsed
 
 _HTTP = ("http", "https")
 
 
 def probe(spec: Object, address: str, ports: dict[str, int]) -> str:
-    """Ask once; "" is yes, else why not. Raises NotImplementedError for a kind that is not known here."""
+    """Ask once; "" is yes, else why not. Raises NotRehearsed for a kind that is not known here."""
     seconds = spec.get("timeoutSeconds", 1)
     try:
         if "grpc" in spec:
@@ -29,7 +30,7 @@ def probe(spec: Object, address: str, ports: dict[str, int]) -> str:
             return _http(spec["httpGet"], address, ports, seconds)
     except (OSError, http.client.HTTPException) as error:
         return f"{type(error).__name__}: {error}"
-    raise NotImplementedError(f"probes with {sorted(spec)} are not rehearsed")
+    raise NotRehearsed(f"probes with {sorted(spec)} are not rehearsed")
 
 
 def _port(spec: Object, ports: dict[str, int]) -> int:
@@ -48,7 +49,7 @@ def _grpc(target: str, service: str, seconds: float) -> str:
 
 def _http(spec: Object, address: str, ports: dict[str, int], seconds: float) -> str:
     if spec.get("scheme", "HTTP") != "HTTP":
-        raise NotImplementedError("probes over HTTPS are not rehearsed")
+        raise NotRehearsed("probes over HTTPS are not rehearsed")
     link = http.client.HTTPConnection(address, _port(spec, ports), timeout=seconds)
     try:
         link.request("GET", spec.get("path", "/"))

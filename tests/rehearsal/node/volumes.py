@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.rehearsal.control.store import Object, Store
 from tests.rehearsal.control.tokens import Tokens
+from tests.rehearsal.unknown import NotRehearsed
 
 File = tuple[bytes, int]  # what is in it, its mode
 _ROTATED = 0.8  # of a token's life
@@ -93,7 +94,7 @@ class Volumes:
             shutil.rmtree(place / old)
 
     def _files(self, volume: Object) -> Iterator[tuple[str, File]]:
-        """Raises NotThere, NotImplementedError."""
+        """Raises NotThere, NotRehearsed."""
         if "projected" in volume:
             mode = volume["projected"].get("defaultMode", 0o644)
             for source in volume["projected"]["sources"]:
@@ -113,7 +114,7 @@ class Volumes:
             "downwardAPI": lambda: self._downward(told),
         }
         if kind not in sources:
-            raise NotImplementedError(f"volumes of {kind} are not rehearsed")
+            raise NotRehearsed(f"volumes of {kind} are not rehearsed")
         modes = {item["path"]: item.get("mode", mode) for item in told.get("items", ())}
         for name, raw in sources[kind]():
             yield name, (raw, modes.get(name, mode))
@@ -149,7 +150,7 @@ class Volumes:
 
 
 def field_of(pod: Object, path: str) -> str:
-    """A `fieldRef`. Raises NotImplementedError for one that is not known here."""
+    """A `fieldRef`. Raises NotRehearsed for one that is not known here."""
     if path.startswith(("metadata.labels['", "metadata.annotations['")):
         kind, _, rest = path.removeprefix("metadata.").partition("['")
         return str(pod["metadata"].get(kind, {}).get(rest.removesuffix("']"), ""))
@@ -163,7 +164,7 @@ def field_of(pod: Object, path: str) -> str:
         "status.podIPs": pod["status"].get("podIP", ""),
     }
     if path not in fields:
-        raise NotImplementedError(f"the field {path} is not rehearsed")
+        raise NotRehearsed(f"the field {path} is not rehearsed")
     return str(fields[path])
 
 
