@@ -1,7 +1,7 @@
 """How one question is put to etcd: attempts with deadlines, on members that answer.
 
 * An attempt has its own short deadline (0.4 s): a proposal forwarded to a leader that just died is answered
-  only after 5 s + 2 × election timeout.
+  only after 5 s + 2 × election timeout. It is longer when every member is late (`patience`).
 * `Unavailable` (surely not applied) is tried again on the next member until the deadline, whatever the call.
 * `OutcomeUnknown` is tried again only for calls marked idempotent; for reads it becomes `Unavailable`.
 """
@@ -21,6 +21,7 @@ from etcd3.etcdrpc import rpc_pb2 as pb
 from strongbox.handshakes import told, why_refused
 from strongbox.store.endpoints import METADATA, Endpoint, Options, Ring
 from strongbox.store.errors import EtcdError, OutcomeUnknown, OutOfSpace, Unavailable, classify
+from strongbox.store.patience import Patience
 
 Answer = TypeVar("Answer")
 _FAIR_ATTEMPT = 0.1  # seconds: a shorter wait says nothing about the member
@@ -54,6 +55,7 @@ class Caller:
     def __init__(self, ring: Ring, options: Options) -> None:
         self.ring = ring
         self.options = options
+        self.patience = Patience(options.attempt, len(ring.members))
 
     async def ask(
         self,
@@ -66,24 +68,34 @@ class Caller:
     ) -> Answer:
         """The answer of the first member that gives one before `deadline` (monotonic seconds)."""
         end = self._end(deadline)
-        unknown, why = False, ""
+        unknown, is_late, why = False, False, ""
+        late = self.patience.attempts(reads=method.reads)
+        seconds = attempt or next(late)
         for number in itertools.count():
             if number and number % len(self.ring.members) == 0:
                 await breathe()
             remaining = end - time.monotonic()
             if remaining <= 0:
                 break
+            started = time.monotonic()
             try:
-                timeout = min(remaining, attempt or self.options.attempt)
-                return await self.ask_member(self.ring.pick(), method, request, timeout)
+                answer = await self.ask_member(self.ring.pick(), method, request, min(remaining, seconds))
             except OutOfSpace:
                 raise
             except OutcomeUnknown:
                 if not (idempotent or method.reads):
                     raise
                 unknown = not method.reads
+                is_late = True
+                seconds = attempt or next(late)
             except Unavailable as error:
-                why = why_refused(str(error))
+                is_late, why = False, why_refused(str(error))
+            else:
+                if attempt is None:
+                    self.patience.answered(time.monotonic() - started, reads=method.reads)
+                return answer
+        if is_late and attempt is None:
+            self.patience.unanswered(reads=method.reads)
         kind = OutcomeUnknown if unknown else Unavailable
         raise kind(f"etcd did not answer {method.path} in time" + (f": {why}" if why else ""))
 

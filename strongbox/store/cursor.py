@@ -14,8 +14,8 @@ from strongbox.store.client import KV, Etcd
 from strongbox.store.journal import Journal
 from strongbox.store.view import Fetch, Row
 
-_LOOK = 0.5  # seconds to find the cursor
-_LOOK_BACK = 1.0  # seconds to read what landed
+_LOOK = 2.0  # seconds to find the cursor: other requests end by their own deadlines meanwhile
+_LOOK_BACK = 2.0  # seconds to read what landed
 
 
 class Cursor:

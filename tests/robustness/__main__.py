@@ -18,6 +18,7 @@ import traceback
 
 from strongbox.dev.etcd import find_etcd
 from tests.robustness import ending, others, report
+from tests.robustness.ledger import wall_ahead
 from tests.robustness.run import SOAK, Run, strike
 from tests.robustness.stage import Stage
 from tests.support import lab
@@ -57,7 +58,8 @@ def main() -> int:
         traceback.print_exc()
         violations.append(f"the run itself failed: {type(error).__name__}: {error}")
         violations += run.seen  # what clients had met by then is no less wrong
-    for line in report.lines(run.history, run.struck, run.seconds, run.slack.worst, violations):
+    set_by = wall_ahead() - run.wall_ahead
+    for line in report.lines(run.history, run.struck, run.seconds, run.slack.worst, violations, set_by):
         _say(line)
     return 1 if violations else 0
 

@@ -3,6 +3,9 @@
 A credential logs in from its answer until it expires or until somebody asks for its end; once its lease was
 told to be REVOKED, or its time is over, it never does. What is asked without an answer may come to pass or
 not, so between the two nothing is promised.
+
+PostgreSQL goes by the wall clock of the machine. If that is set meanwhile (a machine that was suspended; 14 s
+were seen), credentials are over sooner or later by as much, which is no fault of anybody.
 """
 
 from __future__ import annotations
@@ -21,9 +24,14 @@ _SOONEST = 20  # credentials: who ends one too early ends those first
 LATE = 120.0  # seconds: whoever was asked may have been frozen, or have had its clock set ahead
 
 
+def wall_ahead() -> float:
+    """By how many seconds the wall clock is ahead of the monotonic one."""
+    return time.time() - time.monotonic()
+
+
 @dataclass
 class Credential:
-    """Times are monotonic."""
+    """Times are monotonic; `wall_ahead`: by how much the wall clock was ahead when they were told."""
 
     username: str
     password: str = field(repr=False)
@@ -33,6 +41,7 @@ class Credential:
     end_asked: bool = False
     ended: bool = False  # REVOKED is acknowledged
     disowned: bool = False  # the revocation of its token is acknowledged
+    wall_ahead: float = field(default_factory=wall_ahead)
 
     def begin_renewal(self, seconds: float) -> None:
         """From now on it may be heard, perhaps late."""
@@ -41,6 +50,18 @@ class Credential:
     def renewed(self, begun: float, ttl: float) -> None:
         """An answer: it has so many seconds from then on."""
         self.holds_until = max(self.holds_until, begun + ttl - ROUNDED)
+
+    def left(self) -> float:
+        """Seconds for which it is let in for certain."""
+        return self.holds_until - time.monotonic() - max(0.0, self._set_by())
+
+    def is_over(self) -> bool:
+        """Whether its time is over for certain."""
+        return time.monotonic() >= self.over_at + max(0.0, -self._set_by())
+
+    def _set_by(self) -> float:
+        """Seconds that the wall clock was set ahead by since."""
+        return wall_ahead() - self.wall_ahead
 
 
 class Server(Protocol):
@@ -74,9 +95,8 @@ class Ledger:
 
     def holding(self) -> list[Credential]:
         """Those that have to be let in now, those with the least time left before others."""
-        now = time.monotonic()
         with self._lock:
-            found = [one for one in self.credentials if not one.end_asked and one.holds_until > now]
+            found = [one for one in self.credentials if not one.end_asked and one.left() > 0]
         return sorted(found, key=lambda one: one.holds_until)[:_SOONEST]
 
     def leave_behind(self, credential: Credential) -> None:
@@ -85,10 +105,10 @@ class Ledger:
 
     def check(self, credential: Credential) -> str:
         """Log in; what contradicts an answer that was given before is a violation."""
-        ended, over = credential.ended, time.monotonic() >= credential.over_at
+        ended, over = credential.ended, credential.is_over()
         outcome = self._server.login(credential.username, credential.password)
         # Its end may have been asked for meanwhile; so that is looked at afterwards.
-        left = credential.holds_until - time.monotonic()
+        left = credential.left()
         if outcome == IN and (ended or over):
             self._violated(credential, f"is {_why_over(credential, ended=ended)} and logs in")
         elif outcome == OUT and not credential.end_asked and left > 0:

@@ -10,10 +10,16 @@ from tests.robustness.run import Struck
 
 _OUTCOMES = (OK, REFUSED, AWAY, BROKEN)
 _MOST_VIOLATIONS = 40
+_NOTED_S = 0.5
 
 
 def lines(
-    history: History, struck: Sequence[Struck], seconds: float, slack: float, violations: Sequence[str]
+    history: History,
+    struck: Sequence[Struck],
+    seconds: float,
+    slack: float,
+    violations: Sequence[str],
+    wall_set_by: float = 0.0,
 ) -> Iterator[str]:
     """The closing report."""
     yield ""
@@ -34,6 +40,8 @@ def lines(
     )
     if slack > 1.0:
         yield f"the machine was busy with other things: times were allowed to be {slack:.1f} times as long"
+    if abs(wall_set_by) > _NOTED_S:
+        yield f"the machine's wall clock was set by {wall_set_by:+.1f} s meanwhile"
     for violation in violations[:_MOST_VIOLATIONS]:
         yield f"VIOLATION  {violation}"
     if len(violations) > _MOST_VIOLATIONS:

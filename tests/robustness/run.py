@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tests.robustness.door import Rest
 from tests.robustness.faults import Fault, every
 from tests.robustness.history import History
-from tests.robustness.ledger import Ledger
+from tests.robustness.ledger import Ledger, wall_ahead
 from tests.robustness.postgres import DATABASE_ROLES
 from tests.robustness.slack import Slack
 from tests.robustness.stage import NODES, Stage
@@ -50,6 +50,7 @@ class Run:
     history: History = field(default_factory=History)
     struck: list[Struck] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
+    wall_ahead: float = field(default_factory=wall_ahead)
     paths: list[str] = field(default_factory=list)
     clients_token: str = ""
     orphan: str = ""  # the role that the reconciler was given to find

@@ -135,6 +135,30 @@ def test_answers_are_held_against_logins(says: str, changes: dict[str, Any], vio
     assert "secret" not in "".join(ledger.violations)
 
 
+@pytest.mark.parametrize(
+    ("says", "set_by", "changes", "violations"),
+    [
+        (OUT, 120.0, {}, 0),  # over by PostgreSQL's clock, and by no other
+        (OUT, -120.0, {}, 1),
+        (IN, -120.0, {"holds_until": 0.0, "over_at": time.monotonic()}, 0),
+        (IN, 120.0, {"holds_until": 0.0, "over_at": time.monotonic()}, 1),
+    ],
+)
+def test_a_wall_clock_that_was_set_meanwhile_is_nobodys_fault(
+    says: str, set_by: float, changes: dict[str, Any], violations: int
+) -> None:
+    door = _Door()
+    ledger, door.says = Ledger(door), says
+    answer = {"username": "sb_x", "password": "secret", "lease": {"id": _FIRST, "ttl": 60}}
+    credential = ledger.issued(answer, time.monotonic())
+    credential.wall_ahead -= set_by
+    for name, value in changes.items():
+        setattr(credential, name, value)
+    assert len(ledger.holding()) == (0 if set_by > 0 or changes else 1)
+    ledger.check(credential)
+    assert len(ledger.violations) == violations
+
+
 def test_a_renewal_is_held_against_logins_only_when_it_is_answered() -> None:
     door = _Door()
     ledger = Ledger(door)

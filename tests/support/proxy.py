@@ -1,7 +1,7 @@
 """A TCP proxy that stands between a client and a server and misbehaves on request.
 
 The kernel of a plain machine cannot add latency or lose packets selectively, so it is done here:
-* `delay` seconds are added to each chunk on its way to the server;
+* what goes to the server arrives `delay` seconds later (a long way, not a narrow one);
 * `hold()` keeps bytes back in one or both directions until `release()` (a vanished peer: nothing is closed,
   nothing is answered, and after healing TCP delivers everything, late);
 * `cut()` resets every connection; with `refuse=True` new ones are refused until `accept()`.
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from types import TracebackType
 from typing import Self
 
 _CHUNK = 1 << 16
+_MOST_UNDER_WAY = 1024  # chunks
 
 
 class TcpProxy:
@@ -106,12 +108,27 @@ class TcpProxy:
             await asyncio.gather(*pumps, return_exceptions=True)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, up: bool) -> None:
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_MOST_UNDER_WAY)
+        delivery = asyncio.create_task(self._deliver(under_way, writer, up=up))
+        try:
+            while data := await reader.read(_CHUNK):
+                due = time.monotonic() + (self.delay if up else 0.0)
+                await under_way.put((due, data))
+            await under_way.put((0.0, b""))
+            await delivery
+        finally:
+            delivery.cancel()
+            await asyncio.gather(delivery, return_exceptions=True)
+
+    async def _deliver(
+        self, under_way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, *, up: bool
+    ) -> None:
+        """In order, each when it is due; nothing while the way is held. Nothing (b"") is the end."""
         gate = self._up if up else self._down
-        while data := await reader.read(_CHUNK):
+        while (chunk := await under_way.get())[1]:
             if up and not gate.is_set():
                 self.held.set()
             await gate.wait()
-            if up and self.delay:
-                await asyncio.sleep(self.delay)
-            writer.write(data)
+            await asyncio.sleep(max(0.0, chunk[0] - time.monotonic()))
+            writer.write(chunk[1])
             await writer.drain()

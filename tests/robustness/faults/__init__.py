@@ -22,19 +22,19 @@ from tests.robustness.faults import clocks, duty, network, postgres, processes, 
 from tests.robustness.faults.fault import Fault
 
 __all__ = ["Fault", "every"]
-_FIRST = ("pause ", "kill lease, etcd, PostgreSQL")
+_FIRST = ("pause ", "kill lease, etcd, PostgreSQL", "seal and unseal")
 
 
 def every(own: random.Random, *, soak: bool = False) -> Iterator[Fault]:
-    """One of each kind, in an order that the seed decides; what stops everything comes last.
+    """One of each kind, in an order that the seed decides.
 
-    What strikes again and again comes first: a run whose time is over before its faults are must have had it.
+    What strikes again and again comes first, and the seal: a run whose time is over before its faults are must
+    have had them.
     """
     rooms = (processes, rounds, network, storage, room, clocks, duty, postgres)
-    faults = [fault for room in rooms for fault in room.faults(own)]
+    faults = [*(fault for room in rooms for fault in room.faults(own)), *processes.total()]
     if soak:
         faults += [*rounds.long_faults(own), *network.long_faults(own)]
     own.shuffle(faults)
     faults.sort(key=lambda fault: not fault.kind.startswith(_FIRST))
     yield from faults
-    yield from processes.total()

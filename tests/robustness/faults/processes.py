@@ -24,7 +24,7 @@ def faults(own: random.Random) -> Iterator[Fault]:
 
 
 def total() -> Iterator[Fault]:
-    """The seal, and a restart of everything."""
+    """What stops everything: the seal, and a restart of all processes."""
     yield Fault("seal and unseal", _WHOLE, _seal, _unseal, 1.0, spared=())
     yield Fault("restart of everything", _WHOLE, Stage.restart_everything, _no_more, 0.0, (), silent=NODES)
 

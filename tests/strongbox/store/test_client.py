@@ -209,6 +209,30 @@ async def test_a_late_blind_write_does_overwrite_which_is_why_it_needs_a_compare
         await direct.close()
 
 
+async def test_an_etcd_that_takes_longer_than_an_attempt_is_waited_for(
+    etcd_member: EtcdCluster, prefix: bytes
+) -> None:
+    """A busy disk: every member answers, each later than a member that serves has to at first."""
+    async with TcpProxy(etcd_member.endpoints[0]) as one, TcpProxy(etcd_member.endpoints[0]) as other:
+        etcd = Etcd([one.endpoint, other.endpoint])
+        start = await put(etcd, prefix, b"0")
+        one.delay = other.delay = 0.6
+        request = txn.txn([txn.mod_is(prefix, start)], [txn.put(prefix, b"1")], [txn.range_(prefix)])
+        first = await etcd.transact(request, deadline=soon(4.0), idempotent=True)
+        assert first.succeeded or first.responses[0].response_range.kvs[0].value == b"1"
+        again = time.monotonic()
+        assert await etcd.get(prefix, deadline=soon(4.0)) is not None
+        for value in b"2", b"3":
+            again = time.monotonic()
+            await etcd.transact(txn.txn([], [txn.put(prefix, value)]), deadline=soon(4.0))
+        assert time.monotonic() - again < 2.0  # what it took was learned: no attempt was given up
+        one.delay = other.delay = 0.0
+        for _ in range(20):
+            await put(etcd, prefix, b"quick")
+        assert etcd.caller.patience.attempt(reads=False) == etcd.options.attempt
+        await etcd.close()
+
+
 async def test_a_cut_connection_is_dialled_again(etcd_member: EtcdCluster, prefix: bytes) -> None:
     async with TcpProxy(etcd_member.endpoints[0]) as proxy:
         etcd = Etcd([proxy.endpoint])
