@@ -28,8 +28,8 @@ _FIRST = ("pause ", "kill lease, etcd, PostgreSQL", "seal and unseal")
 def every(own: random.Random, *, soak: bool = False) -> Iterator[Fault]:
     """One of each kind, in an order that the seed decides.
 
-    What strikes again and again comes first, and the seal: a run whose time is over before its faults are must
-    have had them.
+    What strikes again and again comes first, and the seal: a run whose time is over before its faults are
+    must have had them.
     """
     rooms = (processes, rounds, network, storage, room, clocks, duty, postgres)
     faults = [*(fault for room in rooms for fault in room.faults(own)), *processes.total()]
