@@ -269,7 +269,8 @@ class Replica:
             if (position, first) == reported or not position.revision:
                 continue
             try:
-                report = txn.txn([], [txn.put(self._report_key, position.pack(first))])
+                put = txn.put(self._report_key, position.pack(first))
+                report = txn.txn([], [txn.nested([], [put])])  # which a full etcd takes: trimming makes room
                 await self._etcd.transact(report, idempotent=True)
                 reported = position, first
             except EtcdError as error:

@@ -237,9 +237,11 @@ class Trimming:
     ) -> bool:
         """One fenced transaction; whether it was carried out.
 
-        Another compare may fail by our own earlier attempt: the term's decides.
+        Another compare may fail by our own earlier attempt: the term's decides. What is done is nested, which
+        etcd takes even when its space is used up: the cluster's time goes on, and trimming makes room.
         """
-        request = txn.txn([term.compare(), *compares], operations, [txn.range_(term.key)])
+        nested = txn.nested([], operations)
+        request = txn.txn([term.compare(), *compares], [nested], [txn.range_(term.key)])
         reply = await self._etcd.transact(request, deadline=time.monotonic() + _DEADLINE, idempotent=True)
         if reply.succeeded:
             return True

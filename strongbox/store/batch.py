@@ -123,9 +123,15 @@ def build(
     number: int,
     nonce: str,
     cursor: int,
+    *,
+    past_quota: bool = False,
 ) -> txn.TxnRequest:
-    """The transaction of a batch; `cursor` is the revision at which the producer's cursor was last moved."""
-    operations = [txn.put(journal.cursor_key, b"%d:%s" % (number, nonce.encode()))]
+    """The transaction of a batch; `cursor` is the revision at which the producer's cursor was last moved.
+
+    `past_quota`: etcd takes it although its space is used up (it counts no put that is nested).
+    """
+    moved = txn.put(journal.cursor_key, b"%d:%s" % (number, nonce.encode()))
+    operations = [txn.nested([], [moved]) if past_quota else moved]
     for index, part in enumerate(parts):
         members = [batch[i] for i in part.members]
         drafts = [draft for member in members for draft in member.drafts]

@@ -25,6 +25,7 @@ class Cursor:
         self.batch = 0
         self.revision = 0
         self.certain = True
+        self._value = b""
         self._etcd, self._journal = etcd, journal
 
     def at(self, batch: int, revision: int) -> None:
@@ -37,7 +38,12 @@ class Cursor:
 
     def found(self, row: KV) -> None:
         """etcd says where the cursor is."""
+        self._value = row.value
         self.at(int(row.value.split(b":")[0]), row.mod_revision)
+
+    def stands_at(self, batch: int, nonce: str) -> bool:
+        """Whether etcd last said that this attempt was the one that landed."""
+        return self._value == b"%d:%s" % (batch, nonce.encode())
 
     async def find(self) -> bool:
         """Learn where the cursor is after a batch whose outcome is unknown; False: etcd does not say."""

@@ -7,7 +7,8 @@ on facts read after the request arrived. So must every other end that no transac
 fails by a defect, such as a record nobody can read, and one whose term in office is said to be over.
 
 Work is bounded by bytes: a round reads `ROUND_BYTES` at most, a key of each call in turn, and whose keys were
-not reached waits for the next round; one request may not ask for more than `ITEM_BYTES` (`TooLarge`). What
+not reached, or who has had `ROUNDS` reads, waits for the next round; one request may not ask for more than
+`ITEM_BYTES` (`TooLarge`), nor for `MAX_ROUNDS` reads one after the other. What
 was decided and has to wait is decided again only when something it read has changed.
 """
 
@@ -42,7 +43,8 @@ ANSWER_BYTES = 2 << 20  # an answer larger than this halves the next ones
 ROUND_BYTES = 8 << 20  # read before what could be decided is carried out
 ITEM_BYTES = 32 << 20  # read for one request: half of the memory, so that it cannot lose what it needs
 AT_A_STRETCH = 0.05  # seconds of deciding, after which others have their turn: a probe, a beat, an answer
-MAX_ROUNDS = 8  # reads that one decision may ask for, one after the other
+ROUNDS = 8  # reads, one after the other, before what could be decided is carried out
+MAX_ROUNDS = 32  # reads that one decision may ask for, one after the other: a cold memory takes up to nine
 _log = structlog.get_logger(__name__)
 
 
@@ -91,6 +93,7 @@ class Item:
         "proved",
         "read",
         "refusal",
+        "rounds",
         "sent",
         "tries",
         "value",
@@ -106,7 +109,7 @@ class Item:
         self.fresh_since = 0.0
         self.tries = 0
         self.weight = work.weight
-        self.read = 0  # bytes read for it
+        self.read, self.rounds = 0, 0  # bytes read for it, in so many reads one after the other
         self.effect = Effect.NEUTRAL
         self.alone = False
         self.bystander = 0  # times that its part failed by another's compares
@@ -116,6 +119,11 @@ class Item:
         self.refusal: StrongBoxError | None = None
         self.decided: Decided | None = None
         self.proved: float | None = None  # when the transaction was sent that found the cluster unsealed
+
+    @property
+    def must_go_on(self) -> bool:
+        """Whether it is taken however full etcd is: it frees, or safety needs it."""
+        return self.effect in (Effect.FREES, Effect.SAFETY)
 
     def fail(self, error: Exception) -> None:
         # A traceback's frames hold the item: the circle would keep a request's values in memory (`Decider`).
@@ -130,7 +138,7 @@ class Item:
     def again(self, *, fresh: bool) -> None:
         """Prepare to be decided once more: what was sent has surely not taken effect."""
         self.tries += 1
-        self.sent, self.decided, self.read = False, None, 0
+        self.sent, self.decided, self.read, self.rounds = False, None, 0, 0
         if fresh or self.tries > FROM_MEMORY:
             self.fresh_since = time.monotonic()
 
@@ -166,7 +174,7 @@ class Decider:
         # Nobody who has left is decided for: what he had taken along for it may be another's now.
         undecided = [item for item in items if not item.done.done() and self.is_outdated(item)]
         budget = ROUND_BYTES
-        for _ in range(MAX_ROUNDS):
+        for _ in range(ROUNDS):
             missing = await self._attempt_each(undecided)
             if not missing or budget <= 0:
                 break
@@ -175,13 +183,8 @@ class Decider:
                 return None
             budget -= sum(read.values())
             for item, keys in missing.items():
-                item.read += sum(read.get(key, 0) for key in keys)
-                if item.read > ITEM_BYTES:
-                    item.fail(TooLarge())
+                _count(item, sum(read.get(key, 0) for key in keys))
             undecided = [item for item in items if not item.done.done() and self.is_outdated(item)]
-        else:
-            for item in undecided:
-                item.fail(Internal("a decision asked for too many keys, one after the other"))
         return [item for item in items if not item.done.done()]
 
     async def _attempt_each(self, items: list[Item]) -> dict[Item, tuple[bytes, ...]]:
@@ -352,6 +355,19 @@ class Decider:
             self._memory.learn(key, Fact(value, revision), revision, asked)
         for key in item.decided.footprint.deletes:
             self._memory.learn(key, ABSENT, revision, asked)
+
+
+def _count(item: Item, read: int) -> None:
+    """So many bytes were read for it, in one read more; who asks for too much fails."""
+    item.read += read
+    item.rounds += 1
+    if item.read > ITEM_BYTES:
+        item.fail(TooLarge())
+    elif item.rounds > MAX_ROUNDS:
+        _log.error(
+            "a decision asks for one key after the other", op=item.work.draft.op if item.work.draft else ""
+        )
+        item.fail(Internal())
 
 
 def _decided(work: Work[T], view: View) -> T:

@@ -9,6 +9,9 @@ Every attempt compares the producer's cursor, which the batch itself moves, so a
 its own retry does nothing. When an answer is lost, the cursor says whether the batch landed and its outbox
 records, read at the cursor's revision, say which parts did; if that revision is compacted the answer is
 `UnknownOutcome`, never a redo. Until the cursor is known again no other batch is sent.
+
+When etcd's own alarm says that its space is used up, what frees some and what safety needs goes on: in
+batches of their own, in a form that the quota does not count (`FULL` seconds from each such answer on).
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ MAX_WAITING = 4096  # requests
 MAX_WAITING_BYTES = 32 << 20  # what they keep in memory, from the moment they are taken until they are over
 PAUSE = 0.02  # seconds between two tries to reach etcd
 LONGEST = 4.0  # seconds one batch may hold up the next
+FULL = 5.0  # seconds for which etcd is taken to be full after it has said so
 _log = structlog.get_logger(__name__)
 
 
@@ -62,6 +66,7 @@ class Pipeline:
         self._task: asyncio.Task[None] | None = None
         self._cursor = Cursor(etcd, journal)
         self._company = False
+        self._full_until = float("-inf")
         self._max_parts = MAX_WAITING
         self._waiting_bytes = 0
 
@@ -172,6 +177,8 @@ class Pipeline:
         claims = Claims()
         chosen: list[Item] = []
         later: list[Item] = []
+        if self._is_full() and any(item.must_go_on for item in ready):
+            ready, later = _parted(ready)
         operations = size = 0
         for item in ready:
             if item.decided is None:  # its keys are still to be read
@@ -202,13 +209,22 @@ class Pipeline:
         decided = [item.decided for item in items if item.decided is not None]
         attempt = Attempt(items, batches.parts_of(decided), self._cursor.batch + 1, secrets.token_hex(8))
         request = batches.build(
-            decided, attempt.parts, self._journal, attempt.number, attempt.nonce, self._cursor.revision
+            decided,
+            attempt.parts,
+            self._journal,
+            attempt.number,
+            attempt.nonce,
+            self._cursor.revision,
+            past_quota=self._is_full() and all(item.must_go_on for item in items),
         )
         _announce(items)
         asked = time.monotonic()
         deadline = min(max(item.work.deadline for item in items), asked + LONGEST)
         try:
             reply = await self._etcd.transact(request, deadline=deadline, idempotent=True)
+        except errors.OutOfSpace as full:
+            await self._out_of_space(attempt, full, asked)
+            return
         except errors.EtcdError as error:
             self._not_answered(items, error)
             return
@@ -278,13 +294,33 @@ class Pipeline:
         for item in items:
             item.fail(_failure(item, error))
 
+    def _is_full(self) -> bool:
+        """Whether etcd has said lately that its space is used up."""
+        return time.monotonic() < self._full_until
+
+    async def _out_of_space(self, attempt: Attempt, full: errors.OutOfSpace, asked: float) -> None:
+        """etcd may have carried it out all the same (the first one past the quota); the cursor says so."""
+        self._full_until, self._cursor.certain = time.monotonic() + FULL, False
+        if not await self._cursor.find():
+            self._not_answered(attempt.items, full)
+            return
+        if self._cursor.stands_at(attempt.number, attempt.nonce):
+            await self._recover(attempt, asked)
+            return
+        goes_on, others = _parted(attempt.items)
+        for item in goes_on:
+            item.again(fresh=True)
+        self._requeue(goes_on)
+        for item in others:
+            item.fail(_failure(item, full))
+
     async def _cursor_moved(self, attempt: Attempt, rows: Sequence[KV], asked: float) -> None:
         """An earlier attempt landed: of this batch, its answer lost, or of an abandoned one."""
         if not rows:
             self._begin_anew(attempt.items)
             return
         self._cursor.found(rows[0])
-        if rows[0].value == b"%d:%s" % (attempt.number, attempt.nonce.encode()):
+        if self._cursor.stands_at(attempt.number, attempt.nonce):
             await self._recover(attempt, asked)
             return
         for item in attempt.items:
@@ -341,6 +377,11 @@ class Attempt:
     parts: list[Part]
     number: int
     nonce: str
+
+
+def _parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Those that must go on however full etcd is, and the others."""
+    return [item for item in items if item.must_go_on], [item for item in items if not item.must_go_on]
 
 
 def _announce(items: Sequence[Item]) -> None:

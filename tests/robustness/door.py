@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import secrets
+import time
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from tests.support.surface import rpc_named
 
 TIMEOUT = 8.0  # seconds: four times a request's own deadline; then nobody answers any more
 NOTHING = 0  # the status of no answer
+_DONE, _GONE = 200, 404
 LEFT = "LEFT"  # the reason of no answer, when the client did not wait for one
 
 
@@ -63,6 +65,19 @@ class Rest:
             self.close()
             left = isinstance(failure, TimeoutError) and patience < TIMEOUT
             return Answer(NOTHING, LEFT if left else type(failure).__name__)
+
+    def until_done(
+        self, token: str, method: str, path: str, body: Any = None, within: float = 30.0
+    ) -> Answer:
+        """Ask until it is done; what is to be gone may be gone already. Raises TimeoutError."""
+        deadline = time.monotonic() + within
+        while True:
+            answer = self.call(token, method, path, body)
+            if answer.status == _DONE or (method == "DELETE" and answer.status == _GONE):
+                return answer
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{method} {path}: {answer.status} {answer.reason}")
+            time.sleep(0.2)
 
     def close(self) -> None:
         if self._connection is not None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 
+from tests.robustness.door import Rest
 from tests.robustness.faults.fault import Fault, but
 from tests.robustness.stage import NODES, SMALL_DISK, Stage
 
@@ -18,6 +19,7 @@ FILLER = b"/filler/"
 FILLER_END = b"/filler0"
 _BLOCK = 1 << 20
 _FILLED_WITHIN = 60.0  # seconds
+_REVOKED_WITHIN = 30.0  # seconds
 
 
 def faults(own: random.Random) -> Iterator[Fault]:
@@ -35,7 +37,7 @@ def faults(own: random.Random) -> Iterator[Fault]:
     )  # fmt: skip
     yield Fault("full disk", f"node-{SMALL_DISK + 1}", Stage.fill_disk, _free, 4.0, but(SMALL_DISK))
     # Without room nothing can be recorded and so nothing answered; it has to come back by itself.
-    yield Fault("etcd filled to its quota", "everything", fill, empty, 3.0, (), recovery=60.0)
+    yield Fault("etcd filled to its quota", "everything", _fill_and_revoke, empty, 3.0, (), recovery=60.0)
 
 
 def _compact_behind(stage: Stage, slow: int) -> None:
@@ -72,6 +74,21 @@ def _patiently(change: Callable[[], None]) -> None:
 def _free(stage: Stage) -> None:
     stage.free_disk()
     stage.start_dead(SMALL_DISK)
+
+
+def _fill_and_revoke(stage: Stage) -> None:
+    """Even then a token can be revoked: nobody may have to wait for room to shut somebody out."""
+    rest = Rest(stage.gateway(0))
+    try:
+        made = rest.until_done(stage.cluster.root_token, "POST", "/v1/tokens", {"policies": [], "ttl": "1h"})
+        fill(stage)
+        path = f"/v1/tokens/{made.body['accessor']}"
+        try:
+            rest.until_done(stage.cluster.root_token, "DELETE", path, within=_REVOKED_WITHIN)
+        except TimeoutError as refused:
+            stage.violations.append(f"admission: while etcd's alarm stands: {refused}")
+    finally:
+        rest.close()
 
 
 def fill(stage: Stage) -> None:

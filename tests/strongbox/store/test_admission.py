@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from strongbox.clock import SystemClock
-from strongbox.errors import Overloaded
+from strongbox.errors import Overloaded, UnknownOutcome
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
 from strongbox.store.defragment import Defragmenter
+from strongbox.store.errors import OutOfSpace
 from strongbox.store.journal import Draft
 from strongbox.store.memory import Memory
 from strongbox.store.pipeline import Effect, Pipeline, Work
@@ -70,6 +71,13 @@ async def say(etcd: Etcd, share: float) -> None:
     await etcd.transact(txn.txn([], [txn.put(keyspace.ROOM, told)]), idempotent=True)
 
 
+async def fill(etcd: Etcd) -> None:
+    """Past every service, until etcd's own alarm stands."""
+    for number in range(2 * QUOTA // MIB):
+        filler = txn.put(b"/filler/%d" % number, bytes(MIB))
+        await etcd.transact(txn.txn([], [filler]), deadline=time.monotonic() + 10, idempotent=True)
+
+
 def read(view: View) -> bytes | None:
     return view.get(b"/strongbox/test/there").value
 
@@ -108,6 +116,41 @@ async def test_who_says_that_it_frees_and_changes_nothing_only_reads(store: Repl
     await store.act(read)
     with pytest.raises(Overloaded):
         await store.act(lambda view: view.means(Effect.FREES))
+
+
+async def test_what_frees_and_what_safety_needs_goes_on_while_etcds_own_alarm_stands(store: Replica) -> None:
+    """Nobody of StrongBox's got it there: somebody who writes to etcd past every service."""
+    kept = [b"/strongbox/test/kept%d" % number for number in range(4)]
+    for key in kept:
+        await store.put(key, 1000)
+    with pytest.raises(OutOfSpace):
+        await fill(store.etcd)
+
+    def remove(key: bytes) -> Callable[[View], None]:
+        def decide(view: View) -> None:
+            assert view.get(key).value is not None
+            view.delete(key)
+
+        return decide
+
+    def mark(view: View) -> None:
+        view.put(b"/strongbox/test/marker", b"revoked")
+
+    for _ in range(2):  # also when it is known by now that etcd is full
+        with pytest.raises((Overloaded, UnknownOutcome)):
+            await store.put(b"/strongbox/test/more", 1000)
+        together = [
+            store.act(remove(kept.pop())),
+            store.put(b"/strongbox/test/more", 10),
+            store.act(mark, always=True),
+        ]
+        freed, refused, safe = await asyncio.gather(*together, return_exceptions=True)
+        assert (freed, safe) == (None, None)
+        assert isinstance(refused, Overloaded | UnknownOutcome)
+    assert await store.etcd.get(b"/strongbox/test/marker") is not None
+    assert await store.etcd.get(b"/strongbox/test/more") is None
+    assert [await store.etcd.get(key) is not None for key in kept] == [True, True]
+    assert await store.etcd.is_full()
 
 
 async def test_a_decision_knows_whether_it_may_make_keys(store: Replica) -> None:

@@ -323,6 +323,26 @@ async def test_a_record_nobody_can_read_is_read_again_and_fails_no_request_once_
         assert await replica.act(parse) == 7
 
 
+@pytest.mark.parametrize(("reads", "decided"), [(20, True), (40, False)])
+async def test_a_decision_may_ask_for_one_key_after_the_other_so_many_times_and_spoils_no_other(
+    etcd_member: EtcdCluster, prefix: bytes, reads: int, *, decided: bool
+) -> None:
+    """A cold memory: what was read says what is to be read next. Others begin and end meanwhile."""
+    async with running(etcd_member.endpoints) as replica:
+
+        def chain(view: View) -> int:
+            return sum(view.get(prefix + b"%03d" % number).mod_revision for number in range(reads))
+
+        def write(number: int) -> Callable[[View], None]:
+            return lambda view: view.put(prefix + b"own%d" % number, b"x")
+
+        asked = asyncio.gather(replica.act(chain), return_exceptions=True)
+        others = await asyncio.gather(*(replica.act(write(number)) for number in range(20)))
+        (told,) = await asked
+        assert others == [None] * 20
+        assert told == 0 if decided else isinstance(told, Internal)
+
+
 async def test_past_the_outboxs_bound_audited_work_is_refused_and_upkeep_still_taken(
     etcd_member: EtcdCluster, prefix: bytes
 ) -> None:
