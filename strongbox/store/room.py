@@ -4,6 +4,8 @@
   gets it from (`space`). The others see the key move and only watch it; when it has stood still for
   `TAKE_OVER` another goes on. No duty and no fence: nobody can be elected while etcd takes no put. Two
   keepers at once harm nothing: they compare the key's revision, and take turns at defragmenting.
+* A keeper that does not reach every member while the alarm stands leaves the measuring to the others for
+  `YIELD`: the one that it does not reach may be the one without room. At most every second `YIELD`.
 * The key is put inside a nested transaction, which etcd takes even when its alarm is raised.
 * When more than `LOW` is in use, history is compacted to a revision seen a few seconds ago (a request that
   looks up its lost answer needs it no longer). What the file has grown by beyond what is in use is given back
@@ -39,6 +41,7 @@ TIGHT = Limit(0.78, 0.89)  # "soon": between the limits of what grows and of wha
 COMPACT_EVERY = 2.0  # seconds
 SPACING = 20.0  # seconds between two defragmentations
 SPACING_FULL = 5.0  # while the alarm is raised
+YIELD = 15.0  # seconds for which others may try who reach more members
 SILENT = 10.0  # seconds in which no member tells its status before that is trouble
 UNMEASURED = "how full etcd is cannot be measured: no member tells its status"
 _log = structlog.get_logger(__name__)
@@ -67,12 +70,16 @@ class Upkeep(Protocol):
 
 
 class Measured(NamedTuple):
-    """Of the members that answer: the alarm, the largest file and the most in use (bytes), the revision."""
+    """Of the members that answer: the alarm, the largest file and the most in use (bytes), the revision.
+
+    `silent`: how many do not answer.
+    """
 
     full: bool
     file: int
     in_use: int
     revision: int
+    silent: int = 0
 
 
 class Keeper:
@@ -96,7 +103,7 @@ class Keeper:
         self._history: deque[tuple[float, int]] = deque(maxlen=64)
         self._moved = (0, float("-inf"))  # revision of the key, and when it was first seen there
         self._before = 0  # revision of the measurement before: etcd's file lags 0.1 s behind
-        self._compacted_at = self._defragmented_at = float("-inf")
+        self._compacted_at = self._defragmented_at = self._yielded_at = float("-inf")
         self._making_room: asyncio.Task[None] | None = None
 
     async def keep(self) -> None:
@@ -119,7 +126,7 @@ class Keeper:
     async def look(self) -> Measured | None:
         """Measure and say it; None: another replica does. Raises EtcdError."""
         row = await self._etcd.get(keyspace.ROOM)
-        if row is not None and self._is_kept_by_another(row):
+        if (row is not None and self._is_kept_by_another(row)) or self._has_yielded():
             self._heard(None)  # somebody measures, so they tell
             return None
         measured = await self._measure()
@@ -131,7 +138,16 @@ class Keeper:
         nested = txn.nested([], [txn.put(keyspace.ROOM, said)])
         request = txn.txn([txn.mod_is(keyspace.ROOM, seen)], [nested])
         await self._etcd.transact(request, idempotent=True)
+        now = time.monotonic()
+        if measured.full and measured.silent and now - self._yielded_at >= 2 * YIELD:
+            self._yielded_at = now
+            _log.warning(
+                "etcd is full and a member does not answer here: others may try", silent=measured.silent
+            )
         return measured
+
+    def _has_yielded(self) -> bool:
+        return time.monotonic() - self._yielded_at < YIELD
 
     async def make_room(self, measured: Measured) -> Measured:
         """Compact, defragment and switch the alarm off, as far as it is time. Raises EtcdError, Busy."""
@@ -184,7 +200,7 @@ class Keeper:
         if found and (not self._history or now - self._history[-1][0] >= PERIOD):
             self._history.append((now, revision))
         file, in_use = (max(sizes, default=0) for sizes in _sizes(found))
-        return Measured(full, file, in_use, revision)
+        return Measured(full, file, in_use, revision, len(self._members) - len(found))
 
     def _heard(self, failure: EtcdError | None) -> None:
         """A member told its status, or (`failure`) none did."""

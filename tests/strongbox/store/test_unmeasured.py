@@ -83,6 +83,29 @@ async def test_an_alarm_that_stays_does_not_defragment_in_every_pass() -> None:
     assert member.defragmented == 1
 
 
+async def test_who_does_not_reach_every_member_of_a_full_etcd_lets_others_try(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen: the keeper reached its own member only, and switched off for minutes what the others raised."""
+    seconds = [0.0]
+    monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+
+    class Apart(Member):
+        async def status(self, endpoint: str) -> MemberStatus:
+            self.is_silent = endpoint == "two"
+            return await super().status(endpoint)
+
+    apart = Apart()
+    keeps = Keeper(cast("Any", apart), ["one", "two"], QUOTA, "me", cast("Any", apart))
+    measures = list[bool]()
+    for _ in range(46):
+        measures.append(await keeps.look() is not None)
+        seconds[0] += 1.0
+    assert measures == [True] + [False] * 14 + [True] * 16 + [False] * 14 + [True]
+    alone = keeper(Member(), [])
+    assert all([await alone.look() is not None for _ in range(3)])
+
+
 async def test_history_goes_every_two_seconds_while_little_room_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
