@@ -22,8 +22,8 @@ from tests.robustness.stage import NODES, QUOTA, Stage
 
 _GROWS_NO_MORE, _ONLY_WHAT_FREES = 0.76, 0.88  # of the quota: the brakes are at 0.7 and 0.85
 _LARGEST_FILE = 0.95  # of the quota
-_BLOCK = 64 << 10  # small enough for pages that are free inside the file: larger ones make it grow
-_LOOK_EVERY = 32  # blocks
+_BLOCK = 256 << 10  # a megabyte at once finds no pages that are free inside the file: it grows
+_LOOK_EVERY = 8  # blocks
 _FILLED_WITHIN = 60.0  # seconds
 _SEEN_WITHIN = 4.0  # seconds: the store is looked at every three
 _ROOM_WITHIN = 90.0  # seconds until history is gone, files have shrunk, and everybody is served
