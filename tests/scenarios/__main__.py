@@ -7,6 +7,7 @@ built yet are listed as that, and are neither passed nor failed.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import textwrap
 import time
@@ -20,6 +21,7 @@ def main() -> int:
     """Run them in their order, on one cluster."""
     options = _options()
     chosen = [check for check in CHECKS if not options.only or check.scenario in options.only]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # then the cluster is stopped as ever
     world = World(short=options.short)
     results: list[bool] = []
     try:
