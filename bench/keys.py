@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from services.seal.keyring import purpose_kek
+from services.seal.keys.keyring import purpose_kek
 from strongbox.access.records import RecordKeys, seal_record
 from strongbox.config import Settings
 from strongbox.crypto.envelope import Dek, seal_value, wrap_dek

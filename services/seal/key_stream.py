@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from services.seal.custody import Custody
-from services.seal.keyring import CALLERS, Keyring
-from services.seal.refreshing import Refresher
+from services.seal.custody.held_keys import Custody
+from services.seal.key_terms.keyring_refresh import Refresher
+from services.seal.key_terms.wrap_counter import Wraps
+from services.seal.keys.keyring import CALLERS, Keyring
 from services.seal.repository import SealState
-from services.seal.wrapcount import Wraps
 from strongbox.crypto.envelope import Dek, WrappedDek
 from strongbox.errors import DependencyDown, NoQuorum, Overloaded, PermissionDenied, StrongBoxError
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb

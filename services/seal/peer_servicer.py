@@ -7,12 +7,12 @@ from typing import Any
 
 import grpc.aio
 
-from services.seal.ceremonies import Ceremonies
-from services.seal.handing import Giver
+from services.seal.ceremonies.ceremony_exchange import Ceremonies
+from services.seal.custody.freshness_watch import Vigil
+from services.seal.custody.process_replacement import Rebirth
 from services.seal.key_stream import KeyStream, require_purpose
-from services.seal.rebirth import Rebirth
-from services.seal.unsealing import Unsealing
-from services.seal.vigil import Vigil
+from services.seal.peer_unseal.responder import Giver
+from services.seal.unsealing.share_exchange import Unsealing
 from strongbox.rpc.identity import peer_of
 from strongbox.rpc.inbound import inbound_of
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb

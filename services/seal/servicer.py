@@ -9,15 +9,15 @@ from typing import Any
 import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.seal import initialise
-from services.seal.ceremonies import Ceremonies, Step
-from services.seal.ceremony import GENERATE_ROOT, REKEY
-from services.seal.computing import Computing
-from services.seal.health import Health
-from services.seal.rebirth import Rebirth
-from services.seal.rotation import KeyStatus, Rotation
-from services.seal.sealing import Sealing
-from services.seal.unsealing import Progress, Unsealing, parse_share
+from services.seal.ceremonies.ceremony_decisions import GENERATE_ROOT, REKEY
+from services.seal.ceremonies.ceremony_exchange import Ceremonies, Step
+from services.seal.custody.process_replacement import Rebirth
+from services.seal.key_terms.rotate import KeyStatus, Rotation
+from services.seal.status.health import Health
+from services.seal.unsealing import initialize
+from services.seal.unsealing.seal_cluster import Sealing
+from services.seal.unsealing.share_exchange import Progress, Unsealing, parse_share
+from services.seal.worker_thread import Computing
 from strongbox.clock import Clock
 from strongbox.errors import InvalidInput, PermissionDenied
 from strongbox.rpc.inbound import Inbound, inbound_of
@@ -55,16 +55,16 @@ class SealServicer(rpc.SealServiceServicer):
     async def Initialize(self, request: pb.InitializeRequest, context: Context) -> pb.InitializeResponse:
         """Make the cluster; the shares and the root token are in this answer and nowhere else."""
         inbound = inbound_of(context)
-        shares = request.shares if request.HasField("shares") else initialise.DEFAULT_SHARES
-        threshold = request.threshold if request.HasField("threshold") else initialise.DEFAULT_THRESHOLD
-        initialise.require_numbers(shares, threshold)
+        shares = request.shares if request.HasField("shares") else initialize.DEFAULT_SHARES
+        threshold = request.threshold if request.HasField("threshold") else initialize.DEFAULT_THRESHOLD
+        initialize.require_numbers(shares, threshold)
         # Anybody may ask, and many shares are half a second of computing: not where there is a cluster.
-        await self._pipeline.submit(Work(initialise.require_none, None, inbound.deadline, always=True))
+        await self._pipeline.submit(Work(initialize.require_none, None, inbound.deadline, always=True))
         origin = await self._computing.run(
-            inbound.deadline, initialise.conceive, shares, threshold, self._clock.now_ms()
+            inbound.deadline, initialize.conceive, shares, threshold, self._clock.now_ms()
         )
         draft = draft_of(inbound, "Initialize", "sys/init")
-        work = Work(lambda view: initialise.found(view, origin), draft, inbound.deadline, always=True)
+        work = Work(lambda view: initialize.found(view, origin), draft, inbound.deadline, always=True)
         await self._pipeline.submit(work)
         return pb.InitializeResponse(
             shares=[share.encode() for share in origin.shares],
@@ -104,8 +104,8 @@ class SealServicer(rpc.SealServiceServicer):
     async def StartRekey(self, request: pb.StartRekeyRequest, context: Context) -> pb.StartRekeyResponse:
         """Begin to make new key shares."""
         inbound = inbound_of(context)
-        shares = request.shares if request.HasField("shares") else initialise.DEFAULT_SHARES
-        threshold = request.threshold if request.HasField("threshold") else initialise.DEFAULT_THRESHOLD
+        shares = request.shares if request.HasField("shares") else initialize.DEFAULT_SHARES
+        threshold = request.threshold if request.HasField("threshold") else initialize.DEFAULT_THRESHOLD
         step = await self._start(REKEY, request.share, inbound, (shares, threshold))
         return pb.StartRekeyResponse(
             nonce=step.nonce, progress=step.progress, complete=step.complete, shares=step.made,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.seal.keyring import open_keyring, purpose_kek, term_kek
-from services.seal.rootkey import open_root
+from services.seal.keys.keyring import open_keyring, purpose_kek, term_kek
+from services.seal.keys.root_key import open_root
 from strongbox.crypto.envelope import open_value, unwrap_dek
 from strongbox.crypto.shamir import Share
 from strongbox.storage.v1 import envelope_pb2

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def _change() -> None:
-    from services.seal.health import Health
+    from services.seal.status.health import Health
 
     health = Health.health
 

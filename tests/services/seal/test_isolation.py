@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from services.seal.custody import PROOF_S, WIPE_AFTER_S
+from services.seal.custody.held_keys import PROOF_S, WIPE_AFTER_S
 from strongbox.crypto.envelope import Dek, WrappedDek
 from strongbox.errors import StrongBoxError
 from strongbox.rpc.key_link import Link, LinkDown

@@ -9,15 +9,15 @@ from typing import Any, cast
 
 import pytest
 
-from services.seal.custody import Custody
+from services.seal.custody.held_keys import Custody
 from services.seal.key_stream import KeyStream
-from services.seal.refreshing import Refresher
+from services.seal.key_terms.keyring_refresh import Refresher
+from services.seal.key_terms.wrap_counter import Wraps
 from services.seal.repository import SealState
-from services.seal.wrapcount import Wraps
 from strongbox.clock import ManualClock
 from strongbox.crypto.hygiene import LockedBytes
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
-from tests.services.seal.test_initialise import opened
+from tests.services.seal.unsealing.test_initialize import opened
 from tests.services.seal.worlds import World
 
 SEALED, UNSEALED = SealState(is_sealed=True, generation=1), SealState(is_sealed=False, generation=2)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from services.seal import rootkey
+from services.seal.keys import root_key
 from strongbox.access import tokens
 from strongbox.access.records import Forged, RecordKeys, open_record, seal_record
 from strongbox.crypto.shamir import Share, combine, split
@@ -235,12 +235,12 @@ def _require_seal_records_are_bound(own: Cluster, before: Mapping[bytes, bytes])
     forged.CopyFrom(config)
     key = os.urandom(32)
     his = split(key, 3, 2)
-    digests = [rootkey.share_digest(config.cluster_id, share) for share in his]
+    digests = [root_key.share_digest(config.cluster_id, share) for share in his]
     forged.share_digests[:] = digests
     # A root key record that his shares do open, to a root key of his: the check value tells.
     other = storage.SealConfig()
     other.CopyFrom(forged)
-    other.root_key.CopyFrom(rootkey.seal_root(key, os.urandom(32), config.cluster_id))
+    other.root_key.CopyFrom(root_key.seal_root(key, os.urandom(32), config.cluster_id))
     for fake in (forged, other):
         put(own, {keyspace.SEAL_CONFIG: fake.SerializeToString()})
         with own.rest() as rest:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from services.seal.wrapcount import LIMIT, RETIRE_AT
+from services.seal.key_terms.wrap_counter import LIMIT, RETIRE_AT
 from strongbox.store import keyspace
 from tests.robustness.load import Load
 from tests.support.clients import Patience

@@ -7,8 +7,8 @@ import asyncio
 import grpc
 import pytest
 
-from services.seal.handing import ALERT
 from services.seal.ordinal import own_ordinal
+from services.seal.peer_unseal.responder import ALERT
 from strongbox.crypto.handover import Receiver
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from services.seal import handing
-from services.seal.registry import say
+from services.seal.cluster_snapshot import Replica, Snapshot
+from services.seal.custody.replica_record import say
+from services.seal.peer_unseal import responder
 from services.seal.repository import SealState
-from services.seal.snapshot import Replica, Snapshot
 from strongbox.errors import PermissionDenied, RateLimited, Sealed, StrongBoxError
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
@@ -74,7 +74,7 @@ def session_of(world: World) -> KV:
 
 
 def give(world: World, session: KV, node: str = NODE, ordinal: str = "1", generation: int = 2) -> None:
-    world.store.run(lambda view: handing.allow(view, node, ordinal, session, generation), draft())
+    world.store.run(lambda view: responder.allow(view, node, ordinal, session, generation), draft())
 
 
 def refused(error: type[StrongBoxError], world: World, session: KV, **changed: object) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from services.seal.key_stream import KeyStream
-from services.seal.refreshing import Refresher
+from services.seal.key_terms.keyring_refresh import Refresher
 from strongbox.crypto.envelope import Dek, WrappedDek
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
 from strongbox.store.errors import Unavailable
-from tests.services.seal.test_terms import Life
+from tests.services.seal.key_terms.test_term_decisions import Life
 from tests.support.etcd import EtcdCluster
 
 _FORGED = 99

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from services.seal import initialise, unseal
-from services.seal.initialise import Origin
+from services.seal import seal_decisions
 from services.seal.repository import SealState
-from services.seal.unseal import Standing
+from services.seal.seal_decisions import Standing
+from services.seal.unsealing import initialize
+from services.seal.unsealing.initialize import Origin
 from strongbox.crypto.shamir import Share
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
@@ -31,8 +32,8 @@ class World:
     calls: int = 0
 
     def __post_init__(self) -> None:
-        self.origin = initialise.conceive(self.shares, self.threshold, self.store.now_ms)
-        self.store.run(lambda view: initialise.found(view, self.origin), draft())
+        self.origin = initialize.conceive(self.shares, self.threshold, self.store.now_ms)
+        self.store.run(lambda view: initialize.found(view, self.origin), draft())
 
     @property
     def config(self) -> storage.SealConfig:
@@ -51,7 +52,9 @@ class World:
         """By a call of its own, unless `call` names one."""
         self.calls += 1
         call, share = call or f"call-{self.calls}", self.share(index)
-        outcome = self.store.run(lambda view: unseal.give(view, share, nonce, call, lost=lost), draft())
+        outcome = self.store.run(
+            lambda view: seal_decisions.give(view, share, nonce, call, lost=lost), draft()
+        )
         if outcome.view.draft is not None:
             self.audited.append("Unseal")
         assert isinstance(outcome.value, Standing)
@@ -66,13 +69,13 @@ class World:
         return self._look().nonce
 
     def _look(self) -> Standing:
-        standing = self.store.run(unseal.look).value
+        standing = self.store.run(seal_decisions.look).value
         assert isinstance(standing, Standing)
         return standing
 
     def complete(self, nonce: str, node: str = "node-1") -> SealState:
         replica = storage.SealReplica(node=node, ordinal="1", lease=7)
-        outcome = self.store.run(lambda view: unseal.complete(view, nonce, replica), draft())
+        outcome = self.store.run(lambda view: seal_decisions.complete(view, nonce, replica), draft())
         assert isinstance(outcome.value, SealState)
         return outcome.value
 

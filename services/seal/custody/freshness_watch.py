@@ -1,0 +1,144 @@
+"""Watching over the seal state: proofs for custody, wiping when it is time, and what follows from a wipe.
+
+* A linearizable read every 0.5 s is the proof; a watch of `seal/state` makes the next read come at once. A
+  read that failed is repeated without a pause: etcd's elections take longer than what is left of a proof.
+* The wipe 10 s after the last proof does not wait for a read to fail: it has a timer of its own.
+* After a wipe the replica says so in etcd (`seal` waits for that) and the process is
+  replaced.
+* When etcd says unsealed and nobody living has held a key for 3 s (everything was restarted), the cluster
+  *is* sealed; then the record is made to say so, and people unseal it as ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from services.seal import cluster_snapshot, seal_decisions
+from services.seal.custody.held_keys import Custody
+from services.seal.custody.replica_record import Registry
+from services.seal.custody.seal_confirmations import Revisions
+from services.seal.repository import SealState
+from strongbox.errors import StrongBoxError
+from strongbox.store import keyspace
+from strongbox.store.client import Etcd
+from strongbox.store.errors import Compacted, EtcdError
+from strongbox.store.journal import Draft
+from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.watch import watch
+
+READ_EVERY = 0.5  # seconds
+_READ_WITHIN = 1.0  # seconds for one read, all its attempts together
+_FAILED_PAUSE = 0.05  # seconds after a read that failed
+_NOBODY_FOR = 3.0  # seconds without a holder before the cluster is called sealed
+_log = structlog.get_logger(__name__)
+
+
+class Vigil:
+    """One per process; `run` is for ever. `on_wiped` is what follows a wipe."""
+
+    def __init__(
+        self,
+        etcd: Etcd,
+        pipeline: Pipeline,
+        custody: Custody,
+        registry: Registry,
+        on_wiped: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._etcd, self._pipeline = etcd, pipeline
+        self._custody, self._registry, self._on_wiped = custody, registry, on_wiped
+        self._wake = asyncio.Event()
+        self._held_at = time.monotonic()
+        self.revisions = Revisions()
+        self.state: SealState | None = None
+        self.read_at = float("-inf")  # when `state` was asked for, in monotonic seconds
+        self.seen = asyncio.Event()
+
+    async def run(self) -> None:
+        """All four duties of it."""
+        async with asyncio.TaskGroup() as tasks:
+            for work in (self._read(), self._watch(), self._expire(), self._after_wipe()):
+                tasks.create_task(work)
+
+    def look_now(self) -> None:
+        """Read again at once."""
+        self._wake.set()
+
+    async def _read(self) -> None:
+        while True:
+            asked = time.monotonic()
+            self._wake.clear()
+            try:
+                found = await self._etcd.range(keyspace.SEAL_STATE, deadline=asked + _READ_WITHIN)
+                self.state = SealState.parse(found.rows[0].value if found.rows else None)
+            except (EtcdError, ValueError) as error:
+                _log.info("the seal state is not known", kind=type(error).__name__)
+                await asyncio.sleep(_FAILED_PAUSE)
+                continue
+            self.read_at = asked
+            self.revisions.note(asked, found.revision)
+            self._custody.prove(self.state, asked)
+            self.seen.set()
+            await self._registry.settle(self.state)
+            await self._call_it_sealed()
+            await _happens(self._wake, READ_EVERY - (time.monotonic() - asked))
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                async with aclosing(watch(self._etcd, keyspace.SEAL_STATE)) as batches:
+                    async for _ in batches:
+                        self.look_now()
+            except (Compacted, EtcdError) as error:
+                _log.info("the watch of the seal state ended", kind=type(error).__name__)
+            await asyncio.sleep(READ_EVERY)
+
+    async def _expire(self) -> None:
+        while True:
+            left = self._custody.left()
+            await asyncio.sleep(READ_EVERY if left is None else max(0.01, min(left, READ_EVERY)))
+            self._custody.expire()
+
+    async def _after_wipe(self) -> None:
+        while True:
+            await self._custody.wiped.wait()
+            seen = self.state.encode().decode() if self.state else "unknown"
+            _log.warning("the keys are wiped", state=seen)
+            await self._registry.settle(self.state)
+            await self._on_wiped()
+
+    async def _call_it_sealed(self) -> None:
+        """Put sealed where nobody holds a key for long enough."""
+        state, now = self.state, time.monotonic()
+        try:
+            if state is None or state.is_sealed or await self._is_held():
+                self._held_at = now
+            elif now - self._held_at >= _NOBODY_FOR:
+                await self._pipeline.submit(abandoning(state.generation))
+        except (EtcdError, StrongBoxError, DecodeError, ValueError) as error:  # etcd may hold anything
+            _log.info("whether anybody holds a key is not known", kind=type(error).__name__)
+            self._held_at = now
+
+    async def _is_held(self) -> bool:
+        return self._custody.generation is not None or (await cluster_snapshot.take(self._etcd)).is_held
+
+
+def abandoning(generation: int) -> Work[SealState]:
+    """The work of calling a cluster sealed that nobody can open; audited."""
+    draft = Draft(op="Seal", path="sys/seal", request_id="", client="")
+    return Work(
+        lambda view: seal_decisions.abandon(view, generation), draft, time.monotonic() + 1.0, always=True
+    )
+
+
+async def _happens(event: asyncio.Event, within: float) -> None:
+    try:
+        async with asyncio.timeout(max(0.0, within)):
+            await event.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,95 @@
+"""What this replica says of itself in etcd: whether it holds a key, of which generation, in which session.
+
+* `holds` is said in the transaction that proves the seal state, before a key is used (`unseal.complete`),
+  and said again when the session was replaced. `seal` knows from it whom to wait for.
+* Not holding is said after a wipe, and by a replica that never held any. A process that was killed says
+  nothing; what it said before stays until its successor holds a key itself or sees the cluster sealed. So
+  peers can tell whether an earlier holder of this ordinal could still be alive (`handing`).
+* An ordinal belongs to the node that first spoke under it while the cluster was sealed (people were about to
+  unseal it, and so approved of it), or was unsealed by shares. While it is unsealed nobody registers by his
+  own word.
+"""
+
+from __future__ import annotations
+
+import time
+
+import structlog
+
+from services.seal import repository
+from services.seal.custody.held_keys import Custody
+from services.seal.repository import SealState
+from strongbox.errors import PermissionDenied, StrongBoxError
+from strongbox.storage.v1 import seal_records_pb2 as storage
+from strongbox.store import keyspace
+from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.session import Session
+from strongbox.store.view import View
+
+_DEADLINE = 1.0  # seconds
+_log = structlog.get_logger(__name__)
+
+
+class Registry:
+    """Keeps one record true."""
+
+    def __init__(
+        self, pipeline: Pipeline, session: Session, custody: Custody, node: str, ordinal: str
+    ) -> None:
+        self._pipeline, self._session, self._custody = pipeline, session, custody
+        self._node, self._ordinal = node, ordinal
+        self._settled: object = None
+
+    def record(self) -> storage.SealReplica:
+        """What there is to say now."""
+        generation = self._custody.generation
+        return storage.SealReplica(
+            node=self._node,
+            ordinal=self._ordinal,
+            holds=generation is not None,
+            generation=generation or 0,
+            lease=self._session.lease_id,
+        )
+
+    async def settle(self, state: SealState | None) -> None:
+        """Say it if it was not said yet, `state` being the newest seal state seen. Never raises."""
+        record = self.record()
+        facts = (state, record.SerializeToString(deterministic=True))
+        if facts == self._settled or not record.lease:
+            return
+        try:
+            work = Work(lambda view: say(view, record), None, time.monotonic() + _DEADLINE)
+            await self._pipeline.submit(work)
+        except StrongBoxError as error:
+            _log.info("the replica's record has to wait", why=error.reason)
+            return
+        self._settled = facts
+
+
+def register(view: View, record: storage.SealReplica) -> None:
+    """Have the ordinal of `record` belong to its node. Raises PermissionDenied when it is another's."""
+    key = keyspace.ordinal(record.ordinal)
+    owner = view.get(key).value
+    if owner is None:
+        view.put(key, record.node.encode())
+    elif owner != record.node.encode():
+        raise PermissionDenied("this ordinal belongs to another node")
+
+
+def say(view: View, record: storage.SealReplica) -> None:
+    """Bring the stored record in line with `record`, by the rules above."""
+    view.prefetch(keyspace.SEAL_STATE, keyspace.seal_replica(record.node), keyspace.ordinal(record.ordinal))
+    state = SealState.parse(view.get(keyspace.SEAL_STATE).value)
+    known = repository.read_replica(view, record.node)
+    if known == record:
+        return
+    if record.holds:
+        # Whoever holds a key of another generation is about to wipe it; he is still waited for.
+        if state is not None and not state.is_sealed and state.generation == record.generation:
+            repository.put_replica(view, record)
+        return
+    sealed = state is None or state.is_sealed
+    if sealed and view.get(keyspace.ordinal(record.ordinal)).value is None:
+        register(view, record)
+    if known is None or (known.holds and (sealed or known.lease == record.lease)):
+        repository.put_replica(view, record)

@@ -1,0 +1,47 @@
+"""One look at etcd for everybody who asks at about the same time.
+
+Health, ready and seal status are asked by anybody, without a token, as often as he likes; each look is one
+linearizable transaction over several ranges. So:
+* A look begins at most every 100 ms, whoever asks: etcd's work is bounded by the number of replicas.
+* Who asks gets the next look to begin, never one that had begun before: no answer is older than its question.
+  Nobody waits when nothing was asked in the last 100 ms.
+* A failure is shared as well: those who waited for it do not each try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from services.seal import cluster_snapshot
+from services.seal.cluster_snapshot import Snapshot
+from strongbox.store.client import Etcd
+
+EVERY = 0.1  # seconds from the beginning of one look to the beginning of the next
+
+
+class Looks:
+    """Shared looks of one process."""
+
+    def __init__(self, etcd: Etcd) -> None:
+        self._etcd = etcd
+        self._next: asyncio.Task[Snapshot] | None = None  # has not begun yet
+        self._began = float("-inf")
+
+    async def take(self) -> Snapshot:
+        """What etcd holds now. Raises EtcdError, and DecodeError or ValueError for what nobody can read."""
+        if self._next is None:
+            self._next = asyncio.create_task(self._look(), name="a look at the cluster")
+            self._next.add_done_callback(_seen)
+        # One who leaves does not take the others' look along.
+        return await asyncio.shield(self._next)
+
+    async def _look(self) -> Snapshot:
+        await asyncio.sleep(max(0.0, self._began + EVERY - time.monotonic()))
+        self._next, self._began = None, time.monotonic()
+        return await cluster_snapshot.take(self._etcd)
+
+
+def _seen(look: asyncio.Task[Snapshot]) -> None:
+    if not look.cancelled():
+        look.exception()  # looked at, so that nothing complains when everybody has left
