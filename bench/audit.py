@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from services.audit.chain import GENESIS, Entry, link
-from services.audit.query import Filter, ascending, filter_of
-from services.audit.segments import Segments
-from services.audit.verifying import Proofs, verify_files
+from services.audit.log.query import Filter, ascending, filter_of
+from services.audit.log.segments import Segments
 from strongbox.audit.v1 import audit_service_pb2 as pb
-from strongbox.trail.checkpoint import Checkpoint
-from strongbox.trail.merkle import prove_inclusion
+from strongbox.audit_log.chain import GENESIS, Entry, link
+from strongbox.audit_log.checkpoint import Checkpoint
+from strongbox.audit_log.log_checker import Proofs, verify_files
+from strongbox.audit_log.merkle import prove_inclusion
 from tests.support.cluster import Cluster
 
 KEY = bytes(range(32))

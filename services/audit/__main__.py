@@ -6,19 +6,19 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
-from services.audit.following import Following
+from services.audit.duties.audit_duty import Trimming
+from services.audit.duties.retention import retention_of
+from services.audit.following.peer_history import AuditPeerServicer, PeerHistory
+from services.audit.following.replica import Replica
+from services.audit.following.run_while_unsealed import Following
+from services.audit.key_loading import REWRAPPED, live_peers, new_chain_key, open_keys
 from services.audit.keys import AuditKeys
-from services.audit.neighbours import REWRAPPED, live_peers, new_chain_key, open_keys
-from services.audit.peers import AuditPeerServicer, PeerHistory
-from services.audit.publishing import Publisher
-from services.audit.replica import Replica
-from services.audit.reporting import Reporting
-from services.audit.restoring import Copies
-from services.audit.retention import retention_of
-from services.audit.segments import Segments
+from services.audit.log.find_beginning import Copies
+from services.audit.log.segments import Segments
+from services.audit.proofs.checkpoint_publisher import Publisher
 from services.audit.servicer import AuditServicer
-from services.audit.standard_output import StandardOutput
-from services.audit.trimming import Trimming
+from services.audit.serving.health import Reporting
+from services.audit.serving.stdout_copy import StandardOutput
 from strongbox.access.guard import Guard
 from strongbox.audit.v1 import audit_peer_service_pb2_grpc as peer_grpc
 from strongbox.audit.v1 import audit_service_pb2_grpc as pb_grpc

@@ -16,21 +16,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from services.audit import proving, query
-from services.audit.answers import to_entries, to_entry, to_proof
-from services.audit.asked import require_possible
-from services.audit.chain import ROTATE
-from services.audit.key_file import format_keys
+from services.audit.duties.retention import Retention, parse_index
+from services.audit.following.replica import Replica
 from services.audit.keys import AuditKeys, OpenKeys
-from services.audit.marker import Unproven
-from services.audit.proving import Unproved
-from services.audit.publishing import Forked, Publisher
-from services.audit.replica import Replica
-from services.audit.retention import Retention, parse_index
-from services.audit.segments import Archived
+from services.audit.log import query
+from services.audit.log.segments import Archived
+from services.audit.proofs import prove
+from services.audit.proofs.checkpoint_publisher import Forked, Publisher
+from services.audit.proofs.prove import Unproved
+from services.audit.serving.filter_checks import require_possible
+from services.audit.serving.messages import to_entries, to_entry, to_proof
 from strongbox.access.guard import Guard
 from strongbox.audit.v1 import audit_service_pb2 as pb
 from strongbox.audit.v1 import audit_service_pb2_grpc as pb_grpc
+from strongbox.audit_log.archive_marker import Unproven
+from strongbox.audit_log.chain import ROTATE
+from strongbox.audit_log.checkpoint import Checkpoint, verifier_key
+from strongbox.audit_log.key_file import format_keys
+from strongbox.audit_outbox.outbox import draft_of
 from strongbox.crypto.signing import to_pem
 from strongbox.errors import DependencyDown, InvalidInput, NoQuorum, Overloaded, VersionMismatch
 from strongbox.rpc.inbound import Inbound, inbound_of
@@ -39,8 +42,6 @@ from strongbox.store import keyspace
 from strongbox.store.errors import EtcdError
 from strongbox.store.pipeline import Effect, Pipeline, Work
 from strongbox.store.view import View
-from strongbox.trail.checkpoint import Checkpoint, verifier_key
-from strongbox.trail.outbox import draft_of
 
 if TYPE_CHECKING:
     from grpc.aio import ServicerContext
@@ -306,9 +307,9 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
     ) -> pb.GetProofResponse:
         """Blocking."""
         log = self._replica.log
-        signed = proving.prove_signed(log, size, told)
-        entry = proving.prove_entry(log, request.index, size) if request.HasField("index") else None
-        older = proving.prove_growth(log, request.from_size, size) if request.HasField("from_size") else None
+        signed = prove.prove_signed(log, size, told)
+        entry = prove.prove_entry(log, request.index, size) if request.HasField("index") else None
+        older = prove.prove_growth(log, request.from_size, size) if request.HasField("from_size") else None
         return to_proof(note, signed, entry, older)
 
 

@@ -18,6 +18,7 @@ from services.auth import failures
 from services.auth.quotas import login_group
 from services.auth.tokens import Fresh, Tokens, Told, Wanted
 from strongbox.access.guard import Guard, require_unsealed
+from strongbox.audit_outbox.outbox import draft_of
 from strongbox.errors import (
     InvalidInput,
     PermissionDenied,
@@ -29,7 +30,6 @@ from strongbox.errors import (
 from strongbox.rpc.inbound import Inbound
 from strongbox.store.pipeline import Effect, Pipeline, Work
 from strongbox.store.view import View
-from strongbox.trail.outbox import draft_of
 
 T = TypeVar("T")
 

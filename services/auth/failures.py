@@ -9,7 +9,7 @@ Rules:
   guessed, and a lock would let anybody who knows a role id stop a service. Its count only says what is
   recorded.
 * What is recorded: each refusal until the lock, the locking one by the reason `LOCKED`; further ones are
-  counted (strongbox.trail.slots), so that nobody fills the audit trail without a credential.
+  counted (strongbox.audit_outbox.refusal_counts), so that nobody fills the audit trail without a credential.
 * Each refusal, of a known or an unknown name, takes from its source's allowance: 250 at once, one a second
   comes back. Without any left every login from there is 429 until there is. A source is an IPv4 address, or
   a /64 of IPv6. Sources share 1024 records by a keyed hash, so that they cannot fill the store, and nobody

@@ -26,6 +26,7 @@ from services.kv.datakeys import PURPOSE
 from services.kv.reading import Reading, Taken
 from services.kv.secrets import Found, Secrets
 from strongbox.access.guard import Caller, Guard
+from strongbox.audit_outbox.outbox import draft_of
 from strongbox.crypto.envelope import WrappedDek
 from strongbox.errors import (
     Internal,
@@ -45,7 +46,6 @@ from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.journal import Draft
 from strongbox.store.view import View
-from strongbox.trail.outbox import draft_of
 
 MOST = 256  # secrets
 MOST_BYTES = 1 << 20  # of all values together

@@ -14,6 +14,7 @@ import structlog
 from services.kv.datakeys import PURPOSE, Keys, Unwrapping
 from services.kv.secrets import Found, Secrets
 from strongbox.access.guard import Guard
+from strongbox.audit_outbox.outbox import draft_of
 from strongbox.crypto import IntegrityError
 from strongbox.crypto.envelope import WrappedDek, open_value
 from strongbox.errors import Internal
@@ -24,7 +25,6 @@ from strongbox.store import keyspace
 from strongbox.store.journal import Draft
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
-from strongbox.trail.outbox import draft_of
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)

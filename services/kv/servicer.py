@@ -20,6 +20,7 @@ from services.kv.reading import Reading
 from services.kv.secrets import Done, Secrets, Wanted
 from services.kv.watching import Watching
 from strongbox.access.guard import Caller, Guard
+from strongbox.audit_outbox.outbox import draft_of
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.kv.v1 import kv_service_pb2_grpc as rpc
 from strongbox.paths import DirectoryPath, SecretPath
@@ -27,7 +28,6 @@ from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.store import paging
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
-from strongbox.trail.outbox import draft_of
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -30,6 +30,7 @@ from services.kv.feed import Behind, Feed
 from services.kv.proofs import Proofs
 from services.kv.streams import Bounds, Streams, bounds_of
 from strongbox.access.guard import Guard
+from strongbox.audit_outbox.outbox import draft_of
 from strongbox.errors import Internal
 from strongbox.paths import DirectoryPath
 from strongbox.rpc.inbound import Inbound
@@ -37,7 +38,6 @@ from strongbox.store.client import Etcd
 from strongbox.store.errors import Compacted, PermissionDenied
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
-from strongbox.trail.outbox import draft_of
 
 PROVE_EVERY = 10.0  # seconds without an event
 MOST_AT_ONCE = 128  # changes that one proof is for, of one stream

@@ -22,13 +22,13 @@ from services.lease.role_calls import RoleCalls
 from services.lease.root_rotation import Rotation
 from strongbox.access.durations import parse_duration
 from strongbox.access.guard import Caller
+from strongbox.audit_outbox.outbox import draft_of
 from strongbox.errors import InvalidInput, PermissionDenied, Unauthenticated
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.leases.index import name_in
 from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.store import keyspace, paging
 from strongbox.store.view import Row, View
-from strongbox.trail.outbox import draft_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _CHUNK = 200  # leases read by one transaction: each is one compare

@@ -18,14 +18,14 @@ from services.seal.unsealing import initialize
 from services.seal.unsealing.seal_cluster import Sealing
 from services.seal.unsealing.share_exchange import Progress, Unsealing, parse_share
 from services.seal.worker_thread import Computing
+from strongbox.audit_outbox.outbox import draft_of
+from strongbox.audit_outbox.refusal_counts import Slots
 from strongbox.clock import Clock
 from strongbox.errors import InvalidInput, PermissionDenied
 from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.seal.v1 import seal_service_pb2 as pb
 from strongbox.seal.v1 import seal_service_pb2_grpc as rpc
 from strongbox.store.pipeline import Pipeline, Work
-from strongbox.trail.outbox import draft_of
-from strongbox.trail.slots import Slots
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -192,7 +192,7 @@ class SealServicer(rpc.SealServiceServicer):
 
     @contextlib.contextmanager
     def _counting(self, inbound: Inbound) -> Iterator[None]:
-        """A refusal of somebody without a token is counted (strongbox.trail.slots)."""
+        """A refusal of somebody without a token is counted (strongbox.audit_outbox.refusal_counts)."""
         try:
             yield
         except (InvalidInput, PermissionDenied):

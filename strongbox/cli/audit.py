@@ -167,7 +167,7 @@ def verify(
     output: Output = Format.TABLE,
 ) -> None:
     """Check log files offline, as strongbox-verify does. Exit 0 intact, 1 tampered, 2 cannot be read."""
-    from services.audit.verify import main
+    from strongbox.audit_log.verify_command import main
 
     given = [("--key-file", key_file), ("--public-key", public_key)]
     given += [("--checkpoint", file) for file in checkpoint or ()]

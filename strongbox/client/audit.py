@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from strongbox.audit.v1 import audit_service_pb2 as pb
 from strongbox.audit.v1.audit_service_pb2_grpc import AuditServiceStub
+from strongbox.audit_log.checkpoint import BadCheckpoint, verify
+from strongbox.audit_log.checkpoint import Checkpoint as Told
+from strongbox.audit_log.merkle import is_consistent, is_included
 from strongbox.client.wire import Wire
 from strongbox.crypto.signing import from_pem
 from strongbox.errors import Internal, InvalidInput, NotInitialized, Sealed, StrongBoxError, Unavailable
-from strongbox.trail.checkpoint import BadCheckpoint, verify
-from strongbox.trail.checkpoint import Checkpoint as Told
-from strongbox.trail.merkle import is_consistent, is_included
 
 PAGE = 1000  # entries; the most that the service gives at once
 _REOPEN = 0.5  # seconds between two tries to go on following

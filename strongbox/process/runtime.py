@@ -13,6 +13,8 @@ from typing import Any
 import grpc.aio
 import structlog
 
+from strongbox.audit_outbox.outbox import Outbox
+from strongbox.audit_outbox.refusal_counts import Slots
 from strongbox.clock import Clock, SystemClock
 from strongbox.config import Settings
 from strongbox.process.certificate_end import tell_certificate_end
@@ -33,8 +35,6 @@ from strongbox.store.pipeline import Pipeline
 from strongbox.store.session import Session
 from strongbox.store.space import Space
 from strongbox.tls import identity, identity_of
-from strongbox.trail.outbox import Outbox
-from strongbox.trail.slots import Slots
 
 _log = structlog.get_logger(__name__)
 

@@ -17,7 +17,7 @@ PRINTERS = (
     "strongbox/cli/",
     "strongbox/dev/",
     "strongbox/setup/",
-    "services/audit/verify.py",
+    "strongbox/audit_log/verify_command.py",
     "strongbox/process/life.py",
 )
 # A folder of one machine: nobody else has it.

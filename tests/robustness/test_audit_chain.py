@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.audit.verify import main as verify
+from strongbox.audit_log.verify_command import main as verify
 from tests.support.clients import Patience
 from tests.support.cluster import Cluster
 from tests.support.expect import eventually

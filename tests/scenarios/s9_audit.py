@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from strongbox.trail.merkle import is_included
+from strongbox.audit_log.merkle import is_included
 from tests.scenarios.world import World
 from tests.support.cluster import Cluster
 from tests.support.expect import eventually, refused

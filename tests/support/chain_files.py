@@ -72,7 +72,7 @@ def _verify(cluster: Cluster, key: str) -> None:
     """By the command that people use, each replica's files by themselves."""
     for node in cluster.node_ids:
         done = subprocess.run(
-            [sys.executable, "-m", "services.audit.verify", *map(str, files_of(cluster, node)),
+            [sys.executable, "-m", "strongbox.audit_log.verify_command", *map(str, files_of(cluster, node)),
              "--key-file", "/dev/stdin"],
             input=key, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
         )  # fmt: skip

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple, TypeVar
 
 from services.auth.listing import shown_names
 from strongbox.access.guard import Caller, Guard
+from strongbox.audit_outbox.outbox import draft_of
 from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.store import paging
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import View
-from strongbox.trail.outbox import draft_of
 
 T = TypeVar("T")
 

@@ -25,6 +25,7 @@ from services.seal.seal_decisions import Pool
 from services.seal.unsealing.initialize import require_numbers
 from services.seal.unsealing.share_exchange import parse_share
 from services.seal.worker_thread import Computing
+from strongbox.audit_outbox.outbox import draft_of
 from strongbox.crypto.aead import is_equal
 from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.shamir import Share
@@ -34,7 +35,6 @@ from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store.pipeline import Pipeline, Work
 from strongbox.store.view import View
-from strongbox.trail.outbox import draft_of
 
 T = TypeVar("T")
 _EXCHANGE_WITHIN = 1.2  # seconds

@@ -17,13 +17,13 @@ from services.seal.key_terms.keyring_refresh import Refresher
 from services.seal.key_terms.term_decisions import FreshTerm, Terms
 from services.seal.key_terms.wrap_counter import used
 from strongbox.access.guard import Guard
+from strongbox.audit_outbox.outbox import draft_of
 from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.journal import Draft
 from strongbox.store.pipeline import Outcome, Pipeline, Work
 from strongbox.store.view import Row, View
-from strongbox.trail.outbox import draft_of
 
 ROTATE = "sys/rotate"
 STATUS = "sys/key-status"

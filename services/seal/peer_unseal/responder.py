@@ -22,6 +22,7 @@ import structlog
 
 from services.seal import repository
 from services.seal.custody.held_keys import Custody
+from strongbox.audit_outbox.refusal_counts import Slots
 from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.handover import hand_over
 from strongbox.errors import InvalidInput, NoQuorum, PermissionDenied, RateLimited, Sealed
@@ -34,7 +35,6 @@ from strongbox.store.errors import EtcdError
 from strongbox.store.journal import Draft
 from strongbox.store.pipeline import Pipeline, Work
 from strongbox.store.view import View
-from strongbox.trail.slots import Slots
 
 ONCE_PER_MS = 5000
 ALERT = "a peer was refused the root key"

@@ -18,13 +18,13 @@ from services.seal.custody.freshness_watch import Vigil
 from services.seal.custody.held_keys import PROOF_S
 from services.seal.custody.seal_confirmations import Confirmations, confirmations, processes_since
 from strongbox.access.guard import Guard
+from strongbox.audit_outbox.outbox import draft_of
 from strongbox.rpc.inbound import Inbound
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd, rows_of
 from strongbox.store.errors import EtcdError
 from strongbox.store.pipeline import Pipeline, Work
 from strongbox.store.view import View
-from strongbox.trail.outbox import draft_of
 
 PATH = "sys/seal"
 MARGIN_S = 0.5

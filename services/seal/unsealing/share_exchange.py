@@ -26,6 +26,7 @@ from services.seal.peer_calls import Peers, Stub
 from services.seal.seal_decisions import Pool, Standing
 from services.seal.unsealing.open_keyring import Opener
 from services.seal.worker_thread import Computing
+from strongbox.audit_outbox.outbox import draft_of
 from strongbox.crypto import IntegrityError, ShareError
 from strongbox.crypto.shamir import Share
 from strongbox.errors import InvalidInput, NoQuorum, RepeatedShare, StrongBoxError
@@ -36,7 +37,6 @@ from strongbox.store.errors import EtcdError
 from strongbox.store.journal import Draft
 from strongbox.store.pipeline import Pipeline, Work
 from strongbox.store.view import View
-from strongbox.trail.outbox import draft_of
 
 PATH = "sys/unseal"
 _EXCHANGE_WITHIN = 1.5  # seconds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.audit.chain import GENESIS, Entry, link
+from strongbox.audit_log.chain import GENESIS, Entry, link
 
 KEY = bytes(range(32))
 KEYS = {1: KEY}

@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from services.audit.following.replica import CopyHistory, Replica
 from services.audit.keys import AuditKeys, OpenKeys
-from services.audit.replica import CopyHistory, Replica
-from services.audit.restoring import NO_COPIES, Copies
-from services.audit.segments import Segments
+from services.audit.log.find_beginning import NO_COPIES, Copies
+from services.audit.log.segments import Segments
+from strongbox.audit_log.checkpoint import origin_of
 from strongbox.crypto.signing import SigningKey
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
-from strongbox.trail.checkpoint import origin_of
 from tests.services.audit.logs import KEYS
 
 SIGNING = SigningKey(bytes(range(32, 64)))

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from services.audit.chain import FIRST_TERM, Keys, parse_line
-from services.audit.positions import Position
-from services.audit.segments import Segments
-from services.audit.starting import find_start
+from services.audit.following.position import Position
+from services.audit.following.start_position import find_start
+from services.audit.log.segments import Segments
+from strongbox.audit_log.chain import FIRST_TERM, Keys, parse_line
+from strongbox.audit_log.checkpoint import Checkpoint, sign
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
-from strongbox.trail.checkpoint import Checkpoint, sign
 from tests.services.audit.producers import (
     ORIGIN,
     SIGNING,

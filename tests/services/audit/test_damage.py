@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from services.audit.publishing import Publisher
-from services.audit.replica import Position, Replica
-from services.audit.segments import Segments
+from services.audit.following.replica import Position, Replica
+from services.audit.log.segments import Segments
+from services.audit.proofs.checkpoint_publisher import Publisher
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
 from tests.services.audit.logs import chain

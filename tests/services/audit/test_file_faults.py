@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from services.audit.chain import Verifier
-from services.audit.mending import mend, set_aside
-from services.audit.segments import Segments
-from strongbox.trail.merkle import Frontier, leaf_hash
+from services.audit.log.repair import mend, set_aside
+from services.audit.log.segments import Segments
+from strongbox.audit_log.chain import Verifier
+from strongbox.audit_log.merkle import Frontier, leaf_hash
 from tests.services.audit.logs import KEYS, chain
 
 ENTRIES = chain(60)

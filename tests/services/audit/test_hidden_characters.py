@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from services.audit.chain import GENESIS, Verifier, canonical, link, parse_line
-from services.audit.query import filter_of
-from services.audit.replica import _require_equal
-from services.audit.segments import Segments
+from services.audit.following.replica import _require_equal
+from services.audit.log.query import filter_of
+from services.audit.log.segments import Segments
+from strongbox.audit_log.chain import GENESIS, Verifier, canonical, link, parse_line
+from tests.services.audit.log.test_query import asked
 from tests.services.audit.logs import KEY, KEYS, entry
-from tests.services.audit.test_query import asked
 
 HIDDEN = [*map(chr, (0x7F, 0x85, 0x9F, 0xAD, 0x61C, 0x200B, 0x200E, 0x2028, 0x2029, 0x202E, 0x2066, 0xFEFF))]
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from services.audit.chain import FIRST_TERM
+from services.audit.key_loading import CHAIN_PATH, PURPOSE, open_keys
 from services.audit.keys import AuditKeys, OpenKeys
-from services.audit.neighbours import CHAIN_PATH, PURPOSE, open_keys
-from services.audit.verifying import Proofs, verify_files
+from strongbox.audit_log.chain import FIRST_TERM
+from strongbox.audit_log.log_checker import Proofs, verify_files
 from strongbox.crypto.aead import Aead
 from strongbox.crypto.envelope import Dek, WrappedDek, seal_value, unwrap_dek, wrap_dek
 from strongbox.crypto.errors import IntegrityError

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from services.audit.chain import GENESIS, Entry, link
-from services.audit.key_file import format_keys
-from services.audit.segments import Segments
-from services.audit.verify import main
+from services.audit.log.segments import Segments
+from strongbox.audit_log.chain import GENESIS, Entry, link
+from strongbox.audit_log.key_file import format_keys
+from strongbox.audit_log.verify_command import main
 from tests.services.audit.logs import KEY, KEYS, entry
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1800)]

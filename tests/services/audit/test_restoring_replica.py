@@ -7,22 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from services.audit import marker as markers
-from services.audit.marker import Unproven
-from services.audit.publishing import Publisher
-from services.audit.query import Filter, ascending
-from services.audit.replica import Replica
-from services.audit.restoring import Copies
-from services.audit.retention import LOST
-from services.audit.segments import Segments
+from services.audit.duties.retention import LOST
+from services.audit.following.replica import Replica
+from services.audit.log.find_beginning import Copies
+from services.audit.log.query import Filter, ascending
+from services.audit.log.segments import Segments
+from services.audit.proofs.checkpoint_publisher import Publisher
+from strongbox.audit_log import archive_marker as markers
+from strongbox.audit_log.archive_marker import Unproven
 from strongbox.errors import DependencyDown
 from strongbox.store.client import Etcd
+from tests.services.audit.duties.test_audit_duty import on_duty, trimmed_to
+from tests.services.audit.duties.test_retention import LIMIT, ask, filled, retention_of
+from tests.services.audit.following.test_peer_history import serving
+from tests.services.audit.log.test_query import LATER
 from tests.services.audit.producers import Producer, audit_keys, caught_up, following, text_of, until
-from tests.services.audit.test_peers import serving
-from tests.services.audit.test_query import LATER
-from tests.services.audit.test_retention import LIMIT, ask, filled, retention_of
 from tests.services.audit.test_servicer_order import Work
-from tests.services.audit.test_trimming import on_duty, trimmed_to
 
 
 @pytest.fixture(autouse=True)

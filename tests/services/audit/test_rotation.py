@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from services.audit.chain import MissingKey, Tampered, Verifier, link
+from services.audit.following.outbox_reader import Announcement, Change, announcements_in, entries_of
 from services.audit.keys import AuditKeys, OpenKeys
-from services.audit.outbox_entries import Announcement, Change, announcements_in, entries_of
-from services.audit.verifying import Proofs, verify_files
+from strongbox.audit_log.chain import MissingKey, Tampered, Verifier, link
+from strongbox.audit_log.log_checker import Proofs, verify_files
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
+from services.audit.following.replica import Replica
 from services.audit.keys import AuditKeys, OpenKeys
-from services.audit.publishing import Publisher
-from services.audit.replica import Replica
-from services.audit.segments import Segments
+from services.audit.log.segments import Segments
+from services.audit.proofs.checkpoint_publisher import Publisher
 from services.audit.servicer import AuditServicer
 from strongbox.access.guard import Guard
 from strongbox.access.records import RecordKeys
 from strongbox.audit.v1 import audit_service_pb2 as pb
+from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
 from strongbox.errors import Unauthenticated
 from strongbox.rpc.inbound import Inbound, bind
@@ -25,7 +26,6 @@ from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
 from strongbox.store.memory import Memory
 from strongbox.store.pipeline import Pipeline
-from strongbox.trail.outbox import Outbox
 from tests.support.access import FakeKeys
 
 RPCS = {

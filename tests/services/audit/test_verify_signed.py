@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from services.audit.key_file import format_keys
-from services.audit.segments import Segments
-from services.audit.verify import main
+from services.audit.log.segments import Segments
+from strongbox.audit_log.checkpoint import Checkpoint, sign
+from strongbox.audit_log.key_file import format_keys
+from strongbox.audit_log.merkle import Frontier, leaf_hash
+from strongbox.audit_log.verify_command import main
 from strongbox.crypto.signing import SigningKey, to_pem
-from strongbox.trail.checkpoint import Checkpoint, sign
-from strongbox.trail.merkle import Frontier, leaf_hash
 from tests.services.audit.logs import KEYS, chain
 from tests.services.audit.producers import ORIGIN, SIGNING
 

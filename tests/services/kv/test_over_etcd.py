@@ -15,6 +15,7 @@ from services.kv.repository import Repository
 from services.kv.servicer import KVServicer
 from services.kv.watching import Watching
 from strongbox.access.guard import Guard
+from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import ManualClock, SystemClock
 from strongbox.errors import Unauthenticated, VersionDestroyed, VersionMismatch
 from strongbox.kv.v1 import kv_service_pb2 as pb
@@ -26,7 +27,6 @@ from strongbox.store.memory import Memory
 from strongbox.store.pipeline import Pipeline
 from strongbox.store.space import Space
 from strongbox.store.view import View
-from strongbox.trail.outbox import Outbox
 from tests.support.access import FakeCluster
 from tests.support.etcd import EtcdCluster
 from tests.support.keys import FakeKeyClient

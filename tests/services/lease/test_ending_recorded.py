@@ -12,12 +12,12 @@ from services.lease import grants, repository
 from services.lease.postgres import removal
 from services.lease.postgres.failures import Unreachable
 from services.lease.revoking import Revoker
+from strongbox.audit_outbox.outbox import Outbox
 from strongbox.errors import Overloaded, StrongBoxError
 from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store.pipeline import Work
 from strongbox.store.view import View
-from strongbox.trail.outbox import Outbox
 from tests.services.lease.workshop import Workshop, ours
 from tests.support.postgres import PostgresServer
 

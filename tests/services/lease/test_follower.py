@@ -16,6 +16,7 @@ from strongbox.access.groups import Groups
 from strongbox.access.lookup import Lookup
 from strongbox.access.records import RecordKeys, seal_record
 from strongbox.access.tokens import digest
+from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
 from strongbox.errors import DependencyDown, Internal, StrongBoxError
 from strongbox.leases import index, read_lease
@@ -25,7 +26,6 @@ from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
 from strongbox.store.memory import Memory
 from strongbox.store.pipeline import Pipeline, Work
-from strongbox.trail.outbox import Outbox
 from tests.services.lease.support import Fence, Lease
 from tests.support.etcd import EtcdCluster
 

@@ -29,6 +29,7 @@ from services.lease.servicer import LeaseServicer
 from strongbox.access.guard import Guard
 from strongbox.access.records import RecordKeys, open_record
 from strongbox.access.tokens import new_root_token
+from strongbox.audit_outbox.outbox import Outbox
 from strongbox.crypto.aead import Aead
 from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
 from strongbox.lease.v1 import lease_service_pb2 as pb
@@ -39,7 +40,6 @@ from strongbox.store import keyspace, txn
 from strongbox.store.client import Etcd
 from strongbox.store.memory import Memory
 from strongbox.store.pipeline import Pipeline
-from strongbox.trail.outbox import Outbox
 from tests.services.lease.support import Fence
 from tests.support.access import FakeKeys
 

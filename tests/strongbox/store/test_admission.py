@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
 from strongbox.errors import Overloaded, UnknownOutcome
 from strongbox.store import keyspace, txn
@@ -20,7 +21,6 @@ from strongbox.store.pipeline import Effect, Pipeline, Work
 from strongbox.store.room import Keeper
 from strongbox.store.space import Room, Space, effect_of
 from strongbox.store.view import View
-from strongbox.trail.outbox import Outbox
 from tests.support.etcd import EtcdCluster
 
 MIB = 1 << 20

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
 from strongbox.errors import TooLarge
 from strongbox.store import batch, deciding, txn
@@ -14,7 +15,6 @@ from strongbox.store.journal import Draft
 from strongbox.store.memory import Memory
 from strongbox.store.space import Effect
 from strongbox.store.view import View
-from strongbox.trail.outbox import Outbox
 
 HALF = 512 << 10
 

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from strongbox import proof
+from strongbox.audit_outbox.outbox import Outbox
+from strongbox.audit_outbox.outbox_limit import Bound
 from strongbox.clock import SystemClock
 from strongbox.errors import (
     Internal,
@@ -30,8 +32,6 @@ from strongbox.store.journal import Draft
 from strongbox.store.memory import Memory
 from strongbox.store.pipeline import Pipeline
 from strongbox.store.view import View
-from strongbox.trail.bound import Bound
-from strongbox.trail.outbox import Outbox
 from tests.support.etcd import EtcdCluster
 from tests.support.proxy import TcpProxy
 

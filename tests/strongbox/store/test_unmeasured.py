@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
 from strongbox.store import keyspace, room, space, txn
 from strongbox.store.batch import PartAnswer
@@ -19,7 +20,6 @@ from strongbox.store.pipeline import Pipeline
 from strongbox.store.room import Keeper, Measured
 from strongbox.store.space import Effect, Room, Space
 from strongbox.store.view import View
-from strongbox.trail.outbox import Outbox
 
 QUOTA = 1000
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from strongbox.audit_log.checkpoint import Checkpoint, origin_of
+from strongbox.audit_log.merkle import Frontier, leaf_hash
 from strongbox.auth.v1 import auth_service_pb2 as auth_pb
 from strongbox.crypto.signing import SigningKey
 from strongbox.errors import Sealed, StrongBoxError, Unauthenticated
 from strongbox.kv.v1 import kv_service_pb2 as kv_pb
 from strongbox.rpc.statuses import to_answer
-from strongbox.trail.checkpoint import Checkpoint, origin_of
-from strongbox.trail.merkle import Frontier, leaf_hash
 
 TOKEN = "sbt_good"
 SHARES = ("c2hhcmUtMQ", "c2hhcmUtMg", "c2hhcmUtMw")

@@ -1,0 +1,68 @@
+"""Signing checkpoints and putting the newest into etcd, at an interval by the duty and whenever one is asked
+for.
+
+Whoever signs has first compared his own log with the newest checkpoint that stands: every checkpoint contains
+the one before, or nothing is signed. Two that sign at once meet in the compare of the one key; so a second
+history under our key would need a replica that disagrees with what it has just read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+
+from services.audit.following.replica import Replica
+from services.audit.following.start_position import read_checkpoint
+from services.audit.keys import AuditKeys
+from strongbox.audit_log.checkpoint import Checkpoint, sign
+from strongbox.store import keyspace, txn
+from strongbox.store.client import Etcd
+from strongbox.store.errors import Unavailable
+
+_TRIES = 4
+_log = structlog.get_logger(__name__)
+
+
+class Forked(Exception):
+    """This replica's log does not contain what was signed."""
+
+
+class Publisher:
+    """One replica's checkpoints."""
+
+    def __init__(self, etcd: Etcd, replica: Replica, keys: AuditKeys) -> None:
+        self._etcd, self._replica, self._keys = etcd, replica, keys
+
+    async def publish(
+        self, size: int, deadline: float, fence: Sequence[txn.Compare] = ()
+    ) -> tuple[str, Checkpoint]:
+        """The newest checkpoint and what it says: of `size` entries at least, which this replica has.
+
+        Raises Sealed, EtcdError, OSError, Forked.
+        """
+        keys = self._keys.require()
+        for _ in range(_TRIES):
+            row = await self._etcd.get(keyspace.AUDIT_CHECKPOINT, deadline=deadline)
+            known = read_checkpoint(row.value, keys) if row else None
+            if known:
+                await asyncio.to_thread(self._require_contained, known)
+            if row and known and known.size >= size:
+                return row.value.decode(), known
+            position = self._replica.position
+            root = await asyncio.to_thread(self._replica.log.hashes.root, position.size)
+            made = Checkpoint(keys.origin, position.size, root)
+            note = sign(made, keys.signing)
+            still = txn.mod_is(keyspace.AUDIT_CHECKPOINT, row.mod_revision if row else 0)
+            put = txn.put(keyspace.AUDIT_CHECKPOINT, note.encode())
+            request = txn.txn([still, *fence], [put])
+            if (await self._etcd.transact(request, deadline=deadline, idempotent=True)).succeeded:
+                return note, made
+        raise Unavailable("others keep signing checkpoints")
+
+    def _require_contained(self, known: Checkpoint) -> None:
+        """Blocking. Raises Forked, OSError."""
+        log = self._replica.log
+        if log.first <= known.size <= log.size and log.hashes.root(known.size) != known.root:
+            raise Forked(f"the first {known.size} entries are not those of the signed checkpoint")

@@ -1,0 +1,219 @@
+"""Reading log files once and checking them by everything that is given. Blocking, constant memory."""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from strongbox.audit_log.archive_marker import BEGINNING, COPY, Marker
+from strongbox.audit_log.archive_marker import NAME as NAME_OF_MARKER
+from strongbox.audit_log.chain import GENESIS, Keys, Tampered, Verifier
+from strongbox.audit_log.checkpoint import BadCheckpoint, Checkpoint, verify
+from strongbox.audit_log.merkle import HASH_BYTES, Frontier, leaf_hash, stored_place
+from strongbox.audit_log.scan import read_file
+from strongbox.audit_log.stored_hashes import NAME
+
+_LONGEST_LINE = 1 << 20  # bytes; ours are under 4 KiB, so a longer one is nobody's entry
+_FIRST_LINE = b'{"index":0,'
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """What there is to check by: HMAC keys by term, and checkpoints whose signatures were right, by size."""
+
+    keys: Keys | None = field(default=None, repr=False)
+    checkpoints: tuple[Checkpoint, ...] = ()
+    public: bytes = b""
+
+
+class OfTheArchive(Exception):
+    """A checkpoint is of entries that are archived, and the archive's files were not given."""
+
+    def __init__(self, size: int, first: int) -> None:
+        super().__init__(
+            f"the checkpoint of {size} entries needs the archive's files: these begin at {first}"
+        )
+
+
+@dataclass(slots=True)
+class Log:
+    """One log, as far as it has been read. `first`: where it begins, by the marker beside it."""
+
+    entries: int = 0
+    first: int = 0
+    head: str = GENESIS
+    files: list[Path] = field(default_factory=list)
+
+
+class Progress:
+    """A line on a terminal that says how far it is; nothing where nobody looks."""
+
+    def __init__(self, out: TextIO | None, total: int) -> None:
+        self._out, self._total, self._done = out, max(1, total), 0
+        self._started = self._told = time.monotonic()
+
+    @classmethod
+    def on(cls, out: TextIO, files: Sequence[Path]) -> Progress:
+        """On `out` if it is a terminal."""
+        total = sum(file.stat().st_size for file in files if file.is_file())
+        return cls(out if out.isatty() else None, total)
+
+    def add(self, done: int) -> None:
+        """So many bytes more are read."""
+        self._done += done
+        now = time.monotonic()
+        if self._out is not None and now - self._told > 0.2:
+            self._told = now
+            share = min(1.0, self._done / self._total)
+            bar = "#" * int(30 * share)
+            speed = self._done / (now - self._started) / 2**20
+            self._out.write(f"\r[{bar:<30}] {share:4.0%}  {self._done >> 20} MiB, {speed:.0f} MiB/s ")
+            self._out.flush()
+
+    def end(self) -> None:
+        """Take the line away."""
+        if self._out is not None:
+            self._out.write("\r\x1b[K")
+
+
+class _Pass:
+    """One log on its way through."""
+
+    def __init__(self, proofs: Proofs, marker: Marker = BEGINNING) -> None:
+        """Begin where `marker` says. Raises Tampered, OfTheArchive."""
+        self.log = Log(marker.first, marker.first, marker.prev_hmac)
+        self._verifier = Verifier(proofs.keys, marker.first, marker.prev_hmac, marker.term)
+        self._frontier = marker.frontier()
+        self._ahead = list(proofs.checkpoints)
+        self._signed = marker.first  # so many entries are those of a checkpoint
+        if marker.first:
+            self._require_ours(marker, proofs)
+        self._meet()
+
+    def _require_ours(self, marker: Marker, proofs: Proofs) -> None:
+        """What the marker says is proved by its mac, and by the checkpoint that it was made with."""
+        if proofs.keys is not None and not marker.is_ours(proofs.keys):
+            raise Tampered(marker.first, "the marker beside the log was not made with the chain's key")
+        if self._ahead and self._ahead[0].size < marker.first:
+            raise OfTheArchive(self._ahead[0].size, marker.first)
+        if proofs.public:
+            try:
+                told = verify(marker.checkpoint, proofs.public)
+            except BadCheckpoint as fault:
+                raise Tampered(marker.first, f"the marker beside the log: {fault}") from None
+            self._ahead = sorted([*self._ahead, told], key=lambda one: one.size)
+
+    def take(self, line: bytes) -> None:
+        """The next line. Raises Tampered, MissingKey."""
+        self._verifier.check(line)
+        self.log.entries, self.log.head = self._verifier.size, self._verifier.head
+        if self._ahead:
+            self._frontier.add(leaf_hash(line))
+            self._meet()
+
+    def end(self) -> None:
+        """There is no more. Raises Tampered."""
+        if self._ahead:
+            wanted = self._ahead[-1].size
+            raise Tampered(self.log.entries, f"the log ends here; a checkpoint has {wanted} entries")
+
+    def _meet(self) -> None:
+        while self._ahead and self._ahead[0].size == self._frontier.size:
+            checkpoint = self._ahead.pop(0)
+            if self._frontier.root() != checkpoint.root:
+                raise self._contradiction(checkpoint)
+            self._signed = checkpoint.size
+
+    def _contradiction(self, checkpoint: Checkpoint) -> Tampered:
+        exact = find_changed(self.log.files, checkpoint)
+        if exact is not None:
+            return Tampered(exact, "the entry is not the one that was signed")
+        last = checkpoint.size - 1
+        reason = f"this entry, or a later one up to {last}, is not the one that was signed"
+        return Tampered(self._signed, reason)
+
+
+def verify_files(files: Sequence[Path], proofs: Proofs, progress: Progress | None = None) -> list[Log]:
+    """Check every file; what each log is. Raises Tampered, MissingKey, OSError."""
+    current: _Pass | None = None
+    logs: list[Log] = []
+    for file in files:
+        if current is not None and any(_is_same(file, known) for known in current.log.files):
+            continue  # archived, and not yet removed from the log
+        with file.open("rb") as stream:
+            first = True
+            while line := stream.readline(_LONGEST_LINE):
+                if first and (current is None or line.startswith(_FIRST_LINE)):
+                    if current is not None:
+                        current.end()
+                    current = _Pass(proofs, _marker_of(file, line))
+                    logs.append(current.log)
+                assert current is not None
+                if first:
+                    current.log.files.append(file)
+                first = False
+                current.take(line)
+                if progress is not None:
+                    progress.add(len(line))
+    (current or _Pass(proofs)).end()
+    if progress is not None:
+        progress.end()
+    return logs
+
+
+def _is_same(file: Path, known: Path) -> bool:
+    return file.name == known.name and file != known and filecmp.cmp(file, known, shallow=False)
+
+
+def _marker_of(file: Path, line: bytes) -> Marker:
+    """The marker beside a log whose first line this is; that of a whole log if it fits no other."""
+    if line.startswith(_FIRST_LINE):
+        return BEGINNING
+    for beside in (file.with_name(NAME_OF_MARKER), file.with_name(COPY)):
+        with contextlib.suppress(OSError, ValueError):
+            found = read_file(beside)
+            if line.startswith(b'{"index":%d,' % found.first):
+                return found
+    return BEGINNING
+
+
+def find_changed(files: Sequence[Path], checkpoint: Checkpoint) -> int | None:
+    """The first entry that is not the one signed, if the row of hashes beside the log gives the signed root.
+
+    The row is no authority: it is believed because its leaves lead to a root that was signed.
+    """
+    row = files[0].with_name(NAME) if files else None
+    if row is None or not row.is_file():
+        return None
+    frontier = Frontier()
+    for leaf in _leaves(row, checkpoint.size):
+        frontier.add(leaf)
+    if frontier.size != checkpoint.size or frontier.root() != checkpoint.root:
+        return None
+    lines = _lines(files)
+    for index, leaf in enumerate(_leaves(row, checkpoint.size)):
+        if leaf_hash(next(lines, b"")) != leaf:
+            return index
+    return None
+
+
+def _leaves(row: Path, size: int) -> Iterator[bytes]:
+    with row.open("rb") as stream:
+        for index in range(size):
+            stream.seek(stored_place(0, index) * HASH_BYTES)
+            leaf = stream.read(HASH_BYTES)
+            if len(leaf) < HASH_BYTES:
+                return
+            yield leaf
+
+
+def _lines(files: Sequence[Path]) -> Iterator[bytes]:
+    for file in files:
+        with file.open("rb") as stream:
+            while line := stream.readline(_LONGEST_LINE):
+                yield line
