@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from services.auth.own_reviewer import OwnReviewer
+from services.auth.logins.reviewer_token import OwnReviewer
+from services.auth.logins.secret_ids import SecretIds
 from services.auth.peer_servicer import AuthPeerServicer
 from services.auth.quotas import Quotas
 from services.auth.repository import Repository
-from services.auth.secret_ids import SecretIds
 from services.auth.servicer import AuthServicer
-from services.auth.tidy import Tidy
+from services.auth.tidy_duty import Tidy
 from services.auth.tokens import Tokens
 from strongbox.access.guard import Guard
 from strongbox.auth.v1.auth_peer_service_pb2_grpc import add_AuthPeerServiceServicer_to_server

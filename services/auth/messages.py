@@ -7,13 +7,14 @@ from typing import Any, TypedDict
 from google.protobuf import struct_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.auth import approle, granting, kubernetes, users
-from services.auth.door import Login
-from services.auth.networks import parse_cidrs
+from services.auth import policy_delegation
+from services.auth.logins import approles, kubernetes_roles, users
+from services.auth.logins.bound_cidrs import parse_cidrs
+from services.auth.logins.login_attempt import Login
+from services.auth.logins.secret_ids import DEFAULT_TTL_S as SECRET_ID_TTL_S
+from services.auth.logins.secret_ids import MAX_TTL_S as MAX_SECRET_ID_TTL_S
+from services.auth.logins.secret_ids import Made, Narrowed
 from services.auth.policies import Found
-from services.auth.secret_ids import DEFAULT_TTL_S as SECRET_ID_TTL_S
-from services.auth.secret_ids import MAX_TTL_S as MAX_SECRET_ID_TTL_S
-from services.auth.secret_ids import Made, Narrowed
 from services.auth.tokens import DEFAULT_TTL_S, MAX_TTL_S, Told, Wanted, require_sound, require_uses
 from strongbox import paths
 from strongbox.access.durations import parse_duration
@@ -155,11 +156,11 @@ def user_written(record: users.Record, revision: int) -> pb.WriteUserResponse:
     )
 
 
-def approle_of(request: pb.WriteAppRoleRequest) -> approle.Record:
+def approle_of(request: pb.WriteAppRoleRequest) -> approles.Record:
     """Raises `InvalidInput`."""
-    return approle.Record(
+    return approles.Record(
         name=paths.require_name(request.name, "approle"),
-        policies=granting.require_names(request.policies),
+        policies=policy_delegation.require_names(request.policies),
         token_ttl_s=token_ttl_of(request.token_ttl),
         token_max_ttl_s=token_ttl_of(request.token_max_ttl, "token_max_ttl"),
         token_num_uses=require_uses(request.token_num_uses, "token_num_uses"),
@@ -169,12 +170,12 @@ def approle_of(request: pb.WriteAppRoleRequest) -> approle.Record:
     )
 
 
-def approle_to_proto(found: approle.Found) -> pb.ReadAppRoleResponse:
+def approle_to_proto(found: approles.Found) -> pb.ReadAppRoleResponse:
     """A role with its role id."""
     return pb.ReadAppRoleResponse(**_approle(found.record, found.revision))
 
 
-def approle_written(record: approle.Record, revision: int) -> pb.WriteAppRoleResponse:
+def approle_written(record: approles.Record, revision: int) -> pb.WriteAppRoleResponse:
     """The same, of a role that was just written."""
     return pb.WriteAppRoleResponse(**_approle(record, revision))
 
@@ -200,9 +201,9 @@ def secret_id_to_proto(made: Made, secret_id: str) -> pb.CreateSecretIdResponse:
     )
 
 
-def kubernetes_role_of(request: pb.WriteKubernetesRoleRequest) -> kubernetes.Role:
+def kubernetes_role_of(request: pb.WriteKubernetesRoleRequest) -> kubernetes_roles.Role:
     """Raises `InvalidInput`."""
-    return kubernetes.role_of(
+    return kubernetes_roles.role_of(
         paths.require_name(request.name, "kubernetes role"),
         request.bound_service_account_names,
         request.bound_service_account_namespaces,
@@ -212,12 +213,12 @@ def kubernetes_role_of(request: pb.WriteKubernetesRoleRequest) -> kubernetes.Rol
     )
 
 
-def kubernetes_role_to_proto(found: kubernetes.Found) -> pb.ReadKubernetesRoleResponse:
+def kubernetes_role_to_proto(found: kubernetes_roles.Found) -> pb.ReadKubernetesRoleResponse:
     """A role."""
     return pb.ReadKubernetesRoleResponse(**_kubernetes_role(found.record, found.revision))
 
 
-def kubernetes_role_written(record: kubernetes.Role, revision: int) -> pb.WriteKubernetesRoleResponse:
+def kubernetes_role_written(record: kubernetes_roles.Role, revision: int) -> pb.WriteKubernetesRoleResponse:
     """The same, of a role that was just written."""
     return pb.WriteKubernetesRoleResponse(**_kubernetes_role(record, revision))
 
@@ -232,7 +233,7 @@ def moment(at_ms: int) -> Timestamp | None:
     return Timestamp(seconds=at_ms // 1000, nanos=at_ms % 1000 * 1_000_000) if at_ms else None
 
 
-def _approle(record: approle.Record, revision: int) -> dict[str, Any]:
+def _approle(record: approles.Record, revision: int) -> dict[str, Any]:
     """What was not said is told as it counts."""
     return {
         "name": record.name,
@@ -248,7 +249,7 @@ def _approle(record: approle.Record, revision: int) -> dict[str, Any]:
     }
 
 
-def _kubernetes_role(record: kubernetes.Role, revision: int) -> dict[str, Any]:
+def _kubernetes_role(record: kubernetes_roles.Role, revision: int) -> dict[str, Any]:
     return {
         "name": record.name,
         "bound_service_account_names": record.service_accounts,

@@ -12,12 +12,12 @@ from services.auth.calls.kubernetes import Keys, KubernetesCalls
 from services.auth.calls.policies import PolicyCalls
 from services.auth.calls.tokens import TokenCalls
 from services.auth.calls.users import UserCalls
-from services.auth.door import Door
-from services.auth.own_reviewer import OwnReviewer
-from services.auth.passwords import Passwords
+from services.auth.logins.login_attempt import Door
+from services.auth.logins.password_hashing import Passwords
+from services.auth.logins.reviewer_token import OwnReviewer
+from services.auth.logins.secret_ids import SecretIds
 from services.auth.quotas import Quotas
 from services.auth.repository import Repository
-from services.auth.secret_ids import SecretIds
 from services.auth.tokens import Tokens
 from strongbox.access.guard import Guard
 from strongbox.auth.v1 import auth_service_pb2_grpc as rpc

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.auth import granting, quotas
+from services.auth import policy_delegation, quotas
 from services.auth.repository import Repository
 from strongbox.access import tokens as access
 from strongbox.access.guard import MAX_ANCESTORS, Caller, Guard, earliest
@@ -86,7 +86,7 @@ def require_sound(wanted: Wanted) -> Wanted:
     for name, seconds in (("ttl", wanted.ttl_s), ("max_ttl", wanted.max_ttl_s), ("period", wanted.period_s)):
         if seconds == 0:
             raise InvalidInput(f"{name} is at least one second")
-    granting.require_names(wanted.policies)
+    policy_delegation.require_names(wanted.policies)
     if len(wanted.display_name) > MAX_DISPLAY_NAME or not wanted.display_name.isprintable():
         raise InvalidInput(f"display_name is at most {MAX_DISPLAY_NAME} printable characters")
     if not wanted.policies and wanted.no_default:
@@ -127,7 +127,9 @@ class Tokens:
 
         Raises `InvalidInput` when a policy is gone, `QuotaExceeded` when as many of `group` live as may.
         """
-        policies = granting.spelt(self._guard.lookup, view, (*wanted.policies, access.DEFAULT_POLICY))
+        policies = policy_delegation.spelt(
+            self._guard.lookup, view, (*wanted.policies, access.DEFAULT_POLICY)
+        )
         record = _record(view.now_ms, None, wanted, fresh, policies, ())
         record.quota, record.holder = group, holder
         self._repository.add_token(view, access.digest(fresh.token), record)
@@ -209,9 +211,9 @@ class Tokens:
 
     def _policies(self, view: View, caller: Caller, wanted: Wanted) -> list[str]:
         """The names the new token gets, checked in this order: may the caller give them, do they exist."""
-        granting.require_may_give(caller, PATH, wanted.policies)
+        policy_delegation.require_may_give(caller, PATH, wanted.policies)
         names = wanted.policies if wanted.no_default else (*wanted.policies, access.DEFAULT_POLICY)
-        return granting.spelt(self._guard.lookup, view, names)
+        return policy_delegation.spelt(self._guard.lookup, view, names)
 
 
 def _use_of(record: storage.TokenRecord, request_id: str, now_ms: int) -> int:

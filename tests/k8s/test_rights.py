@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.auth import review
+from services.auth.logins import token_review
 from strongbox.dev.authority import Authority
 from strongbox.setup import certificates
 from strongbox.setup.certificates import ensure_certificates
@@ -89,7 +89,7 @@ def test_an_account_without_the_right_is_refused() -> None:
 def test_auth_may_ask_for_reviews_as_the_account_that_its_pods_have(overlay: str) -> None:
     binding = named(overlay, "ClusterRoleBinding", "strongbox-auth-reviewer")
     assert binding["roleRef"]["name"] == "system:auth-delegator"
-    _, _, group, _, resource = review._PATH.split("/")
+    _, _, group, _, resource = token_review._PATH.split("/")
     assert (group, resource, "create") in AUTH_DELEGATOR
     (subject,) = binding["subjects"]
     (pod,) = [pod for name, pod in pods(overlay) if name == "Deployment/strongbox-auth"]

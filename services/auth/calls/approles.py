@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from services.auth import approle, granting, messages
-from services.auth.approle import AppRoles
-from services.auth.calls.acting import Acting
-from services.auth.door import Door
-from services.auth.logins import AppRoleLogins
-from services.auth.secret_ids import FreshId, Made, SecretIds
+from services.auth import messages, policy_delegation
+from services.auth.calls.guarded_call import Acting
+from services.auth.logins import approles
+from services.auth.logins.approles import AppRoles
+from services.auth.logins.login_attempt import Door
+from services.auth.logins.login_methods import AppRoleLogins
+from services.auth.logins.secret_ids import FreshId, Made, SecretIds
 from strongbox import paths
 from strongbox.access.guard import Caller, Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
@@ -32,7 +33,7 @@ class AppRoleCalls(Acting):
         """Make or replace a role."""
         wanted, fresh = messages.approle_of(request), str(uuid.uuid4())
         done = await self.act(
-            context, "WriteAppRole", "write", approle.path_of(wanted.name),
+            context, "WriteAppRole", "write", approles.path_of(wanted.name),
             lambda view, caller: self._roles.write(view, caller, wanted, fresh),
         )  # fmt: skip
         return messages.approle_written(done.value, done.revision)
@@ -41,7 +42,7 @@ class AppRoleCalls(Acting):
         """A role with its role id."""
         name = paths.require_name(request.name, "approle")
         done = await self.act(
-            context, "ReadAppRole", "read", approle.path_of(name),
+            context, "ReadAppRole", "read", approles.path_of(name),
             lambda view, _: self._roles.read(view, name),
         )  # fmt: skip
         return messages.approle_to_proto(done.value)
@@ -50,7 +51,7 @@ class AppRoleCalls(Acting):
         """Remove a role; its secret ids are worth nothing from the next login on."""
         name = paths.require_name(request.name, "approle")
         await self.act(
-            context, "DeleteAppRole", "delete", approle.path_of(name),
+            context, "DeleteAppRole", "delete", approles.path_of(name),
             lambda view, _: self._roles.delete(view, name),
         )  # fmt: skip
         return pb.DeleteAppRoleResponse(name=name)
@@ -58,8 +59,8 @@ class AppRoleCalls(Acting):
     async def ListAppRoles(self, request: pb.ListAppRolesRequest, context: Any) -> pb.ListAppRolesResponse:
         """Names of roles in the order of their folded names."""
         page = await self.list_names(
-            context, "ListAppRoles", keyspace.APPROLES, approle.path_of(""),
-            request.page_size, request.page_token, approle.Record,
+            context, "ListAppRoles", keyspace.APPROLES, approles.path_of(""),
+            request.page_size, request.page_token, approles.Record,
         )  # fmt: skip
         return pb.ListAppRolesResponse(names=page.names, next_page_token=page.token)
 
@@ -72,10 +73,10 @@ class AppRoleCalls(Acting):
 
         def decide(view: View, caller: Caller) -> Made:
             role = self._roles.records.require(view, name)
-            granting.require_root_for_root(caller, role.policies)
+            policy_delegation.require_root_for_root(caller, role.policies)
             return self._secret_ids.make(view, role, asked, fresh)
 
-        done = await self.act(context, "CreateSecretId", "write", approle.secret_id_path(name), decide)
+        done = await self.act(context, "CreateSecretId", "write", approles.secret_id_path(name), decide)
         return messages.secret_id_to_proto(done.value, fresh.secret_id)
 
     async def RevokeSecretId(
@@ -87,7 +88,7 @@ class AppRoleCalls(Acting):
         def decide(view: View, _: Caller) -> None:
             self._secret_ids.revoke(view, self._roles.records.require(view, name), accessor)
 
-        await self.act(context, "RevokeSecretId", "delete", approle.secret_id_path(name), decide)
+        await self.act(context, "RevokeSecretId", "delete", approles.secret_id_path(name), decide)
         return pb.RevokeSecretIdResponse(accessor=accessor)
 
     async def LoginAppRole(self, request: pb.LoginAppRoleRequest, context: Any) -> pb.LoginAppRoleResponse:

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from services.auth import kubernetes, messages, review
-from services.auth.calls.acting import Acting
-from services.auth.door import Door
-from services.auth.kubernetes import CONFIG_PATH, Config, Kubernetes
-from services.auth.logins import PURPOSE, KubernetesLogins
-from services.auth.own_reviewer import OwnReviewer
-from services.auth.review import Reviewer
+from services.auth import messages
+from services.auth.calls.guarded_call import Acting
+from services.auth.logins import kubernetes_roles, token_review
+from services.auth.logins.kubernetes_roles import CONFIG_PATH, Config, Kubernetes
+from services.auth.logins.login_attempt import Door
+from services.auth.logins.login_methods import PURPOSE, KubernetesLogins
+from services.auth.logins.reviewer_token import OwnReviewer
+from services.auth.logins.token_review import Reviewer
 from strongbox import paths
 from strongbox.access.guard import Caller, Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
@@ -55,11 +56,11 @@ class KubernetesCalls(Acting):
         # Certificates are parsed, and keys wrapped, for who may write it.
         await self.allow(context, "WriteKubernetesConfig", CONFIG_PATH, may_write)
         config = Config(
-            host=kubernetes.require_host(request.host),
-            ca_cert=await asyncio.to_thread(kubernetes.require_authority, request.ca_cert),
+            host=kubernetes_roles.require_host(request.host),
+            ca_cert=await asyncio.to_thread(kubernetes_roles.require_authority, request.ca_cert),
         )
         if request.token_reviewer_jwt:
-            if not review.is_jwt(request.token_reviewer_jwt):
+            if not token_review.is_jwt(request.token_reviewer_jwt):
                 raise InvalidInput("token_reviewer_jwt is not a signed token")
             dek = Dek.fresh()
             (wrapped,) = await self._keys.wrap([dek])
@@ -93,7 +94,7 @@ class KubernetesCalls(Acting):
         """Make or replace a role."""
         wanted = messages.kubernetes_role_of(request)
         done = await self.act(
-            context, "WriteKubernetesRole", "write", kubernetes.path_of(wanted.name),
+            context, "WriteKubernetesRole", "write", kubernetes_roles.path_of(wanted.name),
             lambda view, caller: self._kubernetes.write(view, caller, wanted),
         )  # fmt: skip
         return messages.kubernetes_role_written(done.value, done.revision)
@@ -104,7 +105,7 @@ class KubernetesCalls(Acting):
         """A role."""
         name = paths.require_name(request.name, "kubernetes role")
         done = await self.act(
-            context, "ReadKubernetesRole", "read", kubernetes.path_of(name),
+            context, "ReadKubernetesRole", "read", kubernetes_roles.path_of(name),
             lambda view, _: self._kubernetes.read(view, name),
         )  # fmt: skip
         return messages.kubernetes_role_to_proto(done.value)
@@ -115,7 +116,7 @@ class KubernetesCalls(Acting):
         """Remove a role."""
         name = paths.require_name(request.name, "kubernetes role")
         await self.act(
-            context, "DeleteKubernetesRole", "delete", kubernetes.path_of(name),
+            context, "DeleteKubernetesRole", "delete", kubernetes_roles.path_of(name),
             lambda view, _: self._kubernetes.delete(view, name),
         )  # fmt: skip
         return pb.DeleteKubernetesRoleResponse(name=name)
@@ -125,8 +126,8 @@ class KubernetesCalls(Acting):
     ) -> pb.ListKubernetesRolesResponse:
         """Names of roles in the order of their folded names."""
         page = await self.list_names(
-            context, "ListKubernetesRoles", keyspace.KUBERNETES_ROLES, kubernetes.path_of(""),
-            request.page_size, request.page_token, kubernetes.Role,
+            context, "ListKubernetesRoles", keyspace.KUBERNETES_ROLES, kubernetes_roles.path_of(""),
+            request.page_size, request.page_token, kubernetes_roles.Role,
         )  # fmt: skip
         return pb.ListKubernetesRolesResponse(names=page.names, next_page_token=page.token)
 

@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 from services.auth import messages, policies
-from services.auth.calls.acting import Acting
-from services.auth.explain import Explain, Question
-from services.auth.listing import shown_policies
+from services.auth.calls.guarded_call import Acting
+from services.auth.list_filter import shown_policies
 from services.auth.policies import Policies
+from services.auth.policy_explain import Explain, Question
 from services.auth.repository import MAX_POLICY_BYTES, Repository
 from services.auth.tokens import Tokens
 from strongbox.access.guard import Caller, Guard

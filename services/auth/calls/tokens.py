@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from services.auth import messages, tokens
-from services.auth.calls.acting import Acting
-from services.auth.listing import shown_accessors
+from services.auth.calls.guarded_call import Acting
+from services.auth.list_filter import shown_accessors
 from services.auth.tokens import Tokens
 from strongbox.access.durations import parse_duration
 from strongbox.access.guard import Caller, Guard

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.auth import granting, messages, passwords, users
-from services.auth.calls.acting import Acting
-from services.auth.door import Door
-from services.auth.logins import UserLogins
-from services.auth.passwords import Passwords
-from services.auth.users import Users, Wanted
+from services.auth import messages, policy_delegation
+from services.auth.calls.guarded_call import Acting
+from services.auth.logins import password_hashing, users
+from services.auth.logins.login_attempt import Door
+from services.auth.logins.login_methods import UserLogins
+from services.auth.logins.password_hashing import Passwords
+from services.auth.logins.users import Users, Wanted
 from strongbox import paths
 from strongbox.access.guard import Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
@@ -30,14 +31,14 @@ class UserCalls(Acting):
         """Make or replace a user. Hashing is for those only who may: first it is found out who asks."""
         wanted = Wanted(
             paths.require_name(request.name, "user"),
-            granting.require_names(request.policies),
+            policy_delegation.require_names(request.policies),
             messages.token_ttl_of(request.token_ttl),
         )
         path = users.path_of(wanted.name)
         hashed = None
         if request.HasField("password"):
             await self.allow(context, "WriteUser", path, lambda view, caller: None)
-            password = passwords.require_new(request.password)
+            password = password_hashing.require_new(request.password)
             hashed = await self._passwords.hash(password, inbound_of(context).deadline)
         done = await self.act(
             context, "WriteUser", "write", path,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any, cast
 
-from services.auth.own_reviewer import OwnReviewer
-from services.auth.passwords import Passwords
+from services.auth.logins.password_hashing import Passwords
+from services.auth.logins.reviewer_token import OwnReviewer
 from services.auth.peer_servicer import AuthPeerServicer
 from services.auth.quotas import Quotas
 from services.auth.repository import Repository

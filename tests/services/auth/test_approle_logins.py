@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.auth.failures import LOCKED, MAX_FAILURES
-from services.auth.networks import is_from, parse_cidrs
+from services.auth.logins.bound_cidrs import is_from, parse_cidrs
+from services.auth.logins.lockouts import LOCKED, MAX_FAILURES
 from strongbox.access import tokens as access
 from strongbox.access.groups import Groups, groups_of
 from strongbox.access.records import seal_record

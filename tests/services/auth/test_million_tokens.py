@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.auth import due
+from services.auth import tidy_decisions
+from services.auth.logins.secret_ids import SecretIds
 from services.auth.repository import EXPIRE, Repository, due_key
-from services.auth.secret_ids import SecretIds
-from services.auth.tidy import Tidy
+from services.auth.tidy_duty import Tidy
 from strongbox.access import tokens
 from strongbox.access.guard import Guard
 from strongbox.clock import SystemClock
@@ -116,7 +116,7 @@ async def test_five_thousand_expired_tokens_go_in_a_few_seconds() -> None:
 
 
 def test_what_is_due_is_read_by_shards_that_together_are_everything() -> None:
-    ranges = list(due.due_ranges(keyspace.TOKENS_DUE, 10**12))
+    ranges = list(tidy_decisions.due_ranges(keyspace.TOKENS_DUE, 10**12))
     assert len(ranges) == len(set(ranges)) == 256
     for digest in (secrets.token_hex(32) for _ in range(200)):
         assert sum(start <= due_key(10**11, digest) < end for start, end in ranges) == 1

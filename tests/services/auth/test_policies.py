@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from services.auth import listing
+from services.auth import list_filter
 from services.auth.policies import Found, Policies, policy_path, require_writable
 from services.auth.repository import Repository
 from strongbox.access.guard import Caller, Guard
@@ -113,5 +113,5 @@ def test_a_listing_obeys_a_deny_below_it_and_survives_a_forged_row(auth: Auth) -
     auth.put_policy("hidden", {"secret/a": "read"})
     auth.store.seed(keyspace.policy("forged"), b"\xff\xff")
     token = auth.add_token(policies=["lister"])
-    shown = listing.shown_policies(auth.caller(token), auth.policy_rows(), with_built_in=True)
+    shown = list_filter.shown_policies(auth.caller(token), auth.policy_rows(), with_built_in=True)
     assert shown == ["default", "root", "lister"]

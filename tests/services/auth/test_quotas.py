@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from services.auth import due
+from services.auth import tidy_decisions
+from services.auth.logins.secret_ids import SecretIds
 from services.auth.quotas import Quotas
 from services.auth.repository import Repository, digest_of_due
-from services.auth.secret_ids import SecretIds
 from strongbox.access import tokens as access
 from strongbox.errors import QuotaExceeded
 from strongbox.store import keyspace
@@ -61,19 +61,25 @@ def tidy(auth: AuthService) -> None:
     """What the duty does, until nothing is due."""
     repository, fence = Repository(auth.guard.lookup), Fence()
     secret_ids = SecretIds(auth.guard.lookup)
-    for index in due.INDEXES:
-        for start, end in due.due_ranges(index, auth.store.now_ms):
-            keys = [row.key for row in auth.store.range(start, end, due.SLICE)]
+    for index in tidy_decisions.INDEXES:
+        for start, end in tidy_decisions.due_ranges(index, auth.store.now_ms):
+            keys = [row.key for row in auth.store.range(start, end, tidy_decisions.SLICE)]
             if not keys:
                 continue
             if index == keyspace.SECRET_IDS_DUE:
-                auth.store.run(lambda view, keys=keys: due.settle_secret_ids(view, fence, secret_ids, keys))
+                auth.store.run(
+                    lambda view, keys=keys: tidy_decisions.settle_secret_ids(view, fence, secret_ids, keys)
+                )
                 continue
-            done = auth.store.run(lambda view, keys=keys: due.settle(view, fence, repository, keys))
+            done = auth.store.run(
+                lambda view, keys=keys: tidy_decisions.settle(view, fence, repository, keys)
+            )
             for parent in cast("list[due.Bereaved]", done.value):
                 below = keyspace.child(parent.accessor, "")
                 children = [row.key for row in auth.store.range(below, keyspace.prefix_end(below))]
-                auth.store.run(lambda view, keys=children: due.revoke_children(view, fence, repository, keys))
+                auth.store.run(
+                    lambda view, keys=children: tidy_decisions.revoke_children(view, fence, repository, keys)
+                )
                 assert digest_of_due(parent.key)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.auth.secret_ids import DEFAULT_TTL_S
+from services.auth.logins.secret_ids import DEFAULT_TTL_S
 from strongbox.errors import UnknownOutcome
 from strongbox.store import keyspace
 from tests.services.auth.support import PASSWORD

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 from argon2 import PasswordHasher
 
-from services.auth.failures import BURST, LOCK_MS, LOCKED, MAX_FAILURES, SOURCES, source_key
+from services.auth.logins.lockouts import BURST, LOCK_MS, LOCKED, MAX_FAILURES, SOURCES, source_key
 from strongbox.access.records import seal_record
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied, RateLimited, Sealed, Unauthenticated
 from strongbox.storage.v1 import auth_records_pb2 as storage

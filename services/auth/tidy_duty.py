@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 
 import structlog
 
-from services.auth import due
+from services.auth import tidy_decisions
+from services.auth.logins.secret_ids import SecretIds
 from services.auth.repository import Repository
-from services.auth.secret_ids import SecretIds
 from strongbox.clock import Clock
 from strongbox.errors import NoQuorum, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.store import keyspace, txn
@@ -48,7 +48,7 @@ class Tidy:
         self._etcd, self._clock = etcd, clock
         self._in_haste = False
 
-    async def work(self, term: due.Fence) -> None:
+    async def work(self, term: tidy_decisions.Fence) -> None:
         """Tidy until cancelled, when the term is over; work that is late is stopped by the fence."""
         while True:
             self._in_haste = False
@@ -61,15 +61,15 @@ class Tidy:
             except EtcdError as error:
                 _log.info("tidying waits for etcd", why=str(error))
                 found = 0
-            if found < due.SLICE and not self._in_haste:  # also when what is left cannot be tidied
+            if found < tidy_decisions.SLICE and not self._in_haste:  # also when what is left cannot be tidied
                 await asyncio.sleep(PAUSE)
 
-    async def one_pass(self, term: due.Fence) -> int:
+    async def one_pass(self, term: tidy_decisions.Fence) -> int:
         """Settle some of each shard; returns how many entries were due."""
         await self._submit(term.require)  # also when nothing is due: memory does not say who is in office
         found = 0
-        for index in due.INDEXES:
-            ranges = due.due_ranges(index, self._clock.now_ms())
+        for index in tidy_decisions.INDEXES:
+            ranges = tidy_decisions.due_ranges(index, self._clock.now_ms())
             while some := list(islice(ranges, TOGETHER)):
                 keys = await self._read(some)
                 found += len(keys)
@@ -79,11 +79,11 @@ class Tidy:
         return found
 
     async def _read(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
-        look = txn.txn([], [txn.range_(start, end, due.SLICE, True) for start, end in ranges])
+        look = txn.txn([], [txn.range_(start, end, tidy_decisions.SLICE, True) for start, end in ranges])
         seen = await self._etcd.transact(look, deadline=time.monotonic() + DEADLINE, idempotent=True)
         return [row.key for part in seen.responses for row in rows_of(part.response_range)]
 
-    async def _settle_all(self, term: due.Fence, index: bytes, keys: list[bytes]) -> None:
+    async def _settle_all(self, term: tidy_decisions.Fence, index: bytes, keys: list[bytes]) -> None:
         """Settle entries together; when that fails for a reason of one of them, each by itself."""
         try:
             await self._settle(term, index, keys)
@@ -98,27 +98,31 @@ class Tidy:
                         "what is due cannot be tidied", key=key.decode("ascii", "replace"), why=error.reason
                     )
 
-    async def _settle(self, term: due.Fence, index: bytes, keys: list[bytes]) -> None:
+    async def _settle(self, term: tidy_decisions.Fence, index: bytes, keys: list[bytes]) -> None:
         if index == keyspace.SECRET_IDS_DUE:
-            await self._submit(lambda view: due.settle_secret_ids(view, term, self._secret_ids, keys))
+            await self._submit(
+                lambda view: tidy_decisions.settle_secret_ids(view, term, self._secret_ids, keys)
+            )
             return
-        done = await self._submit(lambda view: due.settle(view, term, self._repository, keys))
+        done = await self._submit(lambda view: tidy_decisions.settle(view, term, self._repository, keys))
         for bereaved in done.value:
             await self._find_children(term, bereaved)
 
-    async def _find_children(self, term: due.Fence, parent: due.Bereaved) -> None:
+    async def _find_children(self, term: tidy_decisions.Fence, parent: tidy_decisions.Bereaved) -> None:
         while True:
-            rows = (await self._submit(lambda view: due.read_children(view, term, parent.accessor))).rows
+            rows = (
+                await self._submit(lambda view: tidy_decisions.read_children(view, term, parent.accessor))
+            ).rows
             if rows:
                 await self._rested(self._revoke_children(term, [row.key for row in rows]))
                 # Their own children, whose leases live until they are marked, are found by the next pass.
                 self._in_haste = True
-            if len(rows) < due.SLICE:
+            if len(rows) < tidy_decisions.SLICE:
                 break
-        await self._submit(lambda view: due.leave_marker(view, term, parent.key))
+        await self._submit(lambda view: tidy_decisions.leave_marker(view, term, parent.key))
 
-    async def _revoke_children(self, term: due.Fence, keys: list[bytes]) -> None:
-        await self._submit(lambda view: due.revoke_children(view, term, self._repository, keys))
+    async def _revoke_children(self, term: tidy_decisions.Fence, keys: list[bytes]) -> None:
+        await self._submit(lambda view: tidy_decisions.revoke_children(view, term, self._repository, keys))
 
     async def _rested(self, work: Coroutine[Any, Any, None]) -> None:
         started = time.monotonic()
@@ -132,5 +136,5 @@ class Tidy:
 
 
 def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:
-    for start in range(0, len(keys), due.TOGETHER):
-        yield keys[start : start + due.TOGETHER]
+    for start in range(0, len(keys), tidy_decisions.TOGETHER):
+        yield keys[start : start + tidy_decisions.TOGETHER]

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from services.auth import due
+from services.auth import tidy_decisions
+from services.auth.logins.secret_ids import SecretIds
 from services.auth.repository import MARKER_MS, MINUTE_MS, Repository, due_key
-from services.auth.secret_ids import SecretIds
-from services.auth.tidy import Tidy
+from services.auth.tidy_duty import Tidy
 from strongbox.access import tokens
 from strongbox.access.lookup import Lookup
 from strongbox.errors import Internal
@@ -52,26 +52,30 @@ class Tidied(FakeCluster):
     def one_pass(self) -> int:
         """As Tidy.one_pass, over the fake store."""
         found = 0
-        for start, end in due.due_ranges(keyspace.TOKENS_DUE, self.store.now_ms):
-            keys = [row.key for row in self.store.range(start, end, due.SLICE)]
+        for start, end in tidy_decisions.due_ranges(keyspace.TOKENS_DUE, self.store.now_ms):
+            keys = [row.key for row in self.store.range(start, end, tidy_decisions.SLICE)]
             found += len(keys)
             if keys:
                 self._settle(keys)
         return found
 
     def _settle(self, keys: list[bytes]) -> None:
-        done = self.store.run(lambda view: due.settle(view, self.fence, self.repository, keys)).value
+        done = self.store.run(
+            lambda view: tidy_decisions.settle(view, self.fence, self.repository, keys)
+        ).value
         for parent in cast("list[due.Bereaved]", done):
             self._find_children(parent)
 
-    def _find_children(self, parent: due.Bereaved) -> None:
-        found = self.store.run(lambda view: due.read_children(view, self.fence, parent.accessor)).rows
+    def _find_children(self, parent: tidy_decisions.Bereaved) -> None:
+        found = self.store.run(
+            lambda view: tidy_decisions.read_children(view, self.fence, parent.accessor)
+        ).rows
         self._revoke([child.key for child in found])
-        if len(found) < due.SLICE:
-            self.store.run(lambda view: due.leave_marker(view, self.fence, parent.key))
+        if len(found) < tidy_decisions.SLICE:
+            self.store.run(lambda view: tidy_decisions.leave_marker(view, self.fence, parent.key))
 
     def _revoke(self, keys: list[bytes]) -> None:
-        self.store.run(lambda view: due.revoke_children(view, self.fence, self.repository, keys))
+        self.store.run(lambda view: tidy_decisions.revoke_children(view, self.fence, self.repository, keys))
 
     def until_idle(self) -> None:
         while self.one_pass():
@@ -114,7 +118,7 @@ def test_an_expired_token_is_cleared_away_with_all_that_leads_to_it(cluster: Tid
 def test_a_clock_that_runs_ahead_of_the_minute_drops_nothing(cluster: Tidied) -> None:
     cluster.make("young", ttl_s=600)
     (entry,) = cluster.store.keys(keyspace.TOKENS_DUE)
-    cluster.store.run(lambda view: due.settle(view, cluster.fence, cluster.repository, [entry]))
+    cluster.store.run(lambda view: tidy_decisions.settle(view, cluster.fence, cluster.repository, [entry]))
     assert (records(cluster), cluster.store.value(entry)) == (1, b"expire")
 
 
@@ -144,7 +148,7 @@ def test_children_of_the_revoked_are_revoked_generation_by_generation(cluster: T
 
 def test_more_children_than_a_slice_are_all_found(cluster: Tidied) -> None:
     parent = cluster.make("parent", ttl_s=86_400)
-    for number in range(due.SLICE + 5):
+    for number in range(tidy_decisions.SLICE + 5):
         cluster.make(f"child{number}", "parent", 86_400)
     record = cluster.repository.lookup.token(cluster.store.view(), parent)
     assert record is not None
@@ -156,7 +160,7 @@ def test_more_children_than_a_slice_are_all_found(cluster: Tidied) -> None:
 async def test_all_children_are_revoked_in_one_pass_and_few_transactions(cluster: Tidied) -> None:
     """Their leases live until then, and who makes many children must not put that off."""
     parent = cluster.make("parent", ttl_s=86_400)
-    for number in range(3 * due.SLICE + 5):
+    for number in range(3 * tidy_decisions.SLICE + 5):
         cluster.make(f"child{number}", "parent", 86_400)
     record = cluster.repository.lookup.token(cluster.store.view(), parent)
     assert record is not None
@@ -182,7 +186,7 @@ async def test_children_that_cannot_be_revoked_are_tried_again_after_a_pause(
     def refuse(*_: object) -> None:
         raise Internal
 
-    monkeypatch.setattr(due, "revoke_children", refuse)
+    monkeypatch.setattr(tidy_decisions, "revoke_children", refuse)
     pipeline, unused = cast("Any", FakePipeline(cluster.store)), cast("Any", None)
     tidy = Tidy(pipeline, cluster.repository, SecretIds(cluster.repository.lookup), unused, unused)
     with pytest.raises(Internal):
@@ -211,7 +215,7 @@ def test_a_token_renewed_since_its_entry_was_read_is_kept(cluster: Tidied) -> No
     later = cluster.store.now_ms + 10 * MINUTE_MS
     cluster.store.run(lambda view: cluster.repository.move_expiry(view, digest, record, later))
     cluster.store.now_ms += 5 * MINUTE_MS
-    cluster.store.run(lambda view: due.settle(view, cluster.fence, cluster.repository, [entry]))
+    cluster.store.run(lambda view: tidy_decisions.settle(view, cluster.fence, cluster.repository, [entry]))
     assert records(cluster) == 1
 
 
@@ -219,7 +223,9 @@ def test_a_forged_entry_of_the_children_index_revokes_nobody(cluster: Tidied) ->
     stranger = cluster.make("stranger", ttl_s=86_400)
     forged = keyspace.child("parent", "stranger")
     cluster.store.seed(forged, stranger.encode())
-    cluster.store.run(lambda view: due.revoke_children(view, cluster.fence, cluster.repository, [forged]))
+    cluster.store.run(
+        lambda view: tidy_decisions.revoke_children(view, cluster.fence, cluster.repository, [forged])
+    )
     assert records(cluster) == 1
     assert cluster.store.value(forged) is None
 

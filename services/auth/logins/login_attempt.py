@@ -6,7 +6,7 @@
 * A login is neutral to etcd's space, granted or refused: quotas bound its tokens, users and 1024 sources
   what is counted (ADR 55). So who fills the store locks nobody out, no guess goes uncounted, and a store
   that is too full for logins tells the right password from a wrong one no more than others.
-* A success is recorded with the new token's accessor; a refusal as services.auth.failures says.
+* A success is recorded with the new token's accessor; a refusal as services.auth.logins.lockouts says.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from services.auth import failures
+from services.auth.logins import lockouts
 from services.auth.quotas import login_group
 from services.auth.tokens import Fresh, Tokens, Told, Wanted
 from strongbox.access.guard import Guard, require_unsealed
@@ -101,7 +101,7 @@ class Door:
     def grant(self, view: View, wanted: Wanted, fresh: Fresh, who: Who) -> Verdict:
         """The credential is right: forget failures, make a token."""
         view.means(Effect.NEUTRAL)
-        failures.clear(view, failures.failure_key(who.kind, who.name))
+        lockouts.clear(view, lockouts.failure_key(who.kind, who.name))
         try:
             told = self._tokens.issue(view, wanted, fresh, login_group(who.kind, who.name), who.holder)
         except InvalidInput as gone:
@@ -116,20 +116,20 @@ class Door:
     def refuse(self, view: View, inbound: Inbound, failure_key: bytes | None) -> Verdict:
         """The one no. `failure_key` None: there is nobody of that name."""
         view.means(Effect.NEUTRAL)
-        failures.take_allowance(view, self._source(inbound))
+        lockouts.take_allowance(view, self._source(inbound))
         if failure_key is None:
             view.draft = None
         else:
-            failures.note(view, failure_key)
+            lockouts.note(view, failure_key)
         error = Unauthenticated("the login was refused")
         return Refusal(error, is_recorded=view.draft is not None)
 
     def _enter(self, view: View, inbound: Inbound) -> None:
         require_unsealed(view, inbound)
-        failures.require_allowance(view, self._source(inbound))
+        lockouts.require_allowance(view, self._source(inbound))
 
     def _source(self, inbound: Inbound) -> bytes:
-        return failures.source_key(self._guard.lookup.require_keys(), inbound.client)
+        return lockouts.source_key(self._guard.lookup.require_keys(), inbound.client)
 
     async def _counted(self, inbound: Inbound, work: Work[T]) -> T:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from services.auth.listing import shown_names
+from services.auth.list_filter import shown_names
 from strongbox.access.guard import Caller, Guard
 from strongbox.audit_outbox.outbox import draft_of
 from strongbox.rpc.inbound import Inbound, inbound_of

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from services.auth import granting, policies
+from services.auth import policies, policy_delegation
 from services.auth.tokens import Tokens, path_of
 from strongbox import paths
 from strongbox.access.guard import Caller, Guard
@@ -37,7 +37,7 @@ class Question(NamedTuple):
         paths.require_canonical(path.removesuffix("/"))
         if capability not in CAPABILITIES - {"deny"}:
             raise InvalidInput(f"capability is one of {' '.join(sorted(CAPABILITIES - {'deny'}))}")
-        return cls(accessor, granting.require_names(names), path, capability)
+        return cls(accessor, policy_delegation.require_names(names), path, capability)
 
 
 class Explanation(NamedTuple):

@@ -16,16 +16,16 @@ from typing import Protocol
 
 import structlog
 
-from services.auth import approle, failures, kubernetes, passwords, review, users
-from services.auth.approle import AppRoles
-from services.auth.door import Door, Login, Verdict, Who
-from services.auth.kubernetes import Config, Identity, Kubernetes, Role
-from services.auth.own_reviewer import OwnReviewer
-from services.auth.passwords import Passwords
-from services.auth.review import MayNotReview, Reviewer
-from services.auth.secret_ids import SecretIds
+from services.auth.logins import approles, kubernetes_roles, lockouts, password_hashing, token_review, users
+from services.auth.logins.approles import AppRoles
+from services.auth.logins.kubernetes_roles import Config, Identity, Kubernetes, Role
+from services.auth.logins.login_attempt import Door, Login, Verdict, Who
+from services.auth.logins.password_hashing import Passwords
+from services.auth.logins.reviewer_token import OwnReviewer
+from services.auth.logins.secret_ids import SecretIds
+from services.auth.logins.token_review import MayNotReview, Reviewer
+from services.auth.logins.users import Users
 from services.auth.tokens import Fresh, Wanted
-from services.auth.users import Users
 from strongbox import paths
 from strongbox.crypto.envelope import WrappedDek, open_value
 from strongbox.errors import Overloaded, RateLimited
@@ -71,7 +71,7 @@ class UserLogins:
         known, locked = await self._door.look(inbound, lambda view: self._hash_of(view, name, password))
         right = await self._passwords.verify(known, password, inbound.deadline)
         anew = None
-        if right and not locked and known is not None and passwords.is_outdated(known):
+        if right and not locked and known is not None and password_hashing.is_outdated(known):
             # A busy replica leaves the old hash for the next login.
             with suppress(RateLimited):
                 anew = await self._passwords.hash(password, inbound.deadline)
@@ -80,9 +80,9 @@ class UserLogins:
             record = self._users.records.find(view, name)
             if (None if record is None else record.password_hash) != known:
                 raise Changed
-            key = failures.failure_key(users.KIND, name)
+            key = lockouts.failure_key(users.KIND, name)
             # Asked for every name: an unknown one must not cost one key less.
-            is_locked = failures.is_locked(failures.failures_of(view, key))
+            is_locked = lockouts.is_locked(lockouts.failures_of(view, key))
             if record is None or not right or is_locked:
                 return self._door.refuse(view, inbound, None if record is None else key)
             if anew is not None:
@@ -95,9 +95,9 @@ class UserLogins:
     def _hash_of(self, view: View, name: str, password: str) -> tuple[str | None, bool]:
         """The hash, if there is such a user, and whether he is locked; any name has the same keys read."""
         paths.require_name(name, "user")
-        passwords.require_bounded(password)
+        password_hashing.require_bounded(password)
         record = self._users.records.find(view, name)
-        locked = failures.is_locked(failures.failures_of(view, failures.failure_key(users.KIND, name)))
+        locked = lockouts.is_locked(lockouts.failures_of(view, lockouts.failure_key(users.KIND, name)))
         return (None if record is None else str(record.password_hash)), locked
 
     def _rehash(self, view: View, record: storage.UserRecord, anew: str) -> None:
@@ -121,8 +121,8 @@ class AppRoleLogins:
             if role is None:
                 return self._door.refuse(view, inbound, None)
             if view.draft is not None:
-                view.draft.path = approle.path_of(role.name)
-            key = failures.failure_key(approle.KIND, role.name)
+                view.draft.path = approles.path_of(role.name)
+            key = lockouts.failure_key(approles.KIND, role.name)
             used = self._secret_ids.use(view, role, secret_id, inbound.client)
             if used is None:
                 return self._door.refuse(view, inbound, key)
@@ -131,10 +131,10 @@ class AppRoleLogins:
                 display_name=f"approle {role.name}", num_uses=role.token_num_uses,
             )  # fmt: skip
             return self._door.grant(
-                view, wanted, fresh, Who(approle.KIND, role.name, f"secret-id/{used.accessor}")
+                view, wanted, fresh, Who(approles.KIND, role.name, f"secret-id/{used.accessor}")
             )
 
-        return await self._door.through(inbound, "LoginAppRole", approle.path_of("unknown"), decide)
+        return await self._door.through(inbound, "LoginAppRole", approles.path_of("unknown"), decide)
 
 
 class KubernetesLogins:
@@ -154,16 +154,16 @@ class KubernetesLogins:
         def decide(view: View, fresh: Fresh) -> Verdict:
             now = self._role_and_config(view, name)
             role = now[0]
-            if role is None or who is None or now != found or not kubernetes.fits(role, who):
-                key = failures.failure_key(kubernetes.KIND, name) if role is not None else None
+            if role is None or who is None or now != found or not kubernetes_roles.fits(role, who):
+                key = lockouts.failure_key(kubernetes_roles.KIND, name) if role is not None else None
                 return self._door.refuse(view, inbound, key)
             shown = f"kubernetes {who.namespace}/{who.service_account}"[:128]
             wanted = Wanted(tuple(role.policies), role.token_ttl_s or None, display_name=shown)
             return self._door.grant(
-                view, wanted, fresh, Who(kubernetes.KIND, name, kubernetes.holder_of(who))
+                view, wanted, fresh, Who(kubernetes_roles.KIND, name, kubernetes_roles.holder_of(who))
             )
 
-        return await self._door.through(inbound, "LoginKubernetes", kubernetes.path_of(name), decide)
+        return await self._door.through(inbound, "LoginKubernetes", kubernetes_roles.path_of(name), decide)
 
     def _role_and_config(self, view: View, name: str) -> tuple[Role | None, Config | None]:
         paths.require_name(name, "kubernetes role")
@@ -171,8 +171,8 @@ class KubernetesLogins:
 
     async def _review(
         self, role: Role | None, config: Config | None, jwt: str, inbound: Inbound
-    ) -> kubernetes.Identity | None:
-        if config is None or not review.is_jwt(jwt):
+    ) -> kubernetes_roles.Identity | None:
+        if config is None or not token_review.is_jwt(jwt):
             return None
         audience = role.audience if role is not None else ""
         who = await self._asked(config, jwt, audience, inbound.deadline)
@@ -194,4 +194,4 @@ class KubernetesLogins:
             return ""
         envelope = from_record(config.token_reviewer_jwt)
         (key,) = await self._keys.unwrap([envelope.wrapped])
-        return open_value(key, envelope, PURPOSE, kubernetes.CONFIG_PATH, 1).decode()
+        return open_value(key, envelope, PURPOSE, kubernetes_roles.CONFIG_PATH, 1).decode()

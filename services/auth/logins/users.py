@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.auth import failures, granting
-from services.auth.named import Named
+from services.auth import policy_delegation
+from services.auth.logins import lockouts
+from services.auth.named_records import Named
 from strongbox.access.guard import Caller
 from strongbox.access.lookup import Lookup
 from strongbox.errors import InvalidInput
@@ -55,31 +56,31 @@ class Users:
     def write(self, view: View, caller: Caller, wanted: Wanted, password_hash: str | None) -> Record:
         """Make or replace a user; what counts now. Raises `InvalidInput`, `PermissionDenied`."""
         known = self.records.writable(view, wanted.name)
-        granting.require_may_give(caller, path_of(wanted.name), wanted.policies)
+        policy_delegation.require_may_give(caller, path_of(wanted.name), wanted.policies)
         if known is not None:
-            granting.require_may_give(caller, path_of(wanted.name), known.policies)
+            policy_delegation.require_may_give(caller, path_of(wanted.name), known.policies)
         if password_hash is None and known is None:
             raise InvalidInput("a new user needs a password")
         unchanged = password_hash is None and known is not None
         record = Record(
             name=wanted.name,
             password_hash=known.password_hash if unchanged and known is not None else password_hash or "",
-            policies=granting.spelt(self._lookup, view, wanted.policies),
+            policies=policy_delegation.spelt(self._lookup, view, wanted.policies),
             token_ttl_s=wanted.token_ttl_s,
             password_changed_ms=known.password_changed_ms if unchanged and known is not None else view.now_ms,
         )
         self.records.put(view, record)
         if not unchanged:  # a new password ends a lock: who sets it knows whom it is for
-            failures.clear(view, failures.failure_key(KIND, wanted.name))
+            lockouts.clear(view, lockouts.failure_key(KIND, wanted.name))
         return record
 
     def read(self, view: View, name: str) -> Found:
         """Raises `NotFound`."""
         record = self.records.require(view, name)
-        known = failures.failures_of(view, failures.failure_key(KIND, name))
+        known = lockouts.failures_of(view, lockouts.failure_key(KIND, name))
         return Found(record, known, view.get(self.records.key(name)).mod_revision)
 
     def delete(self, view: View, name: str) -> None:
         """Remove a user, there or not. Raises `NotFound` when he is there in other letters."""
         self.records.delete(view, name)
-        failures.clear(view, failures.failure_key(KIND, name))
+        lockouts.clear(view, lockouts.failure_key(KIND, name))

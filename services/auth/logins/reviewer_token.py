@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from services.auth.kubernetes import Config
-from services.auth.review import MAX_JWT, is_jwt
+from services.auth.logins.kubernetes_roles import Config
+from services.auth.logins.token_review import MAX_JWT, is_jwt
 
 _log = structlog.get_logger(__name__)
 

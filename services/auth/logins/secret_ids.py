@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from services.auth import quotas
-from services.auth.networks import is_from, require_inside
+from services.auth.logins.bound_cidrs import is_from, require_inside
 from services.auth.quotas import Quotas
 from services.auth.repository import digest_of_due, due_until
 from strongbox.access import tokens as access

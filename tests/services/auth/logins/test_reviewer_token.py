@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
-from services.auth.kubernetes import Config
-from services.auth.own_reviewer import OwnReviewer
+from services.auth.logins.kubernetes_roles import Config
+from services.auth.logins.reviewer_token import OwnReviewer
 from strongbox.config import Settings
 from strongbox.errors import DependencyDown, InvalidInput
 from tests.services.auth.support import AuthService

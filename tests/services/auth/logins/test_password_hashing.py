@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from services.auth.passwords import MAX_WAITING, Passwords, is_outdated, require_new
+from services.auth.logins.password_hashing import MAX_WAITING, Passwords, is_outdated, require_new
 from strongbox.errors import InvalidInput, RateLimited
 
 # Made by the reference implementation in C (its own tests, version 0x13, "password" and "somesalt").
@@ -101,7 +101,7 @@ async def test_a_hash_that_took_too_long_is_refused_and_tells_nothing(
 ) -> None:
     """What comes after the hash would meet its deadline half-done: an outcome nobody knows."""
     stored = await passwords.hash("x" * 12, later())
-    monkeypatch.setattr("services.auth.passwords._matches", lambda *_: time.sleep(0.4) or True)
+    monkeypatch.setattr("services.auth.logins.password_hashing._matches", lambda *_: time.sleep(0.4) or True)
     for password in ("x" * 12, "y" * 12):
         with pytest.raises(RateLimited):
             await passwords.verify(stored, password, later(0.7))
@@ -114,6 +114,6 @@ def test_a_password_is_bounded_before_it_is_normalized(monkeypatch: pytest.Monke
     def normal(_: str) -> str:
         raise AssertionError("looked at")
 
-    monkeypatch.setattr("services.auth.passwords.normal", normal)
+    monkeypatch.setattr("services.auth.logins.password_hashing.normal", normal)
     with pytest.raises(InvalidInput):
         require_new("a" + "\u0301\u0327" * 260_000)

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from services.auth import failures, granting
-from services.auth.named import Named
+from services.auth import policy_delegation
+from services.auth.logins import lockouts
+from services.auth.named_records import Named
 from strongbox.access.guard import Caller
 from strongbox.access.lookup import Lookup
 from strongbox.storage.v1 import auth_records_pb2 as storage
@@ -52,13 +53,13 @@ class AppRoles:
         """Make or replace a role, which keeps its role id. Raises `InvalidInput`, `PermissionDenied`."""
         known = self.records.writable(view, wanted.name)
         path = path_of(wanted.name)
-        granting.require_may_give(caller, path, wanted.policies)
+        policy_delegation.require_may_give(caller, path, wanted.policies)
         if known is not None:
-            granting.require_may_give(caller, path, known.policies)
+            policy_delegation.require_may_give(caller, path, known.policies)
         record = Record()
         record.CopyFrom(wanted)
         del record.policies[:]
-        record.policies.extend(granting.spelt(self._lookup, view, wanted.policies))
+        record.policies.extend(policy_delegation.spelt(self._lookup, view, wanted.policies))
         record.role_id = known.role_id if known is not None else fresh_role_id
         self.records.put(view, record)
         view.put(_role_id_key(record.role_id), record.name.encode())
@@ -74,7 +75,7 @@ class AppRoles:
         known = self.records.delete(view, name)
         if known is not None:
             view.delete(_role_id_key(known.role_id))
-        failures.clear(view, failures.failure_key(KIND, name))
+        lockouts.clear(view, lockouts.failure_key(KIND, name))
 
     def role_of(self, view: View, role_id: str) -> Record | None:
         """The role that a role id names."""

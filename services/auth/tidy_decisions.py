@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
+from services.auth.logins.secret_ids import SecretIds
 from services.auth.repository import (
     DROP_MARKER,
     EXPIRE,
@@ -26,7 +27,6 @@ from services.auth.repository import (
     due_key,
     due_until,
 )
-from services.auth.secret_ids import SecretIds
 from strongbox.leases.counters import Tally
 from strongbox.store import keyspace
 from strongbox.store.view import View

@@ -7,7 +7,7 @@ Rules:
 * A role names service accounts and namespaces, exactly, or `*` alone for any; not both any. The token must
   be for the role's audience, when it names one. That needs a reviewer: the API server lets no token of
   another audience than its own ask for anything, its own review included.
-* Nothing of a token is believed here: the API server says whose it is (services.auth.review).
+* Nothing of a token is believed here: the API server says whose it is (services.auth.logins.token_review).
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from services.auth import failures, granting
-from services.auth.named import Named
+from services.auth import policy_delegation
+from services.auth.logins import lockouts
+from services.auth.named_records import Named
 from strongbox.access.guard import Caller
 from strongbox.access.lookup import Lookup
 from strongbox.access.records import seal_record
@@ -117,7 +118,7 @@ def role_of(
         service_accounts=require_names(accounts, "bound_service_account_names"),
         namespaces=require_names(namespaces, "bound_service_account_namespaces"),
         audience=audience,
-        policies=granting.require_names(policies),
+        policies=policy_delegation.require_names(policies),
         token_ttl_s=ttl_s,
     )
     if [ANY] == record.service_accounts == record.namespaces:
@@ -174,16 +175,16 @@ class Kubernetes:
         """Make or replace a role; what counts now. Raises `InvalidInput`, `PermissionDenied`."""
         known = self.roles.writable(view, wanted.name)
         path = path_of(wanted.name)
-        granting.require_may_give(caller, path, wanted.policies)
+        policy_delegation.require_may_give(caller, path, wanted.policies)
         if known is not None:
-            granting.require_may_give(caller, path, known.policies)
+            policy_delegation.require_may_give(caller, path, known.policies)
         config = self.config(view)
         if config is not None and self.lacks_reviewer(config, wanted):
             raise InvalidInput("an audience needs a reviewer: the configuration has no token_reviewer_jwt")
         record = Role()
         record.CopyFrom(wanted)
         del record.policies[:]
-        record.policies.extend(granting.spelt(self._lookup, view, wanted.policies))
+        record.policies.extend(policy_delegation.spelt(self._lookup, view, wanted.policies))
         self.roles.put(view, record)
         return record
 
@@ -200,4 +201,4 @@ class Kubernetes:
     def delete(self, view: View, name: str) -> None:
         """Remove a role, there or not. Raises `NotFound` when it is there in other letters."""
         self.roles.delete(view, name)
-        failures.clear(view, failures.failure_key(KIND, name))
+        lockouts.clear(view, lockouts.failure_key(KIND, name))
