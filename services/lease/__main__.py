@@ -6,16 +6,16 @@ import sys
 
 from prometheus_client import CollectorRegistry
 
-from services.lease.calls import Calls
-from services.lease.databases import Databases
-from services.lease.grants import Backoff
-from services.lease.issuing import Issuer
-from services.lease.measures import Measures
-from services.lease.reaper import Follower, Reaper
-from services.lease.reconciler import Reconciler
-from services.lease.renewing import Renewer
-from services.lease.revoking import Revoker
-from services.lease.root_rotation import Rotation
+from services.lease.connections.rotate_root import Rotation
+from services.lease.connections.server_cache import Databases
+from services.lease.credential_lease import Backoff
+from services.lease.credentials.issue import Issuer
+from services.lease.duties.reaper import Follower, Reaper
+from services.lease.duties.reconciler import Reconciler
+from services.lease.guarded_call import Calls
+from services.lease.leases.renew import Renewer
+from services.lease.leases.revoke import Revoker
+from services.lease.metrics import Measures
 from services.lease.servicer import LeaseServicer
 from strongbox.access.guard import Guard
 from strongbox.lease.v1.lease_service_pb2_grpc import add_LeaseServiceServicer_to_server

@@ -6,9 +6,9 @@ from typing import TypedDict
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.lease import grants
-from services.lease.leases import Told
-from services.lease.postgres.inspection import Owned
+from services.lease import credential_lease
+from services.lease.leases.lease_decisions import Told
+from services.lease.postgres.ending.inspection import Owned
 from strongbox.lease.v1 import lease_service_pb2 as pb
 
 
@@ -37,9 +37,12 @@ def info_to_proto(told: Told) -> Info:
         issued_at=moment(record.issued_ms),
         expires_at=moment(record.expires_ms),
     )
-    if isinstance(record, grants.Record):
+    if isinstance(record, credential_lease.Record):
         info["attempts"], info["last_error"] = record.attempts, record.last_error
-        if record.state in (grants.PENDING, grants.ABANDONED) and record.next_ms != grants.AT_ONCE:
+        if (
+            record.state in (credential_lease.PENDING, credential_lease.ABANDONED)
+            and record.next_ms != credential_lease.AT_ONCE
+        ):
             info["next_attempt_at"] = moment(record.next_ms)
     return info
 

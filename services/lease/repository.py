@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import structlog
 from google.protobuf.message import DecodeError, Message
 
-from services.lease import grants
+from services.lease import credential_lease
 from strongbox import paths
 from strongbox.access.records import Forged, find_record, open_record, seal_record
 from strongbox.crypto.record_keys import RecordKeys
@@ -26,16 +26,20 @@ M = TypeVar("M", bound=Message)
 _log = structlog.get_logger(__name__)
 
 
-def find_grant(view: View, keys: RecordKeys, name: str) -> grants.Record | None:
+def find_grant(view: View, keys: RecordKeys, name: str) -> credential_lease.Record | None:
     """A credential's lease, not to be changed; `None` when absent or forged."""
     return _find(view, keys, keyspace.grant(name), storage.GrantRecord)
 
 
 def put_grant(
-    view: View, keys: RecordKeys, record: grants.Record, known: grants.Record | None, tally: Tally
+    view: View,
+    keys: RecordKeys,
+    record: credential_lease.Record,
+    known: credential_lease.Record | None,
+    tally: Tally,
 ) -> None:
     """Write `record` in place of `known`, with all that leads to it; whoever calls settles the tally."""
-    _count(tally, record, int(grants.is_live(record)) - int(grants.is_live(known)))
+    _count(tally, record, int(credential_lease.is_live(record)) - int(credential_lease.is_live(known)))
     if known is None:
         for key in _ways(record):
             view.put(key, b"")
@@ -46,9 +50,9 @@ def put_grant(
     _put(view, keys, keyspace.grant(record.id), record)
 
 
-def drop_grant(view: View, record: grants.Record, tally: Tally) -> None:
+def drop_grant(view: View, record: credential_lease.Record, tally: Tally) -> None:
     """Forget the lease and all that leads to it."""
-    _count(tally, record, -int(grants.is_live(record)))
+    _count(tally, record, -int(credential_lease.is_live(record)))
     for key in (keyspace.grant(record.id), _due_key(record), *_ways(record)):
         view.delete(key)
 
@@ -83,11 +87,11 @@ def role_key(name: str) -> bytes:
     return keyspace.postgres_role(paths.fold_name(name))
 
 
-def _due_key(record: grants.Record) -> bytes:
-    return index.due_key(grants.due_ms(record), record.id)
+def _due_key(record: credential_lease.Record) -> bytes:
+    return index.due_key(credential_lease.due_ms(record), record.id)
 
 
-def _ways(record: grants.Record) -> tuple[bytes, ...]:
+def _ways(record: credential_lease.Record) -> tuple[bytes, ...]:
     return (
         index.by_path_key(record.path, record.id),
         index.by_accessor_key(record.accessor, record.id),
@@ -95,7 +99,7 @@ def _ways(record: grants.Record) -> tuple[bytes, ...]:
     )
 
 
-def _count(tally: Tally, record: grants.Record, by: int) -> None:
+def _count(tally: Tally, record: credential_lease.Record, by: int) -> None:
     for key in counters.keys_of(record):
         tally.move(key, by)
     tally.move(counters.connection_key(record.connection, record.id), by)

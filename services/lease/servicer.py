@@ -9,17 +9,17 @@ from typing import Any
 
 import grpc.aio
 
-from services.lease.calls import Calls, Decide
-from services.lease.connection_calls import ConnectionCalls
-from services.lease.databases import Databases
-from services.lease.issuing import Issuer
-from services.lease.leases import ROOT, Leases, Query, Told, ranges_of, require_prefix
+from services.lease.calls.connections import ConnectionCalls
+from services.lease.calls.database_roles import RoleCalls
+from services.lease.connections.connection_passwords import Keys
+from services.lease.connections.rotate_root import Rotation
+from services.lease.connections.server_cache import Databases
+from services.lease.credentials.issue import Issuer
+from services.lease.guarded_call import Calls, Decide
+from services.lease.leases.lease_decisions import ROOT, Leases, Query, Told, ranges_of, require_prefix
+from services.lease.leases.renew import Renewer
+from services.lease.leases.revoke import Revoker
 from services.lease.messages import info_to_proto
-from services.lease.passwords import Keys
-from services.lease.renewing import Renewer
-from services.lease.revoking import Revoker
-from services.lease.role_calls import RoleCalls
-from services.lease.root_rotation import Rotation
 from strongbox.access.durations import parse_duration
 from strongbox.access.guard import Caller
 from strongbox.audit_outbox.outbox import draft_of

@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from services.lease import grants
+from services.lease import credential_lease
 from strongbox.storage.v1.auth_records_pb2 import AuthenticatedRecord
 from strongbox.store import keyspace
 from tests.robustness.postgres import Postgres
 from tests.support.etcd_door import EtcdDoor
 
-Leases = Mapping[str, grants.Record]
+Leases = Mapping[str, credential_lease.Record]
 _COMMENT = re.compile(r"strongbox:([^:]+):(.+)")
 _MENDED = ("DropOrphanRole", "CloseLeaseOfVanishedRole")
 _PAGE = 2000
@@ -44,13 +44,17 @@ def look(etcd: EtcdDoor, server: Postgres) -> Seen:
     return Seen(row.value.decode(), leases_in(etcd), server.roles(), leases_in(etcd))
 
 
-def leases_in(etcd: EtcdDoor) -> dict[str, grants.Record]:
+def leases_in(etcd: EtcdDoor) -> dict[str, credential_lease.Record]:
     """Credentials' leases by id, past every service (so their MACs are not looked at)."""
-    start, end, found = keyspace.GRANTS, keyspace.prefix_end(keyspace.GRANTS), dict[str, grants.Record]()
+    start, end, found = (
+        keyspace.GRANTS,
+        keyspace.prefix_end(keyspace.GRANTS),
+        dict[str, credential_lease.Record](),
+    )
     while rows := etcd.range(start, end, limit=_PAGE).kvs:
         for row in rows:
             body = AuthenticatedRecord.FromString(row.value).body
-            found[row.key.removeprefix(keyspace.GRANTS).decode()] = grants.Record.FromString(body)
+            found[row.key.removeprefix(keyspace.GRANTS).decode()] = credential_lease.Record.FromString(body)
         start = rows[-1].key + b"\0"
     return found
 
@@ -60,7 +64,7 @@ def violations(seen: Seen) -> Iterator[str]:
     for name, lease in _ours(seen).items():
         if lease not in seen.after:
             yield f"credential: the role {name} has no lease"
-        elif lease in seen.before and seen.before[lease].state == grants.REVOKED:
+        elif lease in seen.before and seen.before[lease].state == credential_lease.REVOKED:
             yield f"credential: the role {name} lives, and its lease {lease} is REVOKED"
 
 
@@ -68,11 +72,11 @@ def unsettled(seen: Seen) -> Iterator[str]:
     """What must not be once nothing moves any more: ends that have not come, leases without a role."""
     living = set(_ours(seen).values())
     for lease, record in seen.after.items():
-        if record.state == grants.ACTIVE and lease not in living:
+        if record.state == credential_lease.ACTIVE and lease not in living:
             yield f"credential: the lease {lease} is ACTIVE and has no role"
-        elif record.state in (grants.INTENT, grants.PENDING) or _is_unseen(record):
+        elif record.state in (credential_lease.INTENT, credential_lease.PENDING) or _is_unseen(record):
             tried = f"{record.attempts} attempts ({record.last_error})"
-            yield f"credential: the lease {lease} is {grants.state_of(record, 0)} after {tried}"
+            yield f"credential: the lease {lease} is {credential_lease.state_of(record, 0)} after {tried}"
 
 
 def mended(lines: Iterable[bytes], asked: str = "") -> Iterator[str]:
@@ -94,8 +98,8 @@ def settle(look: Callable[[], Seen], seconds: float) -> list[str]:
         time.sleep(0.2)
 
 
-def _is_unseen(record: grants.Record) -> bool:
-    return record.state == grants.ABANDONED and not record.seen_absent
+def _is_unseen(record: credential_lease.Record) -> bool:
+    return record.state == credential_lease.ABANDONED and not record.seen_absent
 
 
 def _ours(seen: Seen) -> dict[str, str]:

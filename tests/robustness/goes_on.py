@@ -33,7 +33,7 @@ from typing import Any
 import grpc
 import psycopg2
 
-from services.lease import grants
+from services.lease import credential_lease
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.storage.v1.auth_records_pb2 import AuthenticatedRecord
 from strongbox.store import keyspace
@@ -135,11 +135,14 @@ class Progress:
             state = root.call("POST", f"/v1/leases/{lease}/revoke", {})["state"]
         finally:
             self._server.admit()
-        self._owe(f"a revocation that was {state} is REVOKED", lambda: self._state(lease) == grants.REVOKED)
+        self._owe(
+            f"a revocation that was {state} is REVOKED",
+            lambda: self._state(lease) == credential_lease.REVOKED,
+        )
 
     def _state(self, lease: str) -> object:
         (row,) = self._etcd.range(keyspace.grant(lease)).kvs
-        return grants.Record.FromString(AuthenticatedRecord.FromString(row.value).body).state
+        return credential_lease.Record.FromString(AuthenticatedRecord.FromString(row.value).body).state
 
     def _ask_brief(self, root: RestClient) -> None:
         name = root.call("GET", f"/v1/dynamic-postgres/{_BRIEF}")["username"]
@@ -163,7 +166,7 @@ class Progress:
 
     def _ask_orphan(self) -> None:
         lease = "p" + secrets.token_hex(20)
-        self.orphan = grants.username_of(lease)
+        self.orphan = credential_lease.username_of(lease)
         (cluster,) = self._etcd.range(keyspace.CLUSTER_ID).kvs
         self._server.make_orphan(self.orphan, f"strongbox:{cluster.value.decode()}:{lease}")
         self._owe("a role without a lease is gone", lambda: not self._lives(self.orphan))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.lease import grants
+from services.lease import credential_lease
 from tests.robustness import credential_judge
 from tests.robustness.credential_judge import Seen
 from tests.robustness.ledger import Ledger
@@ -35,16 +35,21 @@ def _plant(server: PostgresServer, name: str, lease: str, cluster: str = CLUSTER
     server.ask(f"COMMENT ON ROLE {name} IS 'strongbox:{cluster}:{lease}'")
 
 
-def _leases(**states: Any) -> dict[str, grants.Record]:
+def _leases(**states: Any) -> dict[str, credential_lease.Record]:
     by_id = {"first": _FIRST, "second": _SECOND}
-    return {by_id[name]: grants.Record(id=by_id[name], state=state) for name, state in states.items()}
+    return {
+        by_id[name]: credential_lease.Record(id=by_id[name], state=state) for name, state in states.items()
+    }
 
 
 def _seen(server: PostgresServer, before: Any, after: Any) -> Seen:
     return Seen(CLUSTER, before, server.roles(), after)
 
 
-@pytest.mark.parametrize("state", [grants.INTENT, grants.ACTIVE, grants.PENDING, grants.ABANDONED])
+@pytest.mark.parametrize(
+    "state",
+    [credential_lease.INTENT, credential_lease.ACTIVE, credential_lease.PENDING, credential_lease.ABANDONED],
+)
 def test_a_role_with_a_lease_an_intent_or_a_pending_revocation_is_right(
     server: PostgresServer, state: Any
 ) -> None:
@@ -54,28 +59,30 @@ def test_a_role_with_a_lease_an_intent_or_a_pending_revocation_is_right(
 
 def test_a_stray_role_is_found(server: PostgresServer) -> None:
     _plant(server, "sb_judged3", _SECOND)
-    leases = _leases(first=grants.ACTIVE)
+    leases = _leases(first=credential_lease.ACTIVE)
     (found,) = credential_judge.violations(_seen(server, leases, leases))
     assert "sb_judged3 has no lease" in found
 
 
 def test_a_revoked_lease_with_a_living_role_is_found(server: PostgresServer) -> None:
-    leases = _leases(first=grants.REVOKED)
+    leases = _leases(first=credential_lease.REVOKED)
     (found,) = credential_judge.violations(_seen(server, leases, leases))
     assert "is REVOKED" in found
     # What was revoked while the roles were being read may have been there before.
-    assert list(credential_judge.violations(_seen(server, _leases(first=grants.ACTIVE), leases))) == []
+    assert (
+        list(credential_judge.violations(_seen(server, _leases(first=credential_lease.ACTIVE), leases))) == []
+    )
 
 
 def test_what_has_not_come_to_its_end_is_found(server: PostgresServer) -> None:
     def unsettled(**states: Any) -> list[str]:
         return list(credential_judge.unsettled(_seen(server, {}, _leases(**states))))
 
-    assert unsettled(first=grants.ACTIVE, second=grants.REVOKED) == []
-    assert "ACTIVE and has no role" in unsettled(second=grants.ACTIVE)[0]
-    for state in (grants.INTENT, grants.PENDING, grants.ABANDONED):
+    assert unsettled(first=credential_lease.ACTIVE, second=credential_lease.REVOKED) == []
+    assert "ACTIVE and has no role" in unsettled(second=credential_lease.ACTIVE)[0]
+    for state in (credential_lease.INTENT, credential_lease.PENDING, credential_lease.ABANDONED):
         assert len(unsettled(first=state)) == 1
-    left = credential_judge.settle(lambda: _seen(server, {}, _leases(second=grants.PENDING)), 0.0)
+    left = credential_judge.settle(lambda: _seen(server, {}, _leases(second=credential_lease.PENDING)), 0.0)
     assert len(left) == 2  # and the first role has no lease
 
 

@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable
 
-from services.lease import grants, repository
+from services.lease import credential_lease, repository
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.leases import read_lease
 from strongbox.leases.counters import Tally
@@ -27,17 +27,19 @@ class Nothing(Memory):
         return super().recall(key) or Remembered(ABSENT, 0, time.monotonic())
 
 
-def grant(number: int, accessor: str, issued_ms: int, expires_ms: int, name: str = "bench") -> grants.Record:
+def grant(
+    number: int, accessor: str, issued_ms: int, expires_ms: int, name: str = "bench"
+) -> credential_lease.Record:
     """An ACTIVE credential's lease of the role and connection `name`; no two have the same `number`."""
     lease_id = "p" + hashlib.sha256(b"%d" % number).hexdigest()[:40]
-    return grants.Record(
-        id=lease_id, path=f"dynamic-postgres/{name}", accessor=accessor, state=grants.ACTIVE, role=name,
-        connection=name, username=grants.username_of(lease_id), ttl_s=3600,
+    return credential_lease.Record(
+        id=lease_id, path=f"dynamic-postgres/{name}", accessor=accessor, state=credential_lease.ACTIVE, role=name,
+        connection=name, username=credential_lease.username_of(lease_id), ttl_s=3600,
         issued_ms=issued_ms, expires_ms=expires_ms, max_expires_ms=expires_ms + 86_400_000,
     )  # fmt: skip
 
 
-def putting_grant(keys: RecordKeys, record: grants.Record) -> Put:
+def putting_grant(keys: RecordKeys, record: credential_lease.Record) -> Put:
     """Put a credential's lease."""
     return lambda view, tally: repository.put_grant(view, keys, record, None, tally)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from psycopg2 import sql
 
-from services.lease.postgres.failures import Rejected
+from services.lease.postgres.errors import Rejected
 from services.lease.postgres.session import Session
 
 _BRIEFLY = "BEGIN; SET LOCAL lock_timeout = '50ms'; SET LOCAL statement_timeout = '1s'; "

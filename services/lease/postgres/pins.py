@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from services.lease.postgres.failures import LoginRefused, Unreachable
+from services.lease.postgres.errors import LoginRefused, Unreachable
 
 SETTINGS = {
     "search_path": "pg_catalog,pg_temp",

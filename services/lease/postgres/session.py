@@ -21,7 +21,7 @@ import psycopg2.extensions
 from psycopg2 import sql
 
 from services.lease.postgres import pins
-from services.lease.postgres.failures import (
+from services.lease.postgres.errors import (
     DeadlinePassed,
     Lost,
     PostgresFailure,

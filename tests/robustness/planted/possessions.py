@@ -8,10 +8,10 @@ from typing import Any
 def _change() -> None:
     from psycopg2 import sql
 
-    from services.lease.postgres import removal
-    from services.lease.postgres.failures import PostgresFailure
+    from services.lease.postgres.ending import drop_roles
+    from services.lease.postgres.errors import PostgresFailure
 
-    remove = removal.remove
+    remove = drop_roles.remove
     handing_up = (
         "GRANT {0} TO CURRENT_USER WITH INHERIT TRUE, SET TRUE; REASSIGN OWNED BY {0} TO CURRENT_USER"
     )
@@ -22,7 +22,7 @@ def _change() -> None:
                 session.ask(sql.SQL(handing_up).format(sql.Identifier(role.username)))
         return remove(session, enter, wanted)
 
-    removal.remove = handed_up
+    drop_roles.remove = handed_up
 
 
 if "services.lease" in sys.orig_argv:

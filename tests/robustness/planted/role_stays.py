@@ -5,12 +5,12 @@ from typing import Any
 
 
 def _change() -> None:
-    from services.lease.postgres import removal
+    from services.lease.postgres.ending import drop_roles
 
     def nothing(*_: Any) -> dict[str, str]:
         return {}
 
-    removal.remove = nothing
+    drop_roles.remove = nothing
 
 
 if "services.lease" in sys.orig_argv:

@@ -5,7 +5,7 @@ from typing import Any
 
 
 def _change() -> None:
-    from services.lease.calls import Calls
+    from services.lease.guarded_call import Calls
     from strongbox.store import keyspace
     from strongbox.store.pipeline import Work
 

@@ -8,15 +8,15 @@ from typing import Any, cast
 
 from prometheus_client import CollectorRegistry
 
-from services.lease.calls import Calls
-from services.lease.databases import Databases
-from services.lease.grants import Backoff
-from services.lease.issuing import Issuer
-from services.lease.measures import Measures
-from services.lease.passwords import PURPOSE
-from services.lease.renewing import Renewer
-from services.lease.revoking import Revoker
-from services.lease.root_rotation import Rotation
+from services.lease.connections.connection_passwords import PURPOSE
+from services.lease.connections.rotate_root import Rotation
+from services.lease.connections.server_cache import Databases
+from services.lease.credential_lease import Backoff
+from services.lease.credentials.issue import Issuer
+from services.lease.guarded_call import Calls
+from services.lease.leases.renew import Renewer
+from services.lease.leases.revoke import Revoker
+from services.lease.metrics import Measures
 from services.lease.servicer import LeaseServicer
 from strongbox.access.groups import groups_of
 from strongbox.access.guard import Guard

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from services.lease import issuing, repository
+from services.lease import repository
+from services.lease.credentials import issue
 from strongbox.errors import QuotaExceeded
 from strongbox.leases import counters
 from strongbox.rpc.inbound import Inbound
@@ -58,12 +59,12 @@ class Counting(Lease):
         self.store.run(lambda view: repository.put_connection(view, self.keys, connection))
         self.store.run(lambda view: repository.put_role(view, self.keys, role))
 
-    def intend(self, token: str, fresh: issuing.Fresh) -> None:
+    def intend(self, token: str, fresh: issue.Fresh) -> None:
         inbound = Inbound(token, "request", "", "", time.monotonic() + 1)
 
-        def decide(view: View) -> issuing.Plan:
+        def decide(view: View) -> issue.Plan:
             caller = self.guard.authenticate(view, inbound)
-            return issuing.intend(view, self.guard.lookup, caller, "c", fresh)
+            return issue.intend(view, self.guard.lookup, caller, "c", fresh)
 
         self.store.run(decide)
 
@@ -83,16 +84,16 @@ class Counting(Lease):
 def test_an_intent_counts_where_its_token_counts_until_it_is_given_up(
     fields: dict[str, str], told: set[str]
 ) -> None:
-    lease, fresh = Counting(), issuing.Fresh.make()
+    lease, fresh = Counting(), issue.Fresh.make()
     token = lease.add_token(policies=["root"], **fields)
     lease.intend(token, fresh)
     assert lease.counts() == told
-    lease.store.run(lambda view: issuing.give_up(view, lease.guard.lookup, fresh.id, surely_nothing=True))
+    lease.store.run(lambda view: issue.give_up(view, lease.guard.lookup, fresh.id, surely_nothing=True))
     assert lease.counts() == set()
 
 
 def test_where_holder_or_group_is_full_nothing_is_intended() -> None:
-    lease, fresh = Counting(), issuing.Fresh.make()
+    lease, fresh = Counting(), issue.Fresh.make()
     token = lease.add_token(policies=["root"], quota="approles/web", holder="secret-id/one")
     for key, full in (
         (counters.holder_key("secret-id/one", fresh.id), counters.PER_PART),

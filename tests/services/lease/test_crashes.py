@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from services.lease import grants, repository
+from services.lease import credential_lease, repository
 from strongbox.access.records import seal_record
 from strongbox.errors import StrongBoxError
 from strongbox.storage.v1 import envelope_pb2
@@ -69,7 +69,7 @@ async def recover(shop: Workshop, ahead_s: float) -> None:
     for _ in range(20):
         await shop.reaper.one_pass(shop.fence)
         known = (await shop.grants()).values()
-        if all(one.state == grants.ACTIVE or not grants.is_live(one) for one in known):
+        if all(one.state == credential_lease.ACTIVE or not credential_lease.is_live(one) for one in known):
             break
         await asyncio.sleep(0.4)
     shop.clock.ahead_s = 0.0
@@ -97,8 +97,10 @@ async def test_whatever_step_it_dies_at_nothing_is_left_over(
         living = set(ours(roles).values())
         for name in set(known) - before:
             state = known[name].state
-            assert state in (grants.ACTIVE, grants.REVOKED, grants.ABANDONED), f"step {step}: {state}"
-            assert (name in living) == (state == grants.ACTIVE), f"step {step}: {state}"
+            assert state in (credential_lease.ACTIVE, credential_lease.REVOKED, credential_lease.ABANDONED), (
+                f"step {step}: {state}"
+            )
+            assert (name in living) == (state == credential_lease.ACTIVE), f"step {step}: {state}"
         if work in ("revoke", "expire") and step > 1:
             assert not living, f"step {step}: it was to end"
         await recover(shop, HOUR_S)  # and when its time is over there is no role of ours at all
@@ -162,7 +164,7 @@ async def test_orphans_are_dropped_strangers_are_left_and_leases_without_a_role_
 ) -> None:
     kept = await shop.call("IssueCredential", role="c")
     vanished = await shop.call("IssueCredential", role="c")
-    orphan = grants.username_of("p" + "7" * 40)
+    orphan = credential_lease.username_of("p" + "7" * 40)
     postgres.ask(f"CREATE ROLE {orphan}; COMMENT ON ROLE {orphan} IS 'strongbox:workshop:p{'7' * 40}'")
     postgres.ask("CREATE ROLE sb_0123456789abcdef; CREATE ROLE sb_fedcba9876543210")
     postgres.ask(f"COMMENT ON ROLE sb_fedcba9876543210 IS 'strongbox:another:p{'8' * 40}'")
@@ -208,7 +210,7 @@ async def test_a_connection_that_cannot_be_used_keeps_no_other_from_being_compar
     spoilt = seal_record(KEYS, key, record.SerializeToString(deterministic=True))
     junk = keyspace.POSTGRES_CONNECTIONS + b"a\xff"
     await shop.etcd.transact(txn.txn([], [txn.put(key, spoilt), txn.put(junk, b"junk")]), idempotent=True)
-    orphan = grants.username_of("p" + "6" * 40)
+    orphan = credential_lease.username_of("p" + "6" * 40)
     postgres.ask(f"CREATE ROLE {orphan}; COMMENT ON ROLE {orphan} IS 'strongbox:workshop:p{'6' * 40}'")
     await shop.reconciler.one_pass(shop.fence)
     assert orphan not in postgres.roles()

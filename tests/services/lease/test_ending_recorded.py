@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from services.lease import grants, repository
-from services.lease.postgres import removal
-from services.lease.postgres.failures import Unreachable
-from services.lease.revoking import Revoker
+from services.lease import credential_lease, repository
+from services.lease.leases.revoke import Revoker
+from services.lease.postgres.ending import drop_roles
+from services.lease.postgres.errors import Unreachable
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.errors import Overloaded, StrongBoxError
 from strongbox.leases.counters import Tally
@@ -93,7 +93,7 @@ async def test_an_intent_that_became_a_role_is_recorded_when_it_is_taken_away_an
     shop.servicer._issuer._make = dies  # type: ignore[method-assign]
     with pytest.raises(StrongBoxError):
         await shop.call("IssueCredential", role="c")
-    (intent,) = [one.id for one in (await shop.grants()).values() if one.state == grants.INTENT]
+    (intent,) = [one.id for one in (await shop.grants()).values() if one.state == credential_lease.INTENT]
     for ahead in (20.0, 100.0, 200.0):
         shop.clock.ahead_s = ahead
         await shop.reaper.one_pass(shop.fence)
@@ -104,7 +104,7 @@ async def test_an_intent_that_became_a_role_is_recorded_when_it_is_taken_away_an
         raise Unreachable("PostgreSQL is away")
 
     with monkeypatch.context() as patch:  # it is looked for again: nothing more is to be told of it
-        patch.setattr(removal, "remove", away)
+        patch.setattr(drop_roles, "remove", away)
         shop.clock.ahead_s = 300.0
         await shop.reaper.one_pass(shop.fence)
     assert [one for one in await shop.recorded("EndCredential") if one.request_id == intent] == entries
@@ -119,14 +119,14 @@ async def test_what_is_made_while_it_is_looked_for_is_not_told_to_be_gone(
     monkeypatch.setattr(shop.servicer._issuer, "_make", dies)
     with pytest.raises(StrongBoxError):
         await shop.call("IssueCredential", role="c")
-    (intent,) = [one for one in (await shop.grants()).values() if one.state == grants.INTENT]
+    (intent,) = [one for one in (await shop.grants()).values() if one.state == credential_lease.INTENT]
     look, late = Revoker._remove, list[str]()
 
     def given_up_too_early(view: View) -> None:
         keys, tally = shop.guard.lookup.require_keys(), Tally()
         record = repository.find_grant(view, keys, intent.id)
         assert record is not None
-        repository.put_grant(view, keys, grants.made_late(record), record, tally)
+        repository.put_grant(view, keys, credential_lease.made_late(record), record, tally)
         tally.settle(view)
 
     async def made_meanwhile(self: Revoker, *arguments: Any) -> dict[str, str]:
@@ -141,5 +141,5 @@ async def test_what_is_made_while_it_is_looked_for_is_not_told_to_be_gone(
     with contextlib.suppress(StrongBoxError):
         await shop.reaper.one_pass(shop.fence)
     assert late == [intent.id]
-    assert grants.due_ms((await shop.grants())[intent.id]) == grants.AT_ONCE
+    assert credential_lease.due_ms((await shop.grants())[intent.id]) == credential_lease.AT_ONCE
     assert intent.id not in {one.request_id for one in await shop.recorded("EndCredential")}

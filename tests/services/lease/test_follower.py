@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from services.lease import due
-from services.lease.reaper import Follower
+from services.lease.duties import reaper_decisions
+from services.lease.duties.reaper import Follower
 from strongbox.access.groups import Groups
 from strongbox.access.lookup import Lookup
 from strongbox.access.records import RecordKeys, seal_record
@@ -49,21 +49,21 @@ async def test_a_lease_that_cannot_be_ended_keeps_no_other_of_revoked_tokens_ali
     other = lease.hold(second, "secret/other", ttl_s=600)
     for token in (first, second):
         mark(lease, token)
-    end_held = due.end_held
+    end_held = reaper_decisions.end_held
 
     def spoilt(view: Any, fence: Any, keys: Any, entries: Any) -> None:
         if any(index.name_in(entry) == names[1] for entry in entries):
             raise Internal
         end_held(view, fence, keys, entries)
 
-    monkeypatch.setattr(due, "end_held", spoilt)
+    monkeypatch.setattr(reaper_decisions, "end_held", spoilt)
     await follower(lease).catch_up(lease.fence)
     assert [lease.state(name) for name in (*names, other)] == ["REVOKED", "ACTIVE", "REVOKED", "REVOKED"]
 
 
 async def test_a_revoked_token_loses_every_lease_and_nobody_else_does(lease: Lease) -> None:
     token, other = lease.reader(secret__ALL="read"), lease.reader(secret__ALL="read")
-    names = [lease.hold(token, f"secret/{number}") for number in range(due.SLICE + 3)]
+    names = [lease.hold(token, f"secret/{number}") for number in range(reaper_decisions.SLICE + 3)]
     kept = lease.hold(other, "secret/0")
     mark(lease, token)
     await follower(lease).catch_up(lease.fence)
@@ -85,7 +85,7 @@ async def test_markers_are_followed_once_with_a_cursor(lease: Lease) -> None:
 
 async def test_more_markers_than_a_slice_are_all_followed(lease: Lease) -> None:
     held = []
-    for number in range(due.SLICE + 5):
+    for number in range(reaper_decisions.SLICE + 5):
         token = lease.reader(secret__ALL="read")
         held.append(lease.hold(token, f"secret/{number}"))
         mark(lease, token)
@@ -112,11 +112,11 @@ class Noting(Fence):
 
 
 async def test_reading_many_markers_is_progress_long_before_the_end(lease: Lease) -> None:
-    for number in range(due.SLICE + 5):
+    for number in range(reaper_decisions.SLICE + 5):
         lease.store.seed(keyspace.REVOKED + f"{number:064}".encode(), f"accessor-{number}".encode())
     term = Noting()
     await follower(lease).catch_up(term)
-    assert term.told > due.SLICE
+    assert term.told > reaper_decisions.SLICE
 
 
 async def test_a_pass_is_progress_although_one_entry_cannot_be_settled_and_later_markers_are_followed(
@@ -124,14 +124,14 @@ async def test_a_pass_is_progress_although_one_entry_cannot_be_settled_and_later
 ) -> None:
     first, later = lease.reader(secret__ALL="read"), lease.reader(secret__ALL="read")
     stuck, other = [lease.hold(token, "secret/a", ttl_s=600) for token in (first, later)]
-    end_held = due.end_held
+    end_held = reaper_decisions.end_held
 
     def spoilt(view: Any, fence: Any, keys: Any, entries: Any) -> None:
         if any(index.name_in(entry) == stuck for entry in entries):
             raise DependencyDown
         end_held(view, fence, keys, entries)
 
-    monkeypatch.setattr(due, "end_held", spoilt)
+    monkeypatch.setattr(reaper_decisions, "end_held", spoilt)
     duty, term = follower(lease), Noting()
     mark(lease, first)
     seen = await duty.catch_up(term)
@@ -169,7 +169,7 @@ async def test_a_record_of_a_key_term_that_never_was_holds_up_nobody(lease: Leas
     mark(lease, token)
     await follower(lease).catch_up(lease.fence)
     assert lease.state(other) == "REVOKED"
-    assert lease.store.run(lambda view: due.followed(view, lease.fence)).value > 0
+    assert lease.store.run(lambda view: reaper_decisions.followed(view, lease.fence)).value > 0
 
 
 async def test_a_record_of_the_term_in_use_waits_for_its_key(lease: Lease) -> None:
@@ -183,7 +183,7 @@ async def test_a_record_of_the_term_in_use_waits_for_its_key(lease: Lease) -> No
     mark(lease, token)
     duty = follower(lease)
     seen = await duty.catch_up(lease.fence)
-    assert lease.store.run(lambda view: due.followed(view, lease.fence)).value == 0
+    assert lease.store.run(lambda view: reaper_decisions.followed(view, lease.fence)).value == 0
     lease.source.record_keys = lease.keys = newer
     await duty.catch_up(lease.fence, beyond=seen)
     assert lease.state(name) == "REVOKED"
@@ -191,8 +191,8 @@ async def test_a_record_of_the_term_in_use_waits_for_its_key(lease: Lease) -> No
 
 async def test_the_cursor_never_goes_back(lease: Lease) -> None:
     for revision in (50, 40):
-        lease.store.run(lambda view, at=revision: due.follow_to(view, lease.fence, at))  # type: ignore[misc]
-    assert lease.store.run(lambda view: due.followed(view, lease.fence)).value == 50
+        lease.store.run(lambda view, at=revision: reaper_decisions.follow_to(view, lease.fence, at))  # type: ignore[misc]
+    assert lease.store.run(lambda view: reaper_decisions.followed(view, lease.fence)).value == 50
 
 
 # with etcd ----------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ async def test_a_marker_is_passed_only_when_all_its_leases_have_been_told_to_end
     late, other = [lease.hold(token, "secret/a", ttl_s=600) for token in tokens]
     for token in tokens:
         mark(lease, token)
-    end_held = due.end_held
+    end_held = reaper_decisions.end_held
 
     def waiting(view: Any, fence: Any, keys: Any, entries: Any) -> None:
         if any(index.name_in(entry) == late for entry in entries):
@@ -262,11 +262,11 @@ async def test_a_marker_is_passed_only_when_all_its_leases_have_been_told_to_end
 
     duty = follower(lease)
     with monkeypatch.context() as patched:
-        patched.setattr(due, "end_held", waiting)
+        patched.setattr(reaper_decisions, "end_held", waiting)
         seen = await duty.catch_up(lease.fence)
         seen = await duty.catch_up(lease.fence, beyond=seen)
     assert (lease.state(late), lease.state(other)) == ("ACTIVE", "REVOKED")
-    assert lease.store.run(lambda view: due.followed(view, lease.fence)).value == 0
+    assert lease.store.run(lambda view: reaper_decisions.followed(view, lease.fence)).value == 0
     await duty.catch_up(lease.fence, beyond=seen)
     assert lease.state(late) == "REVOKED"
-    assert lease.store.run(lambda view: due.followed(view, lease.fence)).value > 0
+    assert lease.store.run(lambda view: reaper_decisions.followed(view, lease.fence)).value > 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.lease import connection_calls, grants, repository
+from services.lease import credential_lease, repository
+from services.lease.calls import connections
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied
 from strongbox.leases.counters import Tally
 from strongbox.store.view import View
@@ -16,9 +17,9 @@ CALLS = ("GetLease", "RenewLease", "RevokeLease")
 def issued(lease: Lease, token: str, role: str = "app") -> str:
     """As issuing a credential leaves it; returns the id. Its connection is not there."""
     now_ms = lease.store.now_ms
-    record = grants.Record(
-        id=grants.fresh_id(), path=f"dynamic-postgres/{role}", accessor=lease.accessor_of(token),
-        state=grants.ACTIVE, role=role, connection="c", username="sb_0123456789abcdef", ttl_s=3600,
+    record = credential_lease.Record(
+        id=credential_lease.fresh_id(), path=f"dynamic-postgres/{role}", accessor=lease.accessor_of(token),
+        state=credential_lease.ACTIVE, role=role, connection="c", username="sb_0123456789abcdef", ttl_s=3600,
         issued_ms=now_ms, expires_ms=now_ms + 3_600_000, max_expires_ms=now_ms + 7_200_000,
     )  # fmt: skip
 
@@ -31,7 +32,7 @@ def issued(lease: Lease, token: str, role: str = "app") -> str:
     return record.id
 
 
-def found(lease: Lease, name: str) -> grants.Record:
+def found(lease: Lease, name: str) -> credential_lease.Record:
     record = repository.find_grant(lease.store.view(), lease.keys, name)
     assert record is not None
     return record
@@ -116,7 +117,7 @@ async def test_who_may_not_write_a_connection_has_no_server_called_and_no_key_wr
         called.append("wrap")
         return []
 
-    monkeypatch.setattr(connection_calls, "_check", check)
+    monkeypatch.setattr(connections, "_check", check)
     monkeypatch.setattr(lease.envelopes, "wrap", wrap)
     wanted = {"name": "c", "dsn": "postgresql://db.example:5432/app", "username": "u", "password": "p" * 20}
     with pytest.raises(PermissionDenied):

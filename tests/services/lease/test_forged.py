@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.lease import grants, repository
+from services.lease import credential_lease, repository
 from strongbox.access.records import seal_record
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import InvalidInput, NotFound
@@ -83,7 +83,7 @@ async def test_a_forged_lease_is_none_and_its_role_goes(
     lease = await shop.call("IssueCredential", role="c")
     other = (await shop.call("IssueCredential", role="c")).lease.id
     known = (await shop.grants())[lease.lease.id]
-    longer = grants.Record()
+    longer = credential_lease.Record()
     longer.CopyFrom(known)
     longer.expires_ms = longer.max_expires_ms = known.expires_ms + 10**10
     await spoil(shop, way, keyspace.grant(known.id), keyspace.grant(other), longer.SerializeToString())

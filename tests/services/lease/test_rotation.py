@@ -6,7 +6,7 @@ import secrets
 
 import pytest
 
-from services.lease.postgres import survey
+from services.lease.postgres import catalog
 from strongbox.errors import DependencyDown, Unauthenticated
 from tests.services.lease.workshop import FixedSeal, Workshop
 from tests.support.postgres import PostgresServer
@@ -39,7 +39,7 @@ async def test_a_change_without_effect_forgets_nothing(
     """As behind a pooler with passwords of its own, or for another role."""
     user, _ = await connection_of(shop, postgres)
     with monkeypatch.context() as patched:
-        patched.setattr(survey, "change_password", lambda *_: None)
+        patched.setattr(catalog, "change_password", lambda *_: None)
         with pytest.raises(DependencyDown, match="changed back"):
             await shop.call("RotatePostgresRoot", name=user)
     assert postgres.logs_in(user, "mine")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from services.lease import grants
+from services.lease import credential_lease
 from strongbox.errors import Sealed, UnknownOutcome
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.rpc.inbound import Inbound, bind
@@ -32,7 +32,7 @@ async def test_a_credential_that_is_not_handed_out_dies_on_time(
     with pytest.raises(UnknownOutcome, match="not handed out"):
         await answered(shop.servicer, "IssueCredential", asking, require_unsealed_since)
     (record,) = (await shop.grants()).values()
-    assert record.state == grants.ACTIVE
+    assert record.state == credential_lease.ACTIVE
     assert record.id in ours(postgres.roles()).values()
     await recover(shop, record.ttl_s + 1)
     assert record.id not in ours(postgres.roles()).values()

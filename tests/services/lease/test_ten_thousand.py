@@ -21,9 +21,9 @@ from typing import Any
 import psycopg2
 import pytest
 
-from services.lease import grants
+from services.lease import credential_lease
 from services.lease.postgres import scram
-from services.lease.postgres.roles import comment_of
+from services.lease.postgres.login_roles import comment_of
 from strongbox.access.records import open_record
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.crypto.shamir import Share
@@ -121,7 +121,7 @@ class Crowd:
         with Etcd(self.cluster) as etcd:
             rows = etcd.rows(keyspace.GRANTS)
         for key, value in rows.items():
-            record = grants.Record.FromString(open_record(self._keys, key, value))
+            record = credential_lease.Record.FromString(open_record(self._keys, key, value))
             if record.id in mine:
                 found[record.state] = found.get(record.state, 0) + 1
         return found
@@ -183,7 +183,7 @@ def _require_none(crowd: Crowd) -> None:
 
 def _require_revoked(crowd: Crowd) -> None:
     states = crowd.states()
-    assert states == {grants.REVOKED: len(crowd.records)}, states
+    assert states == {credential_lease.REVOKED: len(crowd.records)}, states
 
 
 def test_three_hundred_credentials_that_expire_together_are_all_ended() -> None:

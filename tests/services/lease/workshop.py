@@ -13,18 +13,18 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from services.lease import grants
-from services.lease.calls import Calls
-from services.lease.databases import Databases
-from services.lease.grants import Backoff
-from services.lease.issuing import Issuer
-from services.lease.measures import Measures
-from services.lease.passwords import PURPOSE
-from services.lease.reaper import Reaper
-from services.lease.reconciler import Reconciler
-from services.lease.renewing import Renewer
-from services.lease.revoking import Revoker
-from services.lease.root_rotation import Rotation
+from services.lease import credential_lease
+from services.lease.connections.connection_passwords import PURPOSE
+from services.lease.connections.rotate_root import Rotation
+from services.lease.connections.server_cache import Databases
+from services.lease.credential_lease import Backoff
+from services.lease.credentials.issue import Issuer
+from services.lease.duties.reaper import Reaper
+from services.lease.duties.reconciler import Reconciler
+from services.lease.guarded_call import Calls
+from services.lease.leases.renew import Renewer
+from services.lease.leases.revoke import Revoker
+from services.lease.metrics import Measures
 from services.lease.servicer import LeaseServicer
 from strongbox.access.guard import Guard
 from strongbox.access.records import RecordKeys, open_record
@@ -117,11 +117,11 @@ class Workshop:
         request = getattr(pb, f"{name}Request")(**fields)
         return await getattr(self.servicer, name)(request, None)
 
-    async def grants(self) -> dict[str, grants.Record]:
+    async def grants(self) -> dict[str, credential_lease.Record]:
         """All credentials' leases that etcd holds, by id."""
         rows = (await self.etcd.range(keyspace.GRANTS, keyspace.prefix_end(keyspace.GRANTS))).rows
         return {
-            row.key.removeprefix(keyspace.GRANTS).decode(): grants.Record.FromString(
+            row.key.removeprefix(keyspace.GRANTS).decode(): credential_lease.Record.FromString(
                 open_record(KEYS, row.key, row.value)
             )
             for row in rows
@@ -136,12 +136,12 @@ class Workshop:
     async def require_counted(self) -> None:
         """Counters and indexes say what the records say."""
         known = await self.grants()
-        live = [record for record in known.values() if grants.is_live(record)]
+        live = [record for record in known.values() if credential_lease.is_live(record)]
         prefix = keyspace.LEASE_COUNTS + b"connection/"
         rows = (await self.etcd.range(prefix, keyspace.prefix_end(prefix))).rows
         assert sum(int(row.value) for row in rows) == len(live)
         for record in known.values():
-            entry = index.due_key(grants.due_ms(record), record.id)
+            entry = index.due_key(credential_lease.due_ms(record), record.id)
             assert await self.etcd.get(entry) is not None, "nothing would ever look at it again"
         for role in {record.role for record in known.values()}:
             row = await self.etcd.get(counters.role_key(role))
@@ -178,9 +178,9 @@ def ours(roles: dict[str, str]) -> dict[str, str]:
     return {name: text.removeprefix(mark) for name, text in roles.items() if text.startswith(mark)}
 
 
-def require_invariant(known: dict[str, grants.Record], roles: dict[str, str]) -> None:
+def require_invariant(known: dict[str, credential_lease.Record], roles: dict[str, str]) -> None:
     """No role without a lease, an intent or a pending revocation; no REVOKED lease with a living role."""
     for name, lease_id in ours(roles).items():
         record = known.get(lease_id)
         assert record is not None, f"the role {name} has no lease"
-        assert record.state != grants.REVOKED, f"the role {name} lives, its lease is REVOKED"
+        assert record.state != credential_lease.REVOKED, f"the role {name} lives, its lease is REVOKED"

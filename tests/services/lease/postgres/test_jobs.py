@@ -11,11 +11,12 @@ from typing import TypeVar
 import psycopg2
 import pytest
 
-from services.lease import database_roles
-from services.lease.postgres import dsn, removal, roles, scram, survey
-from services.lease.postgres.database import FRESH, Database, Desk, Login
-from services.lease.postgres.failures import LoginRefused, PostgresFailure, Rejected, Unreachable
-from services.lease.postgres.roles import Role
+from services.lease.connections import database_roles
+from services.lease.postgres import catalog, dsn, login_roles, scram
+from services.lease.postgres.connection_pool import FRESH, Database, Desk, Login
+from services.lease.postgres.ending import drop_roles
+from services.lease.postgres.errors import LoginRefused, PostgresFailure, Rejected, Unreachable
+from services.lease.postgres.login_roles import Role
 from strongbox.errors import InvalidInput
 from tests.support.postgres import PASSWORD, PostgresServer
 
@@ -53,13 +54,13 @@ def database_is_superusers(database: Database) -> bool:
 def creating(
     role: Role, password: str, ttl_s: int = 60, template: str = "template"
 ) -> Callable[[Desk], None]:
-    return lambda desk: roles.create(
-        desk.session, role, template, scram.verifier(password), ttl_s, roles.issuer_of("p" + "0" * 40)
+    return lambda desk: login_roles.create(
+        desk.session, role, template, scram.verifier(password), ttl_s, login_roles.issuer_of("p" + "0" * 40)
     )
 
 
 def removing(*wanted: Role) -> Callable[[Desk], dict[str, str]]:
-    return lambda desk: removal.remove(desk.session, desk.enter, list(wanted))
+    return lambda desk: drop_roles.remove(desk.session, desk.enter, list(wanted))
 
 
 async def test_a_role_logs_in_and_after_its_removal_is_gone_with_its_sessions(
@@ -145,17 +146,17 @@ async def test_a_role_is_renewed_by_the_servers_clock(database: Database, postgr
     assert postgres.logs_in(role.username, password)
     await asyncio.sleep(1.2)
     assert not postgres.logs_in(role.username, password)
-    assert await database.run(lambda desk: roles.renew(desk.session, role, 60), 5)
+    assert await database.run(lambda desk: login_roles.renew(desk.session, role, 60), 5)
     assert postgres.logs_in(role.username, password)
     await database.run(removing(role), 5)
-    assert not await database.run(lambda desk: roles.renew(desk.session, role, 60), 5)
+    assert not await database.run(lambda desk: login_roles.renew(desk.session, role, 60), 5)
 
 
 async def test_a_renewal_takes_no_time_away(database: Database, postgres: PostgresServer) -> None:
     """Whichever comes last: the longer one may have been acknowledged."""
 
     def renewing(seconds: int) -> Callable[[Desk], bool]:
-        return lambda desk: roles.renew(desk.session, role, seconds)
+        return lambda desk: login_roles.renew(desk.session, role, seconds)
 
     role, password = role_named(), scram.new_password()
     await database.run(creating(role, password, 1), 5)
@@ -184,7 +185,9 @@ async def test_a_renewal_that_waited_sees_what_it_waited_for_whatever_the_server
         with postgres.open() as peer:
             peer.ask("BEGIN")
             peer.ask(f"ALTER ROLE {role.username} VALID UNTIL '2099-01-01'")
-            short = asyncio.create_task(database.run(lambda desk: roles.renew(desk.session, role, 60), 10))
+            short = asyncio.create_task(
+                database.run(lambda desk: login_roles.renew(desk.session, role, 60), 10)
+            )
             while postgres.ask(waiting) != [(1,)]:  # as long as the test's own time limit
                 await asyncio.sleep(0.02)
             # Any credential could hold one of those, and its own or another's renewal would wait for it.
@@ -224,8 +227,8 @@ async def test_a_wrong_password_is_told_apart_from_a_server_that_is_away(postgre
 async def test_who_may_not_make_roles_is_refused_when_a_connection_is_saved(postgres: PostgresServer) -> None:
     postgres.ask("CREATE ROLE weak LOGIN PASSWORD 'weak-password'")
     with pytest.raises(Rejected, match="may it create roles"):
-        await database_of(postgres, "weak", "weak-password").run(lambda desk: survey.check(desk.session), 5)
-    assert (await database_of(postgres).run(lambda desk: survey.check(desk.session), 5))[:2].isdigit()
+        await database_of(postgres, "weak", "weak-password").run(lambda desk: catalog.check(desk.session), 5)
+    assert (await database_of(postgres).run(lambda desk: catalog.check(desk.session), 5))[:2].isdigit()
 
 
 async def test_a_frozen_server_costs_no_more_than_the_deadline() -> None:
@@ -264,7 +267,7 @@ async def test_a_user_changes_its_own_password(postgres: PostgresServer) -> None
     postgres.ask("CREATE ROLE changing LOGIN CREATEROLE PASSWORD 'before-password'")
     database = database_of(postgres, "changing", "before-password")
     verifier = scram.verifier("after-password")
-    await database.run(lambda desk: survey.change_password(desk.session, desk.user, verifier), 5)
+    await database.run(lambda desk: catalog.change_password(desk.session, desk.user, verifier), 5)
     assert postgres.logs_in("changing", "after-password")
     assert not postgres.logs_in("changing", "before-password")
     database.close()
@@ -293,12 +296,12 @@ async def test_a_job_that_meets_a_server_being_forgotten_is_refused_as_by_one_th
 async def test_a_template_has_to_be_there_and_to_be_given_away(
     database: Database, postgres: PostgresServer
 ) -> None:
-    await database.run(lambda desk: survey.require_template(desk.session, "template"), 5)
+    await database.run(lambda desk: catalog.require_template(desk.session, "template"), 5)
     with pytest.raises(Rejected, match="does not exist"):
-        await database.run(lambda desk: survey.require_template(desk.session, "nobody"), 5)
+        await database.run(lambda desk: catalog.require_template(desk.session, "nobody"), 5)
     if not database_is_superusers(database):
         with pytest.raises(Rejected, match="ADMIN OPTION"):
-            await database.run(lambda desk: survey.require_template(desk.session, "pg_monitor"), 5)
+            await database.run(lambda desk: catalog.require_template(desk.session, "pg_monitor"), 5)
 
 
 @pytest.mark.parametrize("name", ["none", "public"])

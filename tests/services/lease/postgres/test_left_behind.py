@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import psycopg2
 import pytest
 
-from services.lease.postgres import pins, roles, survey
-from services.lease.postgres.database import Database, Desk
+from services.lease.postgres import catalog, login_roles, pins
+from services.lease.postgres.connection_pool import Database, Desk
 from tests.services.lease.postgres.test_jobs import MAKER, database_of, removing
 from tests.services.lease.postgres.test_resisting import TEMPLATE, issued
 from tests.support.postgres import PostgresServer
@@ -199,11 +199,11 @@ async def _everything(database: Database, server: PostgresServer) -> None:
     """Each statement of ours, at least once."""
     (one,) = await issued(database, server, 1)
     role = one.role
-    renewing: Callable[[Desk], bool] = lambda desk: roles.renew(desk.session, role, 60)  # noqa: E731
+    renewing: Callable[[Desk], bool] = lambda desk: login_roles.renew(desk.session, role, 60)  # noqa: E731
     assert await database.run(renewing, 5)
-    await database.run(lambda desk: survey.check(desk.session), 5)
-    await database.run(lambda desk: survey.roles_after(desk.session, ""), 5)
-    await database.run(lambda desk: survey.missing(desk.session, [role.username]), 5)
+    await database.run(lambda desk: catalog.check(desk.session), 5)
+    await database.run(lambda desk: catalog.roles_after(desk.session, ""), 5)
+    await database.run(lambda desk: catalog.missing(desk.session, [role.username]), 5)
     assert await database.run(removing(role), 4) == {}
 
 

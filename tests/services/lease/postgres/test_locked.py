@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from services.lease.postgres import removal, scram
-from services.lease.postgres.database import Database
-from services.lease.postgres.failures import Rejected
-from services.lease.postgres.roles import Role
+from services.lease.postgres import scram
+from services.lease.postgres.connection_pool import Database
+from services.lease.postgres.ending import drop_roles
+from services.lease.postgres.errors import Rejected
+from services.lease.postgres.login_roles import Role
 from services.lease.postgres.session import deadline
 from tests.services.lease.postgres.test_jobs import creating, database_of, removing, role_named
 from tests.support.postgres import PostgresServer
@@ -77,8 +78,8 @@ def test_what_there_is_no_time_for_is_told_and_costs_the_others_nothing() -> Non
             raise Rejected("locked")
         gone.append(role.username)
 
-    with deadline(time.monotonic() + removal.RESERVE + 0.3):
-        told = removal._each([one, two, three], removing)
+    with deadline(time.monotonic() + drop_roles.RESERVE + 0.3):
+        told = drop_roles._each([one, two, three], removing)
     assert gone == [one.username]
     assert told.keys() == {two.username, three.username}
     assert told[two.username] == "locked"

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import pytest
 
 from services.lease.postgres import dsn, pins, scram
-from services.lease.postgres.database import Database, Login
-from services.lease.postgres.failures import Full
+from services.lease.postgres.connection_pool import Database, Login
+from services.lease.postgres.errors import Full
 from tests.services.lease.postgres.test_jobs import creating, removing, role_named
 from tests.support.postgres import PASSWORD, PostgresServer
 

@@ -9,8 +9,8 @@ import psycopg2
 import pytest
 
 from services.lease.postgres import scram
-from services.lease.postgres.database import Database
-from services.lease.postgres.roles import Role
+from services.lease.postgres.connection_pool import Database
+from services.lease.postgres.login_roles import Role
 from tests.services.lease.postgres.test_jobs import (
     MAKER,
     creating,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from services.lease.postgres import roles
-from services.lease.postgres.database import Desk
-from services.lease.postgres.failures import LoginRefused
+from services.lease.postgres import login_roles
+from services.lease.postgres.connection_pool import Desk
+from services.lease.postgres.errors import LoginRefused
 from strongbox.dev.layout import POSTGRES
 from tests.services.lease.postgres.test_jobs import database_of, removing, role_named
 from tests.support.postgres import PostgresServer
@@ -29,7 +29,7 @@ def standby() -> Iterator[PostgresServer]:
 
 @pytest.mark.parametrize(
     "job",
-    [removing(ROLE), lambda desk: roles.renew(desk.session, ROLE, 60)],
+    [removing(ROLE), lambda desk: login_roles.renew(desk.session, ROLE, 60)],
     ids=["removed", "renewed"],
 )
 async def test_a_role_that_a_standby_lacks_is_not_taken_for_gone(

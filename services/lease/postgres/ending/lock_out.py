@@ -1,0 +1,120 @@
+"""No new logins and no sessions for roles that are to go, whatever they do against it.
+
+A role may alter itself (its password, its settings), so a transaction of its own that is open, or prepared,
+holds the lock that taking its login needs. So where that does not succeed at once, its sessions are ended and
+what it has prepared is rolled back first (`in_the_way`), again and again, until its login is taken.
+
+One that resists costs the others nothing: each of them has lost login and sessions before it is waited for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from psycopg2 import sql
+
+from services.lease.postgres import retry
+from services.lease.postgres.ending import obstacles
+from services.lease.postgres.ending.belongings import Enter
+from services.lease.postgres.ending.role_standing import Standing
+from services.lease.postgres.errors import Rejected
+from services.lease.postgres.login_roles import joining
+from services.lease.postgres.session import Session, time_left
+
+PATIENCE = 1.0  # seconds for sessions to end; a signal ends what does not sit in the kernel
+TOGETHER_MS, ALONE_MS = 200, 50  # for the lock on a role
+# Ended in the list of results, not in a condition, which may be looked at before the others are.
+_SESSIONS = (
+    "SELECT usesysid::pg_catalog.int8, pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
+    " WHERE usesysid = ANY({}::pg_catalog.oid[])"
+    # A subscription's worker comes back until its owner has changed; nobody gives orders to it.
+    " AND coalesce(backend_type, 'client backend') = ANY('{{client backend,walsender}}'::pg_catalog.text[])"
+)
+
+
+def shut_out(session: Session, enter: Enter, found: list[Standing]) -> dict[str, str]:
+    """Take their logins and end their sessions; returns why one still has either, by its name."""
+    try:
+        retry.soon(lambda: _take_logins(session, found, TOGETHER_MS))
+        resisting: list[Standing] = []
+    except Rejected:
+        resisting = [one for one in found if _refusal(partial(_take_logins, session, [one], ALONE_MS))]
+    out = [one for one in found if one not in resisting]
+    still = _end_sessions(session, out)
+    if out:
+        # If that fails, the locks tell.
+        _refusal(lambda: obstacles.roll_back_prepared(session, enter, out))
+    for one in resisting:
+        why = _overcome(session, enter, one)
+        if why:
+            still[one.username] = why
+    return still
+
+
+def ending(oids: list[int]) -> sql.Composed:
+    """The statement that ends their sessions; its rows are those that were still there."""
+    return sql.SQL(_SESSIONS).format(sql.Literal(oids))
+
+
+def _take_logins(session: Session, some: list[Standing], wait_ms: int) -> None:
+    statements = [
+        sql.SQL("ALTER ROLE {} NOLOGIN VALID UNTIL 'epoch'").format(sql.Identifier(one.username))
+        for one in some
+    ]
+    with session.transaction(commit=False):
+        limit = sql.SQL("BEGIN; SET LOCAL lock_timeout = {}; ").format(sql.Literal(wait_ms))
+        session.ask(limit + sql.SQL("; ").join(statements) + sql.SQL("; COMMIT"))
+    _join(session, some)
+
+
+def _join(session: Session, some: list[Standing]) -> None:
+    """Become a member of those of earlier versions."""
+    if not session.is_superuser:
+        strange = [one.username for one in some if not one.is_ours]
+        if strange:
+            session.ask(joining(session, strange))
+
+
+def _end_sessions(session: Session, some: list[Standing]) -> dict[str, str]:
+    """Until none is left, or `PATIENCE` is over; returns whose do not end."""
+    pause, end = 0.005, time.monotonic() + min(PATIENCE, time_left() / 3)
+    names = {one.oid: one.username for one in some}
+    while names:
+        left = {int(oid) for oid, _ in session.ask(ending(list(names)))}
+        if not left or time.monotonic() > end:
+            return {names[oid]: "sessions of the role do not end" for oid in left}
+        names = {oid: name for oid, name in names.items() if oid in left}
+        time.sleep(pause)
+        pause = min(2 * pause, 0.2)
+    return {}
+
+
+def _overcome(session: Session, enter: Enter, one: Standing) -> str:
+    """Take the login of a role that holds a lock on itself; returns why not."""
+    why, end = "", time.monotonic() + min(PATIENCE, time_left() / 3)
+    while True:
+        why = _refusal(lambda: _once_more(session, enter, one))
+        if not why:
+            return _end_sessions(session, [one]).get(one.username, "")
+        if time.monotonic() > end:
+            return why
+        time.sleep(0.02)
+
+
+def _once_more(session: Session, enter: Enter, one: Standing) -> None:
+    _join(session, [one])
+    obstacles.roll_back_prepared(session, enter, [one])
+    obstacles.end_others(session, [one])
+    # Ended and taken in one go: a session that is made anew in between would have the lock again.
+    session.ask(ending([one.oid]))
+    _take_logins(session, [one], ALONE_MS)
+
+
+def _refusal(work: Callable[[], None]) -> str:
+    try:
+        work()
+    except Rejected as error:
+        return str(error)
+    return ""

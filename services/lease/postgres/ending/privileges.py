@@ -1,0 +1,164 @@
+"""Privileges that REASSIGN OWNED and DROP OWNED leave: granted to a role, or by it, on what is another's.
+
+An object's owner can grant the right to grant, and whoever has it grants in his own name. DROP OWNED takes
+back what the owner granted and nothing else, and a role cannot go while its name stands in any privilege: so
+a credential could keep itself, or another, for as long as it likes.
+
+* Such a privilege is taken back in the name of who granted it, by us as him.
+* If he is a member of the owner, PostgreSQL takes his REVOKE for the owner's, and finds nothing. Then the
+  object is ours for the time of that one transaction, in which nobody else sees it. What we were granted
+  on it ourselves is lost by that. (To leave it alone for that would let a credential grant us something on
+  its table, and stay.)
+* What it granted is taken back before what it was granted: without its right to grant, it could take nothing
+  back, and PostgreSQL's CASCADE leaves what a member of the owner granted.
+* Whose schema that is can take away the way to an object on which it granted: as itself it finds nothing,
+  and what may not be put there cannot be given back to its owner. In the transaction that takes back both
+  may again, in the name of the schema's owner.
+* Who is no superuser can do that for credentials and their template, not for what others granted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from psycopg2 import sql
+
+from services.lease.postgres.ending.role_standing import Standing
+from services.lease.postgres.errors import Rejected
+from services.lease.postgres.login_roles import joining
+from services.lease.postgres.pieces import named, refusal_of, verbatim
+from services.lease.postgres.session import Session
+
+_DENIED = "42501"
+# Where privileges stand: by the word for it in REVOKE, a source of (oid, acl), and its catalog. Schemas come
+# after all that stands in one: without USAGE of it the role, as which we take back, does not find it there.
+_COLUMNS = " UNION ALL SELECT attrelid, attacl FROM pg_catalog.pg_attribute"
+_RELATIONS = "SELECT oid, relacl FROM pg_catalog.pg_class WHERE relkind {} 'S'::pg_catalog.\"char\""
+_HOLDERS = {
+    "TABLE": (_RELATIONS.format("<>") + _COLUMNS, "pg_class"),
+    "SEQUENCE": (_RELATIONS.format("="), "pg_class"),
+    "ROUTINE": ("SELECT oid, proacl FROM pg_catalog.pg_proc", "pg_proc"),
+    "TYPE": ("SELECT oid, typacl FROM pg_catalog.pg_type", "pg_type"),
+    "SCHEMA": ("SELECT oid, nspacl FROM pg_catalog.pg_namespace", "pg_namespace"),
+    "LANGUAGE": ("SELECT oid, lanacl FROM pg_catalog.pg_language", "pg_language"),
+    "FOREIGN SERVER": ("SELECT oid, srvacl FROM pg_catalog.pg_foreign_server", "pg_foreign_server"),
+    "FOREIGN DATA WRAPPER": (
+        "SELECT oid, fdwacl FROM pg_catalog.pg_foreign_data_wrapper",
+        "pg_foreign_data_wrapper",
+    ),
+    "LARGE OBJECT": ("SELECT oid, lomacl FROM pg_catalog.pg_largeobject_metadata", "pg_largeobject"),
+    "DATABASE": ("SELECT oid, datacl FROM pg_catalog.pg_database", "pg_database"),
+    "TABLESPACE": ("SELECT oid, spcacl FROM pg_catalog.pg_tablespace", "pg_tablespace"),
+}
+_GRANTED = (
+    "SELECT DISTINCT i.type, i.identity, g.rolname, e.rolname, o.rolname, i.schema, p.rolname,"
+    " coalesce(pg_catalog.has_schema_privilege(g.oid, n.oid, 'USAGE'), true),"
+    " coalesce(pg_catalog.has_schema_privilege(o.oid, n.oid, 'CREATE'), true)"
+    " FROM (SOURCE) c (oid, acl)"
+    " CROSS JOIN LATERAL pg_catalog.aclexplode(c.acl) a"
+    " CROSS JOIN LATERAL pg_catalog.pg_identify_object("
+    "  'pg_catalog.CATALOG'::pg_catalog.regclass::pg_catalog.oid, c.oid, 0) i"
+    " JOIN pg_catalog.pg_roles g ON g.oid = a.grantor LEFT JOIN pg_catalog.pg_roles e ON e.oid = a.grantee"
+    " LEFT JOIN pg_catalog.pg_shdepend s ON s.objid = c.oid AND s.deptype = 'o'::pg_catalog.\"char\""
+    "  AND s.classid = 'pg_catalog.CATALOG'::pg_catalog.regclass::pg_catalog.oid AND s.objsubid = 0"
+    " LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.refobjid"
+    " LEFT JOIN pg_catalog.pg_namespace n ON pg_catalog.quote_ident(n.nspname) = i.schema"
+    " LEFT JOIN pg_catalog.pg_roles p ON p.oid = n.nspowner"
+    " WHERE (a.grantee = %s::pg_catalog.oid OR a.grantor = %s::pg_catalog.oid)"
+    "  AND (o.oid IS NULL OR o.oid <> %s::pg_catalog.oid) AND c.oid = ANY(array("
+    "   SELECT d.objid FROM pg_catalog.pg_shdepend d WHERE d.refobjid = %s::pg_catalog.oid))"
+)
+
+
+class Granted(NamedTuple):
+    """A privilege: on what, by whom, to whom (nobody: to all), and whose that is (nobody: the system's).
+
+    `schema`: in which it stands, as PostgreSQL quotes it, and whose that is; None for what stands in none.
+    `may_look`, `may_put`: whether the grantor may find something there, and the object's owner make it.
+    """
+
+    kind: str
+    identity: str
+    grantor: str
+    grantee: str | None
+    owner: str | None
+    schema: str | None
+    schema_owner: str | None
+    may_look: bool
+    may_put: bool
+
+    @property
+    def needed(self) -> list[tuple[str, str]]:
+        """The rights in the schema that are not there, and whose they have to be."""
+        wanted = [("USAGE", self.grantor, self.may_look), ("CREATE", str(self.owner), self.may_put)]
+        return [(right, who) for right, who, is_there in wanted if not is_there]
+
+
+def take_back(session: Session, one: Standing) -> None:
+    """Those that name the role, in this database, as far as that can be done."""
+    for word, (source, catalog) in _HOLDERS.items():
+        asking = _GRANTED.replace("SOURCE", source).replace("CATALOG", catalog)
+        for is_grantor in (True, False):
+            for each in _asked(session, asking, one, is_grantor=is_grantor):
+                _be_able_to_be(session, each.grantor)
+                _take(session, word, each, _as_it_stands)
+            for each in _asked(session, asking, one, is_grantor=is_grantor):
+                if each.owner is not None:
+                    _take(session, word, each, _while_ours)
+
+
+def _take(
+    session: Session, word: str, each: Granted, how: Callable[[Granted, sql.Composable], sql.Composable]
+) -> None:
+    refusal = refusal_of(session, how(each, _revoking(word, each)))
+    if refusal == _DENIED and each.schema_owner is not None and each.needed:
+        _be_able_to_be(session, each.schema_owner)
+        refusal_of(session, _reaching(each, how(each, _revoking(word, each))))
+
+
+def _be_able_to_be(session: Session, name: str) -> None:
+    if not session.is_superuser:
+        with contextlib.suppress(Rejected):
+            session.ask(joining(session, [name]))
+
+
+def _as_it_stands(_: Granted, statements: sql.Composable) -> sql.Composable:
+    return statements
+
+
+def _while_ours(each: Granted, statements: sql.Composable) -> sql.Composable:
+    """With the object ours meanwhile."""
+    what = named(each.kind, each.identity)
+    ours = sql.SQL("ALTER {} OWNER TO CURRENT_USER; ").format(what)
+    back = sql.SQL("; ALTER {} OWNER TO {}").format(what, sql.Identifier(str(each.owner)))
+    return ours + statements + back
+
+
+def _reaching(each: Granted, statements: sql.Composable) -> sql.Composable:
+    """With what is needed in the schema given meanwhile, by its owner: nothing that anybody had before."""
+    there = [_in_schema(each, "GRANT {} ON SCHEMA {} TO {}", right, who) for right, who in each.needed]
+    away = [_in_schema(each, "REVOKE {} ON SCHEMA {} FROM {}", right, who) for right, who in each.needed]
+    return sql.SQL("; ").join([*there, statements, *away])
+
+
+def _in_schema(each: Granted, change: str, right: str, who: str) -> sql.Composable:
+    return sql.SQL("SET LOCAL ROLE {}; " + change + "; SET LOCAL ROLE none").format(
+        sql.Identifier(str(each.schema_owner)),
+        sql.SQL(right),
+        verbatim(str(each.schema)),
+        sql.Identifier(who),
+    )
+
+
+def _asked(session: Session, asking: str, one: Standing, *, is_grantor: bool) -> list[Granted]:
+    found = [Granted(*row) for row in session.ask(asking, (one.oid,) * 4)]
+    return [each for each in found if (each.grantor == one.username) is is_grantor]
+
+
+def _revoking(word: str, each: Granted) -> sql.Composed:
+    grantee = sql.SQL("PUBLIC") if each.grantee is None else sql.Identifier(each.grantee)
+    return sql.SQL(
+        "SET LOCAL ROLE {}; REVOKE ALL PRIVILEGES ON {} {} FROM {} CASCADE; SET LOCAL ROLE none"
+    ).format(sql.Identifier(each.grantor), sql.SQL(word), verbatim(each.identity), grantee)
