@@ -33,8 +33,8 @@ def grant(
     """An ACTIVE credential's lease of the role and connection `name`; no two have the same `number`."""
     lease_id = "p" + hashlib.sha256(b"%d" % number).hexdigest()[:40]
     return credential_lease.Record(
-        id=lease_id, path=f"dynamic-postgres/{name}", accessor=accessor, state=credential_lease.ACTIVE, role=name,
-        connection=name, username=credential_lease.username_of(lease_id), ttl_s=3600,
+        id=lease_id, path=f"dynamic-postgres/{name}", accessor=accessor, state=credential_lease.ACTIVE,
+        role=name, connection=name, username=credential_lease.username_of(lease_id), ttl_s=3600,
         issued_ms=issued_ms, expires_ms=expires_ms, max_expires_ms=expires_ms + 86_400_000,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@
 Rules:
 * Over TLS with the configured authority, host name checked; no redirect is followed, nothing is believed
   beyond 256 KiB, all within the request's deadline, eight at a time in threads.
-* Asked with the reviewer's token (services.auth.logins.reviewer_token, or the configuration's), or with the login's
+* Asked with the reviewer's token (`reviewer_token`, or the configuration's), or with the login's
   own when there is neither (its service account then needs `system:auth-delegator`); then 401 means that it
   is no good. A reviewer whom the server does not let ask is told apart (`MayNotReview`).
 * An audience that was asked must be among those that the server names: a server that ignores audiences would

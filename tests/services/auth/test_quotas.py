@@ -74,7 +74,7 @@ def tidy(auth: AuthService) -> None:
             done = auth.store.run(
                 lambda view, keys=keys: tidy_decisions.settle(view, fence, repository, keys)
             )
-            for parent in cast("list[due.Bereaved]", done.value):
+            for parent in cast("list[tidy_decisions.Bereaved]", done.value):
                 below = keyspace.child(parent.accessor, "")
                 children = [row.key for row in auth.store.range(below, keyspace.prefix_end(below))]
                 auth.store.run(

@@ -63,7 +63,7 @@ class Tidied(FakeCluster):
         done = self.store.run(
             lambda view: tidy_decisions.settle(view, self.fence, self.repository, keys)
         ).value
-        for parent in cast("list[due.Bereaved]", done):
+        for parent in cast("list[tidy_decisions.Bereaved]", done):
             self._find_children(parent)
 
     def _find_children(self, parent: tidy_decisions.Bereaved) -> None:

@@ -137,7 +137,8 @@ def test_no_change_touches_the_record_it_is_made_from() -> None:
     before = record(ACTIVE)
     for change in (
         credential_lease.renewed(before, NOW + 2 * HOUR), credential_lease.wanted(before, NOW),
-        credential_lease.begun(before, NOW, BACKOFF), credential_lease.failed(before, "x"), credential_lease.ended(before, NOW),
+        credential_lease.begun(before, NOW, BACKOFF), credential_lease.failed(before, "x"),
+        credential_lease.ended(before, NOW),
     ):  # fmt: skip
         assert change != before
     assert before == record(ACTIVE)
