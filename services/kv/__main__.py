@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 
-from services.kv.purge import Purge
+from services.kv.purge_duty import Purge
 from services.kv.repository import Repository
-from services.kv.rewrap import KINDS
+from services.kv.rewrap_heads import KINDS
 from services.kv.servicer import KVServicer
-from services.kv.watching import Watching
+from services.kv.watching.watch_secrets import Watching
 from strongbox.access.guard import Guard
 from strongbox.kv.v1.kv_service_pb2_grpc import add_KVServiceServicer_to_server
 from strongbox.process import Runtime, run

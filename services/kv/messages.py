@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.kv import content, versions
-from services.kv.batch import MOST, Item, Result
-from services.kv.changes import Change
-from services.kv.reading import Taken
+from services.kv import value_encoding, versions
+from services.kv.batch_read import MOST, Item, Result
+from services.kv.read_secret import Taken
 from services.kv.secrets import Wanted
 from services.kv.versions import Settings
+from services.kv.watching.changes import Change
 from strongbox.access.durations import parse_duration
 from strongbox.errors import InvalidInput, StrongBoxError, TooLarge
 from strongbox.kv.v1 import kv_service_pb2 as pb
@@ -35,7 +35,7 @@ def wanted_of(request: pb.WriteSecretRequest) -> Wanted:
     cas = request.cas if request.HasField("cas") else None
     if cas is not None and cas < 0:
         raise InvalidInput("cas is a version, or 0 for a secret that must not exist")
-    return Wanted(content.plaintext_of(request), cas, ttl_s)
+    return Wanted(value_encoding.plaintext_of(request), cas, ttl_s)
 
 
 def version_of(request: pb.ReadSecretRequest | pb.SecretReference) -> int | None:
@@ -120,7 +120,7 @@ def secret_to_proto(taken: Taken, revision: int) -> pb.ReadSecretResponse:
         lease=_lease_to_proto(found.lease) if found.lease is not None else None,
         revision=str(revision),
     )
-    content.fill(response, taken.open())
+    value_encoding.fill(response, taken.open())
     return response
 
 

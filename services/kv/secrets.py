@@ -18,7 +18,7 @@ from typing import NamedTuple
 import structlog
 
 from services.kv import repository, versions
-from services.kv.datakeys import Sealing, Stale
+from services.kv.data_keys import Sealing, Stale
 from services.kv.idempotency import Asked, Operation, revision_of
 from services.kv.versions import Settings
 from strongbox.access.guard import Caller

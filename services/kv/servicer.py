@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import grpc.aio
 
 from services.kv import messages
-from services.kv.batch import Batch
-from services.kv.changes import revision_of
-from services.kv.datakeys import DataKeys, Keys, Stale
+from services.kv.batch_read import Batch
+from services.kv.data_keys import DataKeys, Keys, Stale
 from services.kv.idempotency import Asked
-from services.kv.listing import Listing
-from services.kv.reading import Reading
+from services.kv.list_secrets import Listing
+from services.kv.read_secret import Reading
 from services.kv.secrets import Done, Secrets, Wanted
-from services.kv.watching import Watching
+from services.kv.watching.changes import revision_of
+from services.kv.watching.watch_secrets import Watching
 from strongbox.access.guard import Caller, Guard
 from strongbox.audit_outbox.outbox import draft_of
 from strongbox.kv.v1 import kv_service_pb2 as pb

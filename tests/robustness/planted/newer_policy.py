@@ -21,7 +21,7 @@ class _Lax:
 
 
 def _change() -> None:
-    from services.kv.reading import Reading
+    from services.kv.read_secret import Reading
     from strongbox.store.pipeline import Work
 
     take = Reading.take

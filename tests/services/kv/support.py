@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from services.kv.repository import Repository
 from services.kv.servicer import KVServicer
-from services.kv.watching import Watching
+from services.kv.watching.watch_secrets import Watching
 from strongbox.access.guard import Guard
 from strongbox.access.records import seal_record
 from strongbox.access.tokens import digest

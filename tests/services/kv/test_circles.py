@@ -18,7 +18,7 @@ from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.store.deciding import Item
 from strongbox.store.view import View
 from tests.services.kv.test_over_etcd import Replica
-from tests.services.kv.test_watching import folder, kv
+from tests.services.kv.watching.test_watch_secrets import folder, kv
 from tests.support.etcd import etcd_member
 from tests.support.keys import FakeKeyClient
 

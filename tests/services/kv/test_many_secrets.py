@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from services.kv.listing import Listing
+from services.kv.list_secrets import Listing
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.paths import DirectoryPath
 from strongbox.store import keyspace, txn

@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import pytest
 
-from services.kv.purge import Purge
+from services.kv.purge_duty import Purge
 from services.kv.repository import Repository
 from services.kv.servicer import KVServicer
-from services.kv.watching import Watching
+from services.kv.watching.watch_secrets import Watching
 from strongbox.access.guard import Guard
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import ManualClock, SystemClock

@@ -7,7 +7,7 @@ import time
 from typing import Any, cast
 
 from services.kv.servicer import KVServicer
-from services.kv.watching import Watching
+from services.kv.watching.watch_secrets import Watching
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
 from strongbox.errors import NoQuorum, Overloaded, UnknownOutcome

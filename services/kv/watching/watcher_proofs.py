@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from services.kv.changes import Change
+from services.kv.watching.changes import Change
 from strongbox.access.guard import Caller, Guard, is_spent
 from strongbox.errors import PermissionDenied, Unauthenticated
 from strongbox.rpc.inbound import Inbound

@@ -8,7 +8,14 @@ from contextlib import ExitStack
 
 import pytest
 
-from services.kv.streams import MOST_OF_A_ROLE, MOST_OF_ONE, MOST_STREAMS, Bounds, Streams, bounds_of
+from services.kv.watching.stream_limits import (
+    MOST_OF_A_ROLE,
+    MOST_OF_ONE,
+    MOST_STREAMS,
+    Bounds,
+    Streams,
+    bounds_of,
+)
 from strongbox.errors import Overloaded, RateLimited
 from strongbox.rpc.inbound import Inbound
 from tests.services.kv.support import Kv

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.kv.listing import MAX_FETCHES, Listing
+from services.kv.list_secrets import MAX_FETCHES, Listing
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import InvalidInput, InvalidPath, PermissionDenied, Unauthenticated
 from strongbox.paths import DirectoryPath

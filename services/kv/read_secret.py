@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import structlog
 
-from services.kv.datakeys import PURPOSE, Keys, Unwrapping
+from services.kv.data_keys import PURPOSE, Keys, Unwrapping
 from services.kv.secrets import Found, Secrets
 from strongbox.access.guard import Guard
 from strongbox.audit_outbox.outbox import draft_of

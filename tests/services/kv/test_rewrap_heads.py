@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from services.kv.rewrap import KINDS
+from services.kv.rewrap_heads import KINDS
 from strongbox.access.records import open_record, seal_record
 from strongbox.clock import ManualClock, SystemClock
 from strongbox.crypto.envelope import WrappedDek

@@ -25,10 +25,10 @@ from contextlib import aclosing
 
 import structlog
 
-from services.kv.changes import RESYNC, Change
-from services.kv.feed import Behind, Feed
-from services.kv.proofs import Proofs
-from services.kv.streams import Bounds, Streams, bounds_of
+from services.kv.watching.changes import RESYNC, Change
+from services.kv.watching.feed import Behind, Feed
+from services.kv.watching.stream_limits import Bounds, Streams, bounds_of
+from services.kv.watching.watcher_proofs import Proofs
 from strongbox.access.guard import Guard
 from strongbox.audit_outbox.outbox import draft_of
 from strongbox.errors import Internal

@@ -10,7 +10,7 @@ from google.protobuf import json_format, struct_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.kv import content
+from services.kv import value_encoding
 from strongbox.errors import InvalidInput, TooLarge
 from strongbox.kv.v1 import kv_service_pb2 as pb
 
@@ -38,7 +38,7 @@ def nested(depth: int, kind: str) -> struct_pb2.Struct:
 
 def back(request: pb.WriteSecretRequest) -> pb.ReadSecretResponse:
     response = pb.ReadSecretResponse()
-    content.fill(response, content.plaintext_of(request))
+    value_encoding.fill(response, value_encoding.plaintext_of(request))
     return pb.ReadSecretResponse.FromString(response.SerializeToString())
 
 
@@ -74,19 +74,19 @@ def test_bytes_come_back_as_they_were(value: bytes) -> None:
 )
 def test_none_or_several_are_refused(request_: pb.WriteSecretRequest) -> None:
     with pytest.raises(InvalidInput):
-        content.plaintext_of(request_)
+        value_encoding.plaintext_of(request_)
 
 
 def test_a_value_has_at_most_512_kib() -> None:
     for good in ({"value": "x" * (512 << 10)}, {"binary": bytes(512 << 10)}):
-        content.plaintext_of(pb.WriteSecretRequest(**good))
+        value_encoding.plaintext_of(pb.WriteSecretRequest(**good))
     for bad in (
         pb.WriteSecretRequest(value="ü" * (256 << 10) + "x"),
         pb.WriteSecretRequest(binary=bytes((512 << 10) + 1)),
         pb.WriteSecretRequest(data=struct({"a": "x" * (512 << 10)})),
     ):
         with pytest.raises(TooLarge):
-            content.plaintext_of(bad)
+            value_encoding.plaintext_of(bad)
 
 
 @pytest.mark.parametrize("kind", ["object", "list"])
@@ -95,7 +95,7 @@ def test_an_object_is_at_most_32_deep_and_that_deep_it_passes_the_wire(kind: str
     arrived = pb.WriteSecretRequest.FromString(deep.SerializeToString())
     assert back(arrived).data == deep.data
     with pytest.raises(InvalidInput, match="deep"):
-        content.plaintext_of(pb.WriteSecretRequest(data=nested(33, kind)))
+        value_encoding.plaintext_of(pb.WriteSecretRequest(data=nested(33, kind)))
 
 
 @pytest.mark.parametrize("number", [2.0**53, -(2.0**53), 1e300, math.inf, -math.inf, math.nan])
@@ -106,7 +106,7 @@ def test_numbers_that_a_double_cannot_keep_are_refused_wherever_they_are(number:
         struct_pb2.Struct(fields={"a": struct_pb2.Value(list_value=struct_pb2.ListValue(values=[value]))}),
     ):
         with pytest.raises(InvalidInput, match="2\\^53"):
-            content.plaintext_of(pb.WriteSecretRequest(data=data))
+            value_encoding.plaintext_of(pb.WriteSecretRequest(data=data))
 
 
 def test_the_largest_exact_integers_are_kept() -> None:
@@ -117,10 +117,10 @@ def test_the_largest_exact_integers_are_kept() -> None:
 def test_a_value_of_no_kind_is_refused() -> None:
     data = struct_pb2.Struct(fields={"a": struct_pb2.Value()})
     with pytest.raises(InvalidInput, match="no kind"):
-        content.plaintext_of(pb.WriteSecretRequest(data=data))
+        value_encoding.plaintext_of(pb.WriteSecretRequest(data=data))
 
 
 def test_no_message_quotes_what_was_sent() -> None:
     with pytest.raises(InvalidInput) as refused:
-        content.plaintext_of(pb.WriteSecretRequest(value="hunter2", binary=b"hunter2"))
+        value_encoding.plaintext_of(pb.WriteSecretRequest(value="hunter2", binary=b"hunter2"))
     assert "hunter2" not in refused.value.message

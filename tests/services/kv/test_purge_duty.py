@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
-from services.kv import purge
-from services.kv.purge import History, Purge
+from services.kv import purge_duty
+from services.kv.purge_duty import History, Purge
 from services.kv.repository import Repository
 from strongbox.clock import ManualClock
 from strongbox.errors import Internal, NotFound
@@ -92,7 +92,7 @@ async def test_destroyed_any_time_it_is_purged_within_a_minute(duty: Duty) -> No
         await duty.kv.write()
         await duty.kv.change("Destroy", number)
         for _ in range(2):
-            await duty.after(purge.PAUSE)
+            await duty.after(purge_duty.PAUSE)
     now = duty.kv.store.now_ms
     for version in duty.kv.head().versions:
         if version.destroyed_ms and now - version.destroyed_ms > 40_000:
@@ -100,10 +100,10 @@ async def test_destroyed_any_time_it_is_purged_within_a_minute(duty: Duty) -> No
 
 
 async def test_however_many_were_destroyed_one_compaction_serves_them_all(duty: Duty) -> None:
-    for number in range(2 * purge.SLICE + 3):
+    for number in range(2 * purge_duty.SLICE + 3):
         await duty.kv.write(f"s/{number}")
         await duty.kv.change("Destroy", 1, path=f"s/{number}")
-    assert await duty.after(11) == 2 * purge.SLICE + 3
+    assert await duty.after(11) == 2 * purge_duty.SLICE + 3
     assert len(duty.upkeep.compacted) == 1
     assert duty.kv.store.keys(keyspace.KV_PURGES) == []
 
@@ -123,7 +123,7 @@ async def test_a_request_renewed_since_it_was_read_waits(duty: Duty) -> None:
     (key,) = duty.kv.store.keys(keyspace.KV_PURGES)
     old = duty.kv.store.facts[key].mod_revision
     duty.kv.store.seed(key, duty.kv.store.value(key))
-    duty.kv.store.run(lambda view: purge.settle(view, duty.fence, duty.secrets, key, old))
+    duty.kv.store.run(lambda view: purge_duty.settle(view, duty.fence, duty.secrets, key, old))
     assert duty.kv.store.keys(keyspace.KV_PURGES) == [key]
     assert not (await duty.kv.metadata()).versions[0].HasField("purged_at")
 
@@ -225,4 +225,4 @@ async def test_not_found_is_what_a_removed_secret_is(duty: Duty) -> None:
 def test_a_request_that_nobody_can_read_holds_up_no_other() -> None:
     sound = storage.PurgeRecord(path="a", at_ms=1).SerializeToString()
     rows = [Row(b"junk", b"\xff\xff\xff", 5, 5), Row(b"sound", sound, 6, 6)]
-    assert [row.key for row in purge.ripe(rows, 10**9)] == [b"sound"]
+    assert [row.key for row in purge_duty.ripe(rows, 10**9)] == [b"sound"]

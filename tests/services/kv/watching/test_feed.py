@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from services.kv import feed, watching
-from services.kv.changes import Change
+from services.kv.watching import feed, watch_secrets
+from services.kv.watching.changes import Change
 from strongbox.store.pipeline import Work
 from strongbox.store.watch import Batch, watch
 from tests.services.kv.test_over_etcd import Replica
-from tests.services.kv.test_watching import WAIT, folder, kv, opened, take, token_of
+from tests.services.kv.watching.test_watch_secrets import WAIT, folder, kv, opened, take, token_of
 from tests.support.etcd import etcd_member
 
 __all__ = ["etcd_member", "folder", "kv"]
@@ -38,7 +38,7 @@ def watches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 async def test_a_hundred_streams_of_ten_tokens_cost_one_watch_and_a_proof_per_token(
     kv: Replica, folder: str, watches: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "PROVE_EVERY", 600.0)
+    monkeypatch.setattr(watch_secrets, "PROVE_EVERY", 600.0)
     tokens = [await token_of(kv, ancestors=[]) for _ in range(TOKENS)]
     first = int((await kv.write(f"{folder}/a", "0")).revision)
     proofs = 0

@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, nullcontext
 
-from services.kv.changes import Change, changes_of
+from services.kv.watching.changes import Change, changes_of
 from strongbox.store import keyspace
 from strongbox.store.client import Etcd
 from strongbox.store.watch import Batch, watch

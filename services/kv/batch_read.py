@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import structlog
 
-from services.kv.datakeys import PURPOSE
-from services.kv.reading import Reading, Taken
+from services.kv.data_keys import PURPOSE
+from services.kv.read_secret import Reading, Taken
 from services.kv.secrets import Found, Secrets
 from strongbox.access.guard import Caller, Guard
 from strongbox.audit_outbox.outbox import draft_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.kv.datakeys import DataKey, Sealing
+from services.kv.data_keys import DataKey, Sealing
 from strongbox.crypto.aead import Aead, new_key
 from strongbox.crypto.envelope import Dek, wrap_dek
 from strongbox.errors import (
