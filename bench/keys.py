@@ -24,9 +24,10 @@ from strongbox.crypto.shamir import Share
 from strongbox.dev.certs import Certificates
 from strongbox.rpc.keys import KeyClient
 from strongbox.storage.v1 import kv_records_pb2
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd, Tls
-from strongbox.store.envelopes import to_record
+from strongbox.store import keyspace
+from strongbox.store.envelope_records import to_record
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd, Tls
 from tests.robustness.load import Load
 from tests.support.clients import Patience
 from tests.support.cluster import Cluster

@@ -27,7 +27,7 @@ from strongbox.crypto.record_keys import RecordKeys
 from strongbox.crypto.shamir import Share
 from strongbox.dev.processes import started_at
 from strongbox.leases import read_lease
-from strongbox.store.client import Etcd, Tls
+from strongbox.store.etcd.client import Etcd, Tls
 from tests.support.clients import Patience, RestClient
 from tests.support.cluster import Cluster, Process
 from tests.support.cluster_keys import keys_of

@@ -25,9 +25,10 @@ from strongbox.rpc.channel import open_channel
 from strongbox.rpc.keys import KeyClient
 from strongbox.storage.v1 import audit_records_pb2 as records
 from strongbox.storage.v1 import envelope_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import KV, Etcd, rows_of
-from strongbox.store.envelopes import from_record, to_record
+from strongbox.store import keyspace
+from strongbox.store.envelope_records import from_record, to_record
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV, Etcd, rows_of
 
 PURPOSE = "audit"
 CHAIN_PATH = "audit/key"

@@ -39,9 +39,9 @@ from strongbox.errors import DependencyDown, InvalidInput, NoQuorum, Overloaded,
 from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.storage.v1.envelope_pb2 import Envelope
 from strongbox.store import keyspace
-from strongbox.store.errors import EtcdError
-from strongbox.store.pipeline import Effect, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Effect, Pipeline, Work
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd.errors import EtcdError
 
 if TYPE_CHECKING:
     from grpc.aio import ServicerContext

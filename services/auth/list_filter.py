@@ -17,7 +17,7 @@ from strongbox.access.guard import Caller
 from strongbox.access.lookup import BUILT_IN
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import Row
+from strongbox.store.decisions.view import Row
 
 
 def shown_accessors(caller: Caller, rows: Iterable[Row]) -> list[tuple[str, str]]:

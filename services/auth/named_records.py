@@ -12,7 +12,7 @@ from strongbox import paths
 from strongbox.access.lookup import Lookup
 from strongbox.access.records import seal_record
 from strongbox.errors import InvalidInput, NotFound, TooLarge
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 R = TypeVar("R")
 MAX_RECORD_BYTES = 64 << 10

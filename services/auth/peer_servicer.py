@@ -11,7 +11,7 @@ from strongbox.auth.v1 import auth_peer_service_pb2 as pb
 from strongbox.auth.v1 import auth_peer_service_pb2_grpc as rpc
 from strongbox.errors import InvalidInput, UnknownOutcome
 from strongbox.rpc.inbound import inbound_of
-from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.decisions.pipeline import Pipeline, Work
 
 MAX_REQUEST_ID = 64  # characters; a UUID has 36
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -21,7 +21,7 @@ from strongbox.access.lookup import BUILT_IN
 from strongbox.access.policy import Rule
 from strongbox.errors import InvalidInput, NotFound
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 MAX_RULES = 256
 

@@ -20,7 +20,7 @@ from strongbox.access import tokens as access
 from strongbox.access.guard import Caller
 from strongbox.access.lookup import Lookup
 from strongbox.errors import InvalidInput, PermissionDenied
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 MAX_POLICIES = 64
 

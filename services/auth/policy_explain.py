@@ -18,7 +18,7 @@ from strongbox.access.guard import Caller, Guard
 from strongbox.access.lookup import BUILT_IN, policy_keys
 from strongbox.access.policy import CAPABILITIES
 from strongbox.errors import InvalidInput
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 
 class Question(NamedTuple):

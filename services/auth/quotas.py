@@ -26,7 +26,7 @@ from strongbox.access.guard import Caller
 from strongbox.errors import QuotaExceeded
 from strongbox.leases.counters import PARTS, Tally, count
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 RETRY_AFTER_S = 60  # what is alive ends by its own time, in minutes at best
 

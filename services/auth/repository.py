@@ -33,8 +33,8 @@ from strongbox.errors import Internal, TooLarge
 from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.space import Effect
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
+from strongbox.store.space.admission import Effect
 
 MINUTE_MS = 60_000
 MARKER_MS = 33 * 86_400_000  # longer than any token's life: no lease of it is left

@@ -21,7 +21,7 @@ from services.auth.repository import Repository
 from services.auth.tokens import Tokens
 from strongbox.access.guard import Guard
 from strongbox.auth.v1 import auth_service_pb2_grpc as rpc
-from strongbox.store.pipeline import Pipeline
+from strongbox.store.decisions.pipeline import Pipeline
 
 
 class AuthServicer(

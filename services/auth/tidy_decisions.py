@@ -29,7 +29,7 @@ from services.auth.repository import (
 )
 from strongbox.leases.counters import Tally
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 SLICE = 64  # entries of one shard at a time, children of one go
 TOGETHER = 100  # entries settled by one transaction: some 600 operations

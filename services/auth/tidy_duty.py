@@ -24,11 +24,12 @@ from services.auth.logins.secret_ids import SecretIds
 from services.auth.repository import Repository
 from strongbox.clock import Clock
 from strongbox.errors import NoQuorum, Sealed, StrongBoxError, UnknownOutcome
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd, rows_of
-from strongbox.store.errors import EtcdError
-from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store import keyspace
+from strongbox.store.decisions.pipeline import Effect, Outcome, Pipeline, Work
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd, rows_of
+from strongbox.store.etcd.errors import EtcdError
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)

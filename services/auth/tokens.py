@@ -30,8 +30,8 @@ from strongbox.errors import InvalidInput, NotFound, PermissionDenied, Unauthent
 from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.space import Effect
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
+from strongbox.store.space.admission import Effect
 
 PATH = "auth/tokens"
 SELF_PATH = "auth/tokens/self"

@@ -13,8 +13,8 @@ from strongbox.access.guard import Guard
 from strongbox.kv.v1.kv_service_pb2_grpc import add_KVServiceServicer_to_server
 from strongbox.process import Runtime, run
 from strongbox.process.rewrap import Rewrap
-from strongbox.store.defragment import Defragmenter
-from strongbox.store.room import Keeper
+from strongbox.store.space.defragment import Defragmenter
+from strongbox.store.space.room_keeper import Keeper
 
 
 async def assemble(runtime: Runtime) -> None:

@@ -44,8 +44,8 @@ from strongbox.paths import SecretPath
 from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.journal import Draft
-from strongbox.store.view import View
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.view import View
 
 MOST = 256  # secrets
 MOST_BYTES = 1 << 20  # of all values together

@@ -28,10 +28,10 @@ from strongbox.clock import Clock
 from strongbox.errors import StrongBoxError
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.defragment import Busy
-from strongbox.store.errors import EtcdError
-from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
-from strongbox.store.view import Row, View
+from strongbox.store.decisions.pipeline import Effect, Outcome, Pipeline, Work
+from strongbox.store.decisions.view import Row, View
+from strongbox.store.etcd.errors import EtcdError
+from strongbox.store.space.defragment import Busy
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ DEADLINE = 5.0  # seconds for one transaction
 
 
 class Fence(Protocol):
-    """What a decision of the duty compares (strongbox.store.election.Term)."""
+    """What a decision of the duty compares (strongbox.store.duties.election.Term)."""
 
     def require(self, view: View, /) -> None:
         """Make the decision depend on the term; raises when it is over."""
@@ -55,7 +55,7 @@ class Fence(Protocol):
 
 
 class Upkeep(Protocol):
-    """What the duty asks of etcd (strongbox.store.client.Etcd)."""
+    """What the duty asks of etcd (strongbox.store.etcd.client.Etcd)."""
 
     async def compact(self, revision: int, *, physical: bool = True) -> None:
         """Forget history before `revision`."""

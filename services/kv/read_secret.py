@@ -22,9 +22,9 @@ from strongbox.leases import read_lease
 from strongbox.paths import SecretPath
 from strongbox.rpc.inbound import Inbound
 from strongbox.store import keyspace
-from strongbox.store.journal import Draft
-from strongbox.store.pipeline import Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.pipeline import Outcome, Pipeline, Work
+from strongbox.store.decisions.view import View
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)

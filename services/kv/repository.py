@@ -38,7 +38,7 @@ from strongbox.errors import Internal
 from strongbox.storage.v1 import envelope_pb2
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 _REMOVED = b"removed"
 _log = structlog.get_logger(__name__)

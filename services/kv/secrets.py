@@ -29,9 +29,9 @@ from strongbox.leases import read_lease
 from strongbox.leases.counters import Tally
 from strongbox.paths import SecretPath
 from strongbox.storage.v1 import kv_records_pb2 as storage
-from strongbox.store.envelopes import from_record, to_record
-from strongbox.store.space import Effect
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
+from strongbox.store.envelope_records import from_record, to_record
+from strongbox.store.space.admission import Effect
 
 _log = structlog.get_logger(__name__)
 

@@ -26,8 +26,8 @@ from strongbox.kv.v1 import kv_service_pb2_grpc as rpc
 from strongbox.paths import DirectoryPath, SecretPath
 from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.store import paging
-from strongbox.store.pipeline import Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Outcome, Pipeline, Work
+from strongbox.store.decisions.view import View
 
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]

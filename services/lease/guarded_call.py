@@ -14,8 +14,8 @@ from strongbox.access.guard import Caller, Guard
 from strongbox.audit_outbox.outbox import draft_of
 from strongbox.errors import Internal, NotInitialized, Sealed, StrongBoxError, Unauthenticated
 from strongbox.rpc.inbound import Inbound
-from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Effect, Outcome, Pipeline, Work
+from strongbox.store.decisions.view import View
 
 T = TypeVar("T")
 Decide = Callable[[View, Caller], T]

@@ -20,7 +20,7 @@ from strongbox.leases import counters, index
 from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 M = TypeVar("M", bound=Message)
 _log = structlog.get_logger(__name__)

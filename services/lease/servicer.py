@@ -28,7 +28,7 @@ from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.leases.index import name_in
 from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.store import keyspace, paging
-from strongbox.store.view import Row, View
+from strongbox.store.decisions.view import Row, View
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _CHUNK = 200  # leases read by one transaction: each is one compare

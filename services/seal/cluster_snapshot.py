@@ -22,8 +22,9 @@ from google.protobuf.message import DecodeError
 from services.seal.repository import SealState
 from strongbox.process.presence import told_in
 from strongbox.storage.v1 import seal_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import KV, Etcd, rows_of
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV, Etcd, rows_of
 
 T = TypeVar("T")
 ANSWER_WITHIN = 0.5  # seconds

@@ -21,8 +21,8 @@ from strongbox.process.presence import address_in
 from strongbox.rpc.channel import open_channel
 from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
 from strongbox.store import keyspace
-from strongbox.store.client import Etcd
-from strongbox.store.errors import EtcdError
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import EtcdError
 
 T = TypeVar("T")
 if TYPE_CHECKING:

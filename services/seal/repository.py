@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from strongbox.errors import NotInitialized
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 M = TypeVar("M", bound=Message)
 

@@ -26,7 +26,7 @@ from strongbox.crypto.shamir import Share
 from strongbox.errors import InvalidInput, RepeatedShare, WrongShare
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 BY_PEER = ""  # in place of an attempt's nonce: the root key came from a peer, not from shares
 

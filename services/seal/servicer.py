@@ -25,7 +25,7 @@ from strongbox.errors import InvalidInput, PermissionDenied
 from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.seal.v1 import seal_service_pb2 as pb
 from strongbox.seal.v1 import seal_service_pb2_grpc as rpc
-from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.decisions.pipeline import Pipeline, Work
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

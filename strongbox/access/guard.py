@@ -33,7 +33,7 @@ from strongbox.errors import PermissionDenied, Unauthenticated
 from strongbox.rpc.inbound import UseNeeded
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 if TYPE_CHECKING:
     from strongbox.rpc.inbound import Inbound

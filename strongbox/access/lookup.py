@@ -18,7 +18,7 @@ from strongbox.access.tokens import DEFAULT_POLICY, ROOT_POLICY
 from strongbox.errors import DependencyDown, Sealed
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)

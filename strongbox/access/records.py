@@ -30,7 +30,7 @@ from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import DependencyDown, NotInitialized, Sealed
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 __all__ = [
     "Forged",

@@ -19,7 +19,7 @@ from strongbox.audit_outbox.outbox_limit import Bound
 from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.journal import Draft
+from strongbox.store.decisions.audit_journal import Draft
 
 
 def new_incarnation() -> str:
@@ -33,7 +33,7 @@ def draft_of(inbound: Inbound, op: str, path: str) -> Draft:
 
 
 class Outbox:
-    """The pipeline's journal (strongbox.store.journal.Journal) for one producer."""
+    """The pipeline's journal (strongbox.store.decisions.audit_journal.Journal) for one producer."""
 
     def __init__(self, service: str, incarnation: str | None = None) -> None:
         self.service = service

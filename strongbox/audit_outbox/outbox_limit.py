@@ -21,9 +21,10 @@ from google.protobuf.message import DecodeError
 
 from strongbox.errors import Overloaded
 from strongbox.storage.v1 import audit_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd, rows_of
-from strongbox.store.errors import EtcdError
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd, rows_of
+from strongbox.store.etcd.errors import EtcdError
 
 OWN = 10_000  # records of one producer
 OWN_BYTES = 40 << 20  # of its records: at some 150 an operation, 280,000 of these

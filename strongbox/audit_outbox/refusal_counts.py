@@ -21,9 +21,9 @@ import structlog
 
 from strongbox.errors import Overloaded, StrongBoxError
 from strongbox.store import keyspace
-from strongbox.store.journal import Draft
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.decisions.view import View
 
 SLOTS = 64
 MAX_SOURCES = 256

@@ -23,7 +23,7 @@ from strongbox import paths
 from strongbox.access.groups import Groups
 from strongbox.errors import QuotaExceeded
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 PER_PART = 1024  # leases of a holder in each part: 16,384 in all
 PER_GROUP_PART = 2048  # leases of a group in each part: 131,072 in all, some 130 MB

@@ -36,8 +36,8 @@ from strongbox.leases.index import KEPT_MS, by_accessor_key, by_path_key
 from strongbox.leases.index import due_key as due_entry
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.space import Effect
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
+from strongbox.store.space.admission import Effect
 
 ACTIVE, EXPIRED, REVOKED = "ACTIVE", "EXPIRED", "REVOKED"
 TTL_MS = 3_600_000

@@ -1,6 +1,6 @@
 """The duties there are, and when one of them is late.
 
-A duty is done by one replica of its service at a time (strongbox.store.election). Its work says
+A duty is done by one replica of its service at a time (strongbox.store.duties.election). Its work says
 `term.progress()` whenever a pass was done under the fence, also when nothing was due; each process tells in
 its session key when each of its duties last did (`presence`), and seal makes health of it.
 

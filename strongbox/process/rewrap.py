@@ -32,11 +32,12 @@ from strongbox.clock import Clock
 from strongbox.errors import StrongBoxError
 from strongbox.process.rewrap_kinds import Keys, Kind, required
 from strongbox.storage.v1 import seal_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import KV, Etcd, rows_of
-from strongbox.store.election import Deposed, Term
-from strongbox.store.errors import EtcdError
-from strongbox.store.space import Effect, Room, Space, bytes_of
+from strongbox.store import keyspace
+from strongbox.store.duties.election import Deposed, Term
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV, Etcd, rows_of
+from strongbox.store.etcd.errors import EtcdError
+from strongbox.store.space.admission import Effect, Room, Space, bytes_of
 
 REST_MS = 10_000
 PAUSE = 1.0  # seconds between two looks at the term

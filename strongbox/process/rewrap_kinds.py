@@ -22,8 +22,8 @@ from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import Sealed, StrongBoxError
 from strongbox.storage.v1 import auth_records_pb2, envelope_pb2
 from strongbox.store import keyspace
-from strongbox.store.client import KV
-from strongbox.store.envelopes import from_record, to_record
+from strongbox.store.envelope_records import from_record, to_record
+from strongbox.store.etcd.client import KV
 
 K = TypeVar("K")
 _log = structlog.get_logger(__name__)

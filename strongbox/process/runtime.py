@@ -28,12 +28,12 @@ from strongbox.rpc.keys import KeyClient
 from strongbox.rpc.revealing import RequireUnsealed, refuse_all
 from strongbox.rpc.server import Health, Server
 from strongbox.store import keyspace
-from strongbox.store.client import Etcd, Tls
-from strongbox.store.election import Duty, Term
-from strongbox.store.memory import Memory
-from strongbox.store.pipeline import Pipeline
-from strongbox.store.session import Session
-from strongbox.store.space import Space
+from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.pipeline import Pipeline
+from strongbox.store.duties.election import Duty, Term
+from strongbox.store.duties.session import Session
+from strongbox.store.etcd.client import Etcd, Tls
+from strongbox.store.space.admission import Space
 from strongbox.tls import identity, identity_of
 
 _log = structlog.get_logger(__name__)

@@ -26,8 +26,8 @@ from strongbox.rpc.channel import open_channel
 from strongbox.rpc.inbound import Inbound
 from strongbox.rpc.statuses import to_error
 from strongbox.store import keyspace
-from strongbox.store.client import Etcd
-from strongbox.store.errors import EtcdError
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import EtcdError
 
 KNOWN_FOR = 2.0  # seconds for which the replicas' addresses are believed
 # (the token's digest, the request's id, monotonic deadline) → the use's number

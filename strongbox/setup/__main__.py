@@ -11,9 +11,9 @@ from strongbox.config import ConfigError
 
 def _etcd_users() -> None:
     from strongbox.setup.settings import EtcdUsersSettings
-    from strongbox.store.client import Etcd
-    from strongbox.store.endpoints import Options, Tls
-    from strongbox.store.users import Users
+    from strongbox.store.etcd.client import Etcd
+    from strongbox.store.etcd.endpoints import Options, Tls
+    from strongbox.store.etcd.etcd_users import Users
 
     settings = EtcdUsersSettings.load()
 

@@ -13,11 +13,11 @@ import sys
 import time
 from pathlib import Path
 
-from strongbox.store import txn
-from strongbox.store.client import Etcd, Tls
-from strongbox.store.election import Deposed, Duty, Term
-from strongbox.store.errors import EtcdError
-from strongbox.store.session import Session
+from strongbox.store.duties.election import Deposed, Duty, Term
+from strongbox.store.duties.session import Session
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd, Tls
+from strongbox.store.etcd.errors import EtcdError
 
 PREFIX = b"/probe/"
 OFFICE = PREFIX + b"office"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from strongbox.store import keyspace
-from strongbox.store.watch import Event, Kind
+from strongbox.store.etcd.watch import Event, Kind
 from tests.robustness import probe, validate
 from tests.robustness.faults.fault import Fault, nothing
 from tests.robustness.history import AWAY, BROKEN, OK, History, Op

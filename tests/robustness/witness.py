@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Self
 
 from strongbox.store import keyspace
-from strongbox.store.client import Etcd, Tls
-from strongbox.store.errors import Compacted, EtcdError
-from strongbox.store.watch import Event, Kind, watch
+from strongbox.store.etcd.client import Etcd, Tls
+from strongbox.store.etcd.errors import Compacted, EtcdError
+from strongbox.store.etcd.watch import Event, Kind, watch
 from tests.robustness import probe
 
 _TIME_OFFICE = keyspace.election("audit", "audit")

@@ -16,9 +16,9 @@ from strongbox.dev.authority import Authority, Leaf, Pair
 from strongbox.handshakes import Told, why_refused
 from strongbox.rpc.key_link import Link, LinkDown
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
-from strongbox.store.client import Etcd
-from strongbox.store.endpoints import Tls
-from strongbox.store.errors import Unavailable
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.endpoints import Tls
+from strongbox.store.etcd.errors import Unavailable
 
 OURS, FOREIGN = Authority.create("ours"), Authority.create("foreign")
 HOUR = dt.timedelta(hours=1)

@@ -9,7 +9,7 @@ from strongbox.access import tokens
 from strongbox.access.records import RecordKeys, seal_record
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.journal import Draft
+from strongbox.store.decisions.audit_journal import Draft
 from tests.support.fakes import FakeStore
 
 

@@ -11,7 +11,7 @@ from strongbox.crypto.shamir import Share
 from strongbox.storage.v1 import envelope_pb2
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.envelopes import from_record
+from strongbox.store.envelope_records import from_record
 from tests.support.cluster import Cluster
 from tests.support.store import Etcd
 

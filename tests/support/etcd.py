@@ -24,7 +24,7 @@ import grpc
 import pytest
 from etcd3.etcdrpc import rpc_pb2 as pb
 
-from strongbox.store.client import Tls
+from strongbox.store.etcd.client import Tls
 
 _ROOT = Path(__file__).resolve().parents[2]
 _START_TIMEOUT = 30.0
@@ -39,7 +39,7 @@ class EtcdTls:
     key: Path
 
     def client(self) -> Tls:
-        """What strongbox.store.client takes."""
+        """What strongbox.store.etcd.client takes."""
         return Tls.read(self.authority, self.certificate, self.key)
 
 

@@ -14,7 +14,7 @@ import grpc
 from etcd3.etcdrpc import rpc_pb2 as pb
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from strongbox.store.client import Tls
+from strongbox.store.etcd.client import Tls
 from tests.support.cluster import Cluster
 
 _SECONDS = 2.0

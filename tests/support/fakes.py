@@ -14,16 +14,16 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 from strongbox.store import keyspace
-from strongbox.store.journal import Draft
-from strongbox.store.memory import ABSENT, Fact, Memory
-from strongbox.store.view import View
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.cache import ABSENT, Fact, Memory
+from strongbox.store.decisions.view import View
 
 T = TypeVar("T")
 NOW_MS = 1_700_000_000_000
 
 
 class FakeRow(NamedTuple):
-    """As strongbox.store.batch.Row."""
+    """As strongbox.store.decisions.batch_txn.Row."""
 
     key: bytes
     value: bytes
@@ -32,7 +32,7 @@ class FakeRow(NamedTuple):
 
 
 class FakeOutcome(NamedTuple):
-    """As strongbox.store.deciding.Outcome, and the view it was decided from."""
+    """As strongbox.store.decisions.deciding.Outcome, and the view it was decided from."""
 
     value: object
     revision: int

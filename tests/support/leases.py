@@ -11,10 +11,10 @@ from services.lease import credential_lease, repository
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.leases import read_lease
 from strongbox.leases.counters import Tally
-from strongbox.store import txn
-from strongbox.store.client import Etcd
-from strongbox.store.memory import ABSENT, Memory, Remembered
-from strongbox.store.view import View
+from strongbox.store.decisions.cache import ABSENT, Memory, Remembered
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 
 TOGETHER = 150  # leases put by one transaction: at most 750 operations
 Put = Callable[[View, Tally], None]

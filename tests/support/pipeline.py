@@ -14,16 +14,16 @@ from typing import Any, TypeVar, cast
 
 from strongbox import proof
 from strongbox.errors import StrongBoxError
-from strongbox.store.deciding import Outcome, Work
-from strongbox.store.journal import Draft
-from strongbox.store.view import Row, View
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.deciding import Outcome, Work
+from strongbox.store.decisions.view import Row, View
 from tests.support.fakes import FakeStore
 
 T = TypeVar("T")
 
 
 class FakePipeline:
-    """As strongbox.store.pipeline.Pipeline."""
+    """As strongbox.store.decisions.pipeline.Pipeline."""
 
     def __init__(self, store: FakeStore) -> None:
         self.store = store

@@ -40,10 +40,11 @@ from strongbox.clock import Clock
 from strongbox.errors import Sealed
 from strongbox.process.presence import told_in
 from strongbox.storage.v1 import audit_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import KV, Etcd, rows_of
-from strongbox.store.election import Deposed, Term
-from strongbox.store.errors import EtcdError
+from strongbox.store import keyspace
+from strongbox.store.duties.election import Deposed, Term
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV, Etcd, rows_of
+from strongbox.store.etcd.errors import EtcdError
 
 PERIOD = 1.0  # seconds
 SIGN_EVERY = 10.0  # seconds

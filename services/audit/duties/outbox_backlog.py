@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import structlog
 
-from strongbox.store import txn
-from strongbox.store.client import KV, Etcd, rows_of
-from strongbox.store.errors import EtcdError
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV, Etcd, rows_of
+from strongbox.store.etcd.errors import EtcdError
 
 BYTES = 16 << 20  # read in one round at most, but for the last answer
 SECONDS = 0.3  # for one round

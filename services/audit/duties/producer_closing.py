@@ -18,7 +18,7 @@ from collections.abc import Container, Iterator, Sequence
 
 from strongbox.process.presence import told_in
 from strongbox.store import keyspace
-from strongbox.store.client import KV
+from strongbox.store.etcd.client import KV
 
 PATIENCE = 60.0  # seconds
 MOST = 32  # cursors closed in one round

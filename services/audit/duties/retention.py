@@ -35,9 +35,10 @@ from strongbox.audit_log.checkpoint import Checkpoint
 from strongbox.audit_log.sparse_index import time_of
 from strongbox.config import Settings
 from strongbox.errors import Sealed
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd, rows_of
-from strongbox.store.errors import EtcdError
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd, rows_of
+from strongbox.store.etcd.errors import EtcdError
 
 PERIOD = 5.0  # seconds
 WARN = 0.8  # of the disk, and of the size that is allowed

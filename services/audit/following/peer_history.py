@@ -27,7 +27,7 @@ from strongbox.audit.v1 import audit_peer_service_pb2 as pb
 from strongbox.audit.v1 import audit_peer_service_pb2_grpc as pb_grpc
 from strongbox.audit_log.archive_marker import Archived, Marker, parse
 from strongbox.audit_log.chain import Entry, Keys, MissingKey, Tampered, Verifier
-from strongbox.store.errors import Unavailable
+from strongbox.store.etcd.errors import Unavailable
 
 _CHUNK = 256  # lines in a message: about 130 KB
 _TIMEOUT = 300.0  # seconds for a whole copy

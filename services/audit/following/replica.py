@@ -32,10 +32,11 @@ from services.audit.log.segments import Broken, Segments
 from strongbox.audit_log.chain import Entry, Keys, MissingKey, link
 from strongbox.crypto.errors import IntegrityError
 from strongbox.errors import StrongBoxError
-from strongbox.store import keyspace, txn
-from strongbox.store.client import KV, Etcd, rows_of
-from strongbox.store.errors import Compacted, EtcdError
-from strongbox.store.watch import Batch, Kind, watch
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV, Etcd, rows_of
+from strongbox.store.etcd.errors import Compacted, EtcdError
+from strongbox.store.etcd.watch import Batch, Kind, watch
 
 START = keyspace.OUTBOX
 END = keyspace.prefix_end(keyspace.PRODUCERS)

@@ -18,7 +18,7 @@ from services.audit.keys import AuditKeys
 from services.audit.log.segments import Broken
 from strongbox.crypto.errors import IntegrityError
 from strongbox.errors import StrongBoxError
-from strongbox.store.errors import EtcdError
+from strongbox.store.etcd.errors import EtcdError
 
 _RETRY = 0.5  # seconds
 _log = structlog.get_logger(__name__)

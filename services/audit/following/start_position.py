@@ -29,8 +29,9 @@ from services.audit.log.repair import cut_back, mend
 from services.audit.log.segments import Broken, Segments
 from strongbox.audit_log.chain import ROTATE
 from strongbox.audit_log.checkpoint import BadCheckpoint, Checkpoint, verify
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd, rows_of
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd, rows_of
 
 _REFUSED = f'"op":"{UNREADABLE}"'.encode()
 _CHANGES = f'"op":"{ROTATE}"'.encode()

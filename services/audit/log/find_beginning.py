@@ -35,7 +35,7 @@ from strongbox.audit_log.chain import Entry, Keys, MissingKey, Tampered, Verifie
 from strongbox.audit_log.merkle import Frontier, leaf_hash
 from strongbox.audit_log.scan import open_file, read_file, segment_path
 from strongbox.audit_log.stored_hashes import row_path, unproved_path
-from strongbox.store.errors import Unavailable
+from strongbox.store.etcd.errors import Unavailable
 
 _LONGEST_LINE = 1 << 20  # bytes
 _log = structlog.get_logger(__name__)

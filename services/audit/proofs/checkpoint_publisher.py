@@ -17,9 +17,10 @@ from services.audit.following.replica import Replica
 from services.audit.following.start_position import read_checkpoint
 from services.audit.keys import AuditKeys
 from strongbox.audit_log.checkpoint import Checkpoint, sign
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.errors import Unavailable
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import Unavailable
 
 _TRIES = 4
 _log = structlog.get_logger(__name__)

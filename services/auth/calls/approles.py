@@ -17,8 +17,8 @@ from strongbox.access.guard import Caller, Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.rpc.inbound import inbound_of
 from strongbox.store import keyspace
-from strongbox.store.pipeline import Pipeline
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Pipeline
+from strongbox.store.decisions.view import View
 
 
 class AppRoleCalls(Acting):

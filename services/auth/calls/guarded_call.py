@@ -10,8 +10,8 @@ from strongbox.access.guard import Caller, Guard
 from strongbox.audit_outbox.outbox import draft_of
 from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.store import paging
-from strongbox.store.pipeline import Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Outcome, Pipeline, Work
+from strongbox.store.decisions.view import View
 
 T = TypeVar("T")
 

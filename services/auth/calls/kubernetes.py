@@ -21,9 +21,9 @@ from strongbox.crypto.envelope import Dek, WrappedDek, seal_value
 from strongbox.errors import InvalidInput
 from strongbox.rpc.inbound import inbound_of
 from strongbox.store import keyspace
-from strongbox.store.envelopes import to_record
-from strongbox.store.pipeline import Pipeline
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Pipeline
+from strongbox.store.decisions.view import View
+from strongbox.store.envelope_records import to_record
 
 
 class Keys(Protocol):

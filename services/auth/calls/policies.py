@@ -16,8 +16,8 @@ from strongbox.access.guard import Caller, Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.errors import TooLarge
 from strongbox.store import keyspace, paging
-from strongbox.store.pipeline import Pipeline
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Pipeline
+from strongbox.store.decisions.view import View
 
 _EXPLAIN_PATH = "sys/policies/"
 

@@ -14,8 +14,8 @@ from strongbox.access.guard import Caller, Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.store import keyspace, paging
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.decisions.view import View
 
 _CHUNK = 50  # tokens looked at by one transaction: each is a compare, and so is each of its ancestors (16)
 

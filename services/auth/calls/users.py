@@ -16,7 +16,7 @@ from strongbox.access.guard import Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.rpc.inbound import inbound_of
 from strongbox.store import keyspace
-from strongbox.store.pipeline import Pipeline
+from strongbox.store.decisions.pipeline import Pipeline
 
 
 class UserCalls(Acting):

@@ -18,7 +18,7 @@ from strongbox.access.guard import Caller
 from strongbox.access.lookup import Lookup
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 KIND = "approles"
 Record = storage.AppRoleRecord

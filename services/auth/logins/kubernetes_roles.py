@@ -27,7 +27,7 @@ from strongbox.access.records import seal_record
 from strongbox.errors import InvalidInput, NotFound
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 KIND = "kubernetes"
 CONFIG_PATH = "auth/kubernetes/config"

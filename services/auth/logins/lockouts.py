@@ -27,7 +27,7 @@ from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import RateLimited
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 MAX_FAILURES: Final = 5
 LOCK_MS: Final = 15 * 60_000

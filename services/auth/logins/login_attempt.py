@@ -28,8 +28,8 @@ from strongbox.errors import (
     Unauthenticated,
 )
 from strongbox.rpc.inbound import Inbound
-from strongbox.store.pipeline import Effect, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Effect, Pipeline, Work
+from strongbox.store.decisions.view import View
 
 T = TypeVar("T")
 

@@ -31,8 +31,8 @@ from strongbox.crypto.envelope import WrappedDek, open_value
 from strongbox.errors import Overloaded, RateLimited
 from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import auth_records_pb2 as storage
-from strongbox.store.envelopes import from_record
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
+from strongbox.store.envelope_records import from_record
 
 PURPOSE = "auth"
 _log = structlog.get_logger(__name__)

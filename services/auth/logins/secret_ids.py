@@ -29,7 +29,7 @@ from strongbox.errors import InvalidInput
 from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 DEFAULT_TTL_S = 32 * 86_400
 MAX_TTL_S = 366 * 86_400

@@ -10,7 +10,7 @@ from strongbox.errors import InvalidInput
 from strongbox.storage.v1 import auth_records_pb2
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.watch import Event, Kind
+from strongbox.store.etcd.watch import Event, Kind
 
 RESYNC, REMOVED = "RESYNC", "REMOVED"
 KINDS = {

@@ -17,8 +17,8 @@ from contextlib import aclosing, contextmanager, nullcontext
 
 from services.kv.watching.changes import Change, changes_of
 from strongbox.store import keyspace
-from strongbox.store.client import Etcd
-from strongbox.store.watch import Batch, watch
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.watch import Batch, watch
 
 MOST_WAITING = 1024  # changes
 MOST_CATCHING_UP = 4

@@ -34,10 +34,10 @@ from strongbox.audit_outbox.outbox import draft_of
 from strongbox.errors import Internal
 from strongbox.paths import DirectoryPath
 from strongbox.rpc.inbound import Inbound
-from strongbox.store.client import Etcd
-from strongbox.store.errors import Compacted, PermissionDenied
-from strongbox.store.pipeline import Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Outcome, Pipeline, Work
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import Compacted, PermissionDenied
 
 PROVE_EVERY = 10.0  # seconds without an event
 MOST_AT_ONCE = 128  # changes that one proof is for, of one stream

@@ -16,8 +16,8 @@ from services.kv.watching.changes import Change
 from strongbox.access.guard import Caller, Guard, is_spent
 from strongbox.errors import PermissionDenied, Unauthenticated
 from strongbox.rpc.inbound import Inbound
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.decisions.view import View
 
 PROVE_WITHIN = 2.0  # seconds for one proof
 

@@ -28,7 +28,7 @@ from strongbox.leases import counters, index
 from strongbox.rpc.inbound import Inbound, inbound_of
 from strongbox.storage.v1 import lease_records_pb2
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 CHECKING = 2.5  # seconds to try a connection
 _CLOSING = 300  # credentials that one call to delete a connection begins to end

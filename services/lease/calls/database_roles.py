@@ -18,7 +18,7 @@ from strongbox.lease.v1 import lease_service_pb2_grpc as rpc
 from strongbox.leases import counters
 from strongbox.rpc.inbound import inbound_of
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 
 class RoleCalls(rpc.LeaseServiceServicer):

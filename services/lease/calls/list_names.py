@@ -13,7 +13,7 @@ from strongbox.access.guard import Caller
 from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import auth_records_pb2, lease_records_pb2
 from strongbox.store import paging
-from strongbox.store.view import Row, View
+from strongbox.store.decisions.view import Row, View
 
 
 async def list_names(

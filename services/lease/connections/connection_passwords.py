@@ -16,7 +16,7 @@ from strongbox.crypto.envelope import Dek, WrappedDek, open_value, seal_value
 from strongbox.crypto.errors import IntegrityError
 from strongbox.errors import Internal
 from strongbox.storage.v1 import envelope_pb2, lease_records_pb2
-from strongbox.store.envelopes import from_record, to_record
+from strongbox.store.envelope_records import from_record, to_record
 
 PURPOSE = "lease"
 _log = structlog.get_logger(__name__)

@@ -24,7 +24,7 @@ from strongbox.errors import DependencyDown, InvalidInput, LiveLeases, NotFound
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.leases import counters
 from strongbox.storage.v1 import lease_records_pb2 as storage
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 Record = storage.ConnectionRecord
 MAX_PASSWORD, MAX_CA = 1024, 64 << 10  # bytes

@@ -18,7 +18,7 @@ from strongbox.access.lookup import Lookup
 from strongbox.errors import InvalidInput, NotFound
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.storage.v1 import lease_records_pb2 as storage
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 Record = storage.DatabaseRoleRecord
 DEFAULT_TTL_S, DEFAULT_MAX_TTL_S, LONGEST_S = 3600, 86_400, 32 * 86_400

@@ -22,7 +22,7 @@ from services.lease.postgres.errors import LoginRefused, PostgresFailure, Reject
 from strongbox.access.guard import Caller
 from strongbox.errors import DependencyDown, UnknownOutcome
 from strongbox.rpc.inbound import Inbound
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 OP, BEGIN_OP = "RotatePostgresRoot", "BeginPostgresRotation"
 PATIENCE = 2.5  # seconds for PostgreSQL

@@ -41,7 +41,7 @@ from strongbox.leases import counters
 from strongbox.leases.counters import Tally
 from strongbox.rpc.inbound import Inbound
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 OP, INTENT_OP = "IssueCredential", "PrepareCredential"
 PATIENCE = 2.5  # seconds for PostgreSQL, of the 4.5 that a request has

@@ -30,11 +30,11 @@ from services.lease.metrics import Measures
 from strongbox.access.lookup import Lookup
 from strongbox.errors import NoQuorum, Overloaded, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.store import keyspace
-from strongbox.store.client import Etcd
-from strongbox.store.errors import Compacted, EtcdError
-from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
-from strongbox.store.view import Row, View
-from strongbox.store.watch import Kind, watch
+from strongbox.store.decisions.pipeline import Effect, Outcome, Pipeline, Work
+from strongbox.store.decisions.view import Row, View
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import Compacted, EtcdError
+from strongbox.store.etcd.watch import Kind, watch
 
 T = TypeVar("T")
 _log = structlog.get_logger(__name__)

@@ -24,7 +24,7 @@ from strongbox.leases import index, read_lease
 from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 SLICE = 512  # entries of one read
 GROUP = 32  # entries that are settled in one transaction

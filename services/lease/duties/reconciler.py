@@ -35,9 +35,9 @@ from strongbox.errors import StrongBoxError
 from strongbox.leases import counters, index
 from strongbox.leases.counters import Tally
 from strongbox.store import keyspace
-from strongbox.store.journal import Draft
-from strongbox.store.pipeline import Effect, Outcome, Work
-from strongbox.store.view import Row, View
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.pipeline import Effect, Outcome, Work
+from strongbox.store.decisions.view import Row, View
 
 T = TypeVar("T")
 SLICE = 200  # leases looked at in one go; each is one compare

@@ -29,8 +29,8 @@ from strongbox.errors import InvalidInput, NotFound
 from strongbox.leases import index, read_lease
 from strongbox.leases.counters import Tally
 from strongbox.store import keyspace
-from strongbox.store.space import Effect
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
+from strongbox.store.space.admission import Effect
 
 ROOT = "leases/"
 STATES = frozenset({"ACTIVE", "EXPIRED", "REVOCATION_PENDING", "REVOKED", "ISSUING", "ABANDONED"})

@@ -16,7 +16,7 @@ from strongbox.access.guard import Caller
 from strongbox.errors import DependencyDown, InvalidInput, StrongBoxError
 from strongbox.rpc.inbound import Inbound
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 OP = "RenewLease"
 PATIENCE = 2.5  # seconds for PostgreSQL

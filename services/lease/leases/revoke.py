@@ -34,9 +34,9 @@ from strongbox.access.lookup import Lookup
 from strongbox.errors import DependencyDown, StrongBoxError
 from strongbox.leases.counters import Tally
 from strongbox.store import keyspace
-from strongbox.store.journal import Draft
-from strongbox.store.pipeline import Effect, Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.pipeline import Effect, Outcome, Pipeline, Work
+from strongbox.store.decisions.view import View
 
 T = TypeVar("T")
 OP = "EndCredential"
@@ -48,7 +48,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Fence(Protocol):
-    """What a decision of a duty compares (strongbox.store.election.Term)."""
+    """What a decision of a duty compares (strongbox.store.duties.election.Term)."""
 
     def require(self, view: View, /) -> None:
         """Make the decision depend on the term; raises when it is over."""

@@ -31,7 +31,7 @@ from strongbox.crypto.shamir import Share
 from strongbox.errors import InvalidInput, PermissionDenied, RepeatedShare, Sealed, WrongShare
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 REKEY = "rekey"
 GENERATE_ROOT = "generate-root"

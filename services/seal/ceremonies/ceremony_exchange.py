@@ -33,8 +33,8 @@ from strongbox.errors import Internal, InvalidInput, Sealed, StrongBoxError
 from strongbox.rpc.inbound import Inbound
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.storage.v1 import seal_records_pb2 as storage
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.decisions.view import View
 
 T = TypeVar("T")
 _EXCHANGE_WITHIN = 1.2  # seconds

@@ -26,11 +26,11 @@ from services.seal.custody.seal_confirmations import Revisions
 from services.seal.repository import SealState
 from strongbox.errors import StrongBoxError
 from strongbox.store import keyspace
-from strongbox.store.client import Etcd
-from strongbox.store.errors import Compacted, EtcdError
-from strongbox.store.journal import Draft
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.watch import watch
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import Compacted, EtcdError
+from strongbox.store.etcd.watch import watch
 
 READ_EVERY = 0.5  # seconds
 _READ_WITHIN = 1.0  # seconds for one read, all its attempts together

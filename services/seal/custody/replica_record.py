@@ -22,9 +22,9 @@ from services.seal.repository import SealState
 from strongbox.errors import PermissionDenied, StrongBoxError
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.session import Session
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.decisions.view import View
+from strongbox.store.duties.session import Session
 
 _DEADLINE = 1.0  # seconds
 _log = structlog.get_logger(__name__)

@@ -22,9 +22,10 @@ from google.protobuf.message import DecodeError
 
 from services.seal.custody.held_keys import PROOF_S
 from strongbox.storage.v1 import seal_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd, rows_of
-from strongbox.store.errors import EtcdError
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd, rows_of
+from strongbox.store.etcd.errors import EtcdError
 
 _APART_S = 0.9  # seconds between two revisions at most: a session lasts a second at least
 _NOTED = 32

@@ -22,10 +22,11 @@ from services.seal.keys.keyring import open_keyring
 from strongbox.crypto import IntegrityError
 from strongbox.errors import StrongBoxError
 from strongbox.storage.v1 import seal_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd, rows_of
-from strongbox.store.errors import Compacted, EtcdError
-from strongbox.store.watch import watch
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd, rows_of
+from strongbox.store.etcd.errors import Compacted, EtcdError
+from strongbox.store.etcd.watch import watch
 
 READ_EVERY = 3.0  # seconds
 _AT_MOST_EVERY = 0.1  # seconds between two reads that somebody asked for

@@ -21,9 +21,9 @@ from strongbox.audit_outbox.outbox import draft_of
 from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.journal import Draft
-from strongbox.store.pipeline import Outcome, Pipeline, Work
-from strongbox.store.view import Row, View
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.pipeline import Outcome, Pipeline, Work
+from strongbox.store.decisions.view import Row, View
 
 ROTATE = "sys/rotate"
 STATUS = "sys/key-status"

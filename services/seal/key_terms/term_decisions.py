@@ -29,7 +29,7 @@ from strongbox.crypto.aead import new_key
 from strongbox.errors import Sealed
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 
 
 class FreshTerm:

@@ -22,10 +22,10 @@ from services.seal.key_terms.term_decisions import FreshTerm, Terms
 from services.seal.key_terms.wrap_counter import RETIRE_AT
 from strongbox.errors import StrongBoxError
 from strongbox.store import keyspace
-from strongbox.store.election import Term
-from strongbox.store.journal import Draft
-from strongbox.store.pipeline import Outcome, Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.pipeline import Outcome, Pipeline, Work
+from strongbox.store.decisions.view import View
+from strongbox.store.duties.election import Term
 
 T = TypeVar("T")
 PAUSE = 1.0  # seconds

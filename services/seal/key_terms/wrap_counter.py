@@ -18,8 +18,8 @@ import structlog
 
 from strongbox.errors import Overloaded, StrongBoxError
 from strongbox.store import keyspace
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.decisions.view import View
 
 LIMIT = 1 << 31
 RETIRE_AT = LIMIT - (1 << 27)  # a new term is begun while 134 million are left: hours at any rate seen

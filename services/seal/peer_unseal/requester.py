@@ -28,10 +28,10 @@ from strongbox.errors import StrongBoxError
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.client import Etcd
-from strongbox.store.errors import EtcdError
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.session import Session
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.duties.session import Session
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import EtcdError
 
 _ASK_EVERY = 1.0  # seconds between two rounds of asking
 _ASK_SELDOM = 5.0  # seconds, after so many rounds:

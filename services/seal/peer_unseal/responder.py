@@ -30,11 +30,11 @@ from strongbox.paths import require_name
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.client import KV, Etcd
-from strongbox.store.errors import EtcdError
-from strongbox.store.journal import Draft
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd.client import KV, Etcd
+from strongbox.store.etcd.errors import EtcdError
 
 ONCE_PER_MS = 5000
 ALERT = "a peer was refused the root key"

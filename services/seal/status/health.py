@@ -35,9 +35,9 @@ from strongbox.clock import Clock
 from strongbox.errors import NoQuorum, NotInitialized, Sealed, StrongBoxError, Unavailable
 from strongbox.seal.v1 import seal_service_pb2 as pb
 from strongbox.store import keyspace
-from strongbox.store.client import Etcd
-from strongbox.store.errors import Compacted, EtcdError
-from strongbox.store.watch import Kind, watch
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import Compacted, EtcdError
+from strongbox.store.etcd.watch import Kind, watch
 
 MAX_SKEW_MS = 2000
 NEEDED = ("kv", "auth")

@@ -15,7 +15,7 @@ import time
 
 from services.seal import cluster_snapshot
 from services.seal.cluster_snapshot import Snapshot
-from strongbox.store.client import Etcd
+from strongbox.store.etcd.client import Etcd
 
 EVERY = 0.1  # seconds from the beginning of one look to the beginning of the next
 

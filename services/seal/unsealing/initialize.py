@@ -21,8 +21,8 @@ from strongbox.crypto.shamir import MAX_SHARES, Share, split
 from strongbox.errors import AlreadyInitialized, InvalidInput
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.envelopes import to_record
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
+from strongbox.store.envelope_records import to_record
 
 DEFAULT_SHARES = 3
 DEFAULT_THRESHOLD = 2

@@ -22,8 +22,8 @@ from strongbox.clock import Clock
 from strongbox.crypto.hygiene import LockedBytes
 from strongbox.errors import NoQuorum, UnknownOutcome
 from strongbox.storage.v1 import seal_records_pb2 as storage
-from strongbox.store.journal import Draft
-from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.pipeline import Pipeline, Work
 
 _log = structlog.get_logger(__name__)
 

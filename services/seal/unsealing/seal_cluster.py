@@ -20,11 +20,12 @@ from services.seal.custody.seal_confirmations import Confirmations, confirmation
 from strongbox.access.guard import Guard
 from strongbox.audit_outbox.outbox import draft_of
 from strongbox.rpc.inbound import Inbound
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd, rows_of
-from strongbox.store.errors import EtcdError
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store import keyspace
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd, rows_of
+from strongbox.store.etcd.errors import EtcdError
 
 PATH = "sys/seal"
 MARGIN_S = 0.5

@@ -32,11 +32,11 @@ from strongbox.crypto.shamir import Share
 from strongbox.errors import InvalidInput, NoQuorum, RepeatedShare, StrongBoxError
 from strongbox.rpc.inbound import Inbound
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
-from strongbox.store.client import Etcd
-from strongbox.store.errors import EtcdError
-from strongbox.store.journal import Draft
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import EtcdError
 
 PATH = "sys/unseal"
 _EXCHANGE_WITHIN = 1.5  # seconds

@@ -3,8 +3,9 @@
 import asyncio
 from typing import Any
 
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.robustness.planted.building import after_building
 
 _apart: dict[int, list[tuple[int, Any]]] = {}

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from strongbox.store import batch
+from strongbox.store.decisions import batch_txn
 
 
 def after_building(change: Callable[[Any], None]) -> None:
     """Have `change` applied to every batch's transaction before it is sent."""
-    build = batch.build
+    build = batch_txn.build
 
     def changed(*args: Any, **named: Any) -> Any:
         request = build(*args, **named)
         change(request)
         return request
 
-    batch.build = changed
+    batch_txn.build = changed
 
 
 def drop_compares(prefix: bytes) -> None:

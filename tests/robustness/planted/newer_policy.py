@@ -22,7 +22,7 @@ class _Lax:
 
 def _change() -> None:
     from services.kv.read_secret import Reading
-    from strongbox.store.pipeline import Work
+    from strongbox.store.decisions.pipeline import Work
 
     take = Reading.take
 

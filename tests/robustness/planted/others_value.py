@@ -11,7 +11,7 @@ _RIVALS = "robust/rival"  # tests.robustness.traffic.rivals
 
 def _change() -> None:
     from strongbox.crypto import envelope
-    from strongbox.store.deciding import Decider
+    from strongbox.store.decisions.deciding import Decider
 
     sealed: dict[tuple[str, int], Any] = {}
     seal, decide = envelope.seal_value, Decider.decide

@@ -1,5 +1,5 @@
 """Two decisions of one batch may touch the same keys."""
 
-from strongbox.store.batch import Claims
+from strongbox.store.decisions.batch_txn import Claims
 
 Claims.admits = lambda *_: True  # type: ignore[method-assign]

@@ -3,8 +3,8 @@
 import sys
 from typing import Any
 
-from strongbox.store.deciding import Decider
-from strongbox.store.election import Deposed
+from strongbox.store.decisions.deciding import Decider
+from strongbox.store.duties.election import Deposed
 
 _refreshes = Decider._refreshes
 

@@ -7,7 +7,7 @@ from typing import Any
 def _change() -> None:
     from services.lease.guarded_call import Calls
     from strongbox.store import keyspace
-    from strongbox.store.pipeline import Work
+    from strongbox.store.decisions.pipeline import Work
 
     async def unproved(self: Any, inbound: Any, decide: Any) -> Any:
         def decided(view: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import inspect
 
-from strongbox.store import watch
+from strongbox.store.etcd import watch
 
 _source = inspect.getsource(watch.watch)
 _right = "await _create(stream, key, end, position)"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from strongbox.store.client import Etcd
+from strongbox.store.etcd.client import Etcd
 from tests.support.etcd import EtcdCluster
 
 

@@ -16,8 +16,9 @@ from services.audit.log.segments import Segments
 from strongbox.audit_log.checkpoint import origin_of
 from strongbox.crypto.signing import SigningKey
 from strongbox.storage.v1 import audit_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.audit.logs import KEYS
 
 SIGNING = SigningKey(bytes(range(32, 64)))

@@ -11,8 +11,9 @@ from services.audit.following.start_position import find_start
 from services.audit.log.segments import Segments
 from strongbox.audit_log.chain import FIRST_TERM, Keys, parse_line
 from strongbox.audit_log.checkpoint import Checkpoint, sign
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.audit.producers import (
     ORIGIN,
     SIGNING,

@@ -17,9 +17,10 @@ from strongbox.crypto.aead import Aead
 from strongbox.crypto.envelope import Dek, WrappedDek, seal_value, unwrap_dek, wrap_dek
 from strongbox.crypto.errors import IntegrityError
 from strongbox.errors import DependencyDown
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.envelopes import to_record
+from strongbox.store import keyspace
+from strongbox.store.envelope_records import to_record
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.audit.logs import KEY
 from tests.services.audit.producers import (
     ORIGIN,

@@ -11,7 +11,7 @@ from services.audit.log.segments import Segments
 from strongbox.audit_log.chain import Tampered
 from strongbox.audit_log.checkpoint import Checkpoint
 from strongbox.audit_log.log_checker import Proofs, verify_files
-from strongbox.store.client import Etcd
+from strongbox.store.etcd.client import Etcd
 from tests.services.audit.logs import KEYS, chain
 from tests.services.audit.producers import ORIGIN, Producer, caught_up, following, text_of
 

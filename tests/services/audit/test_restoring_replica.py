@@ -16,7 +16,7 @@ from services.audit.proofs.checkpoint_publisher import Publisher
 from strongbox.audit_log import archive_marker as markers
 from strongbox.audit_log.archive_marker import Unproven
 from strongbox.errors import DependencyDown
-from strongbox.store.client import Etcd
+from strongbox.store.etcd.client import Etcd
 from tests.services.audit.duties.test_audit_duty import on_duty, trimmed_to
 from tests.services.audit.duties.test_retention import LIMIT, ask, filled, retention_of
 from tests.services.audit.following.test_peer_history import serving

@@ -11,8 +11,9 @@ from services.audit.keys import AuditKeys, OpenKeys
 from strongbox.audit_log.chain import MissingKey, Tampered, Verifier, link
 from strongbox.audit_log.log_checker import Proofs, verify_files
 from strongbox.storage.v1 import audit_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.audit.logs import KEY, entry
 from tests.services.audit.producers import (
     ORIGIN,

@@ -22,10 +22,11 @@ from strongbox.clock import SystemClock
 from strongbox.errors import Unauthenticated
 from strongbox.rpc.inbound import Inbound, bind
 from strongbox.storage.v1.envelope_pb2 import Envelope
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.memory import Memory
-from strongbox.store.pipeline import Pipeline
+from strongbox.store import keyspace
+from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.pipeline import Pipeline
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.support.access import FakeKeys
 
 RPCS = {

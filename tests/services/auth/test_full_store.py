@@ -8,7 +8,7 @@ import pytest
 
 from strongbox.access.tokens import digest
 from strongbox.errors import Unauthenticated
-from strongbox.store.space import Effect, effect_of
+from strongbox.store.space.admission import Effect, effect_of
 from tests.services.auth.support import AuthService
 
 

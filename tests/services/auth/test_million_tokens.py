@@ -18,11 +18,12 @@ from strongbox.access.guard import Guard
 from strongbox.clock import SystemClock
 from strongbox.errors import StrongBoxError
 from strongbox.storage.v1 import auth_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.errors import EtcdError
-from strongbox.store.view import View
-from tests.strongbox.store.test_pipeline import look, running
+from strongbox.store import keyspace
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import EtcdError
+from tests.strongbox.store.decisions.test_pipeline import look, running
 from tests.support.access import FakeCluster
 from tests.support.etcd import EtcdCluster
 

@@ -13,7 +13,7 @@ from strongbox.access.guard import Caller, Guard
 from strongbox.access.policy import Rule
 from strongbox.errors import InvalidInput, NotFound, TooLarge
 from strongbox.store import keyspace
-from strongbox.store.view import Row
+from strongbox.store.decisions.view import Row
 from tests.support.access import FakeCluster, FakeInbound
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from strongbox.errors import Internal
 from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 from tests.support.access import FakeCluster
 from tests.support.pipeline import FakePipeline
 

@@ -31,7 +31,7 @@ from strongbox.errors import (
     Unauthenticated,
 )
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 from tests.support.access import FakeCluster, FakeInbound
 from tests.support.fakes import FakeOutcome
 

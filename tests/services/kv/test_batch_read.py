@@ -11,7 +11,7 @@ from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.leases import counters
 from strongbox.leases.read_lease import lease_id
 from strongbox.store import keyspace
-from strongbox.store.memory import Memory
+from strongbox.store.decisions.cache import Memory
 from tests.services.kv.support import Kv
 
 

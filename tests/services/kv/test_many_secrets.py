@@ -9,9 +9,10 @@ import pytest
 from services.kv.list_secrets import Listing
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.paths import DirectoryPath
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from tests.strongbox.store.test_pipeline import increment, look, running
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
+from tests.strongbox.store.decisions.test_pipeline import increment, look, running
 from tests.support.etcd import EtcdCluster
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1800)]

@@ -10,8 +10,9 @@ import pytest
 from strongbox.errors import Overloaded
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.leases import read_lease
-from strongbox.store import keyspace, txn
-from strongbox.store.space import Room
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.space.admission import Room
 from tests.services.kv.test_over_etcd import Replica
 from tests.support.access import FakeCluster
 from tests.support.etcd import EtcdCluster

@@ -20,13 +20,14 @@ from strongbox.clock import ManualClock, SystemClock
 from strongbox.errors import Unauthenticated, VersionDestroyed, VersionMismatch
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.rpc.inbound import Inbound, bind
-from strongbox.store import errors, keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.defragment import Defragmenter
-from strongbox.store.memory import Memory
-from strongbox.store.pipeline import Pipeline
-from strongbox.store.space import Space
-from strongbox.store.view import View
+from strongbox.store import keyspace
+from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.pipeline import Pipeline
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd import errors, txn
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.space.admission import Space
+from strongbox.store.space.defragment import Defragmenter
 from tests.support.access import FakeCluster
 from tests.support.etcd import EtcdCluster
 from tests.support.keys import FakeKeyClient

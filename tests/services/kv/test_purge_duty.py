@@ -16,9 +16,10 @@ from strongbox.errors import Internal, NotFound
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.storage.v1 import auth_records_pb2
 from strongbox.storage.v1 import kv_records_pb2 as storage
-from strongbox.store import errors, keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.view import Row, View
+from strongbox.store import keyspace
+from strongbox.store.decisions.view import Row, View
+from strongbox.store.etcd import errors, txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.kv.support import Kv
 from tests.support.etcd import EtcdCluster
 

@@ -21,9 +21,10 @@ from strongbox.process.rewrap import Rewrap
 from strongbox.process.rewrap_kinds import Inner, Kind
 from strongbox.storage.v1 import auth_records_pb2, envelope_pb2, lease_records_pb2
 from strongbox.storage.v1 import seal_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import KV, Etcd
-from strongbox.store.election import Deposed, Term
+from strongbox.store import keyspace
+from strongbox.store.duties.election import Deposed, Term
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV, Etcd
 from tests.services.kv.test_over_etcd import Replica
 from tests.support.access import FakeCluster
 from tests.support.etcd import EtcdCluster

@@ -17,7 +17,7 @@ from typing import Any
 
 from services.lease.postgres.session import Session
 from strongbox.errors import StrongBoxError
-from strongbox.store.pipeline import Pipeline
+from strongbox.store.decisions.pipeline import Pipeline
 from tests.services.lease.workshop import Workshop, workshop
 
 

@@ -28,7 +28,7 @@ from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.leases import read_lease
 from strongbox.rpc.inbound import Inbound, bind
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 from tests.support.access import FakeCluster
 from tests.support.border import answered
 from tests.support.pipeline import FakePipeline

@@ -12,8 +12,9 @@ from strongbox.errors import QuotaExceeded
 from strongbox.leases import counters
 from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import lease_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.view import View
+from strongbox.store import keyspace
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd import txn
 from tests.services.lease.support import Lease
 from tests.services.lease.workshop import Workshop
 

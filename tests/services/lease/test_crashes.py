@@ -17,7 +17,8 @@ from strongbox.access.records import seal_record
 from strongbox.errors import StrongBoxError
 from strongbox.storage.v1 import envelope_pb2
 from strongbox.storage.v1 import lease_records_pb2 as storage
-from strongbox.store import keyspace, txn
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
 from tests.services.lease.workshop import (
     KEYS,
     Workshop,

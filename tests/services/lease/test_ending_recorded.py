@@ -16,8 +16,8 @@ from strongbox.audit_outbox.outbox import Outbox
 from strongbox.errors import Overloaded, StrongBoxError
 from strongbox.leases.counters import Tally
 from strongbox.storage.v1 import audit_records_pb2 as storage
-from strongbox.store.pipeline import Work
-from strongbox.store.view import View
+from strongbox.store.decisions.pipeline import Work
+from strongbox.store.decisions.view import View
 from tests.services.lease.workshop import Workshop, ours
 from tests.support.postgres import PostgresServer
 

@@ -22,10 +22,11 @@ from strongbox.errors import DependencyDown, Internal, StrongBoxError
 from strongbox.leases import index, read_lease
 from strongbox.storage.v1 import auth_records_pb2 as auth_storage
 from strongbox.storage.v1 import lease_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.memory import Memory
-from strongbox.store.pipeline import Pipeline, Work
+from strongbox.store import keyspace
+from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.lease.support import Fence, Lease
 from tests.support.etcd import EtcdCluster
 

@@ -8,7 +8,7 @@ from services.lease import credential_lease, repository
 from services.lease.calls import connections
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied
 from strongbox.leases.counters import Tally
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 from tests.services.lease.support import Lease
 
 CALLS = ("GetLease", "RenewLease", "RevokeLease")

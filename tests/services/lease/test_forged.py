@@ -10,7 +10,8 @@ from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import InvalidInput, NotFound
 from strongbox.leases import index
 from strongbox.storage.v1 import lease_records_pb2 as storage
-from strongbox.store import keyspace, txn
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
 from tests.services.lease.workshop import Workshop, ours
 from tests.support.postgres import PASSWORD, PostgresServer
 

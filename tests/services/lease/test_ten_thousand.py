@@ -28,8 +28,8 @@ from strongbox.access.records import open_record
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.crypto.shamir import Share
 from strongbox.store import keyspace
-from strongbox.store.client import Etcd as Client
-from strongbox.store.client import Tls
+from strongbox.store.etcd.client import Etcd as Client
+from strongbox.store.etcd.client import Tls
 from tests.support import leases
 from tests.support.cluster import Cluster
 from tests.support.cluster_keys import keys_of

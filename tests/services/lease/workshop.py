@@ -36,10 +36,11 @@ from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.leases import counters, index
 from strongbox.rpc.inbound import Inbound, bind
 from strongbox.storage.v1 import audit_records_pb2 as audit
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.memory import Memory
-from strongbox.store.pipeline import Pipeline
+from strongbox.store import keyspace
+from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.pipeline import Pipeline
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.lease.support import Fence
 from tests.support.access import FakeKeys
 

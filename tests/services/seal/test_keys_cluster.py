@@ -17,9 +17,10 @@ from strongbox.access.records import Forged, RecordKeys, open_record, seal_recor
 from strongbox.crypto.shamir import Share, combine, split
 from strongbox.storage.v1 import auth_records_pb2, envelope_pb2
 from strongbox.storage.v1 import seal_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd as Client
-from strongbox.store.client import Tls
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd as Client
+from strongbox.store.etcd.client import Tls
 from tests.robustness.load import Load
 from tests.support.clients import Patience
 from tests.support.cluster import Cluster

@@ -13,8 +13,9 @@ from strongbox.crypto.handover import Receiver
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
 from strongbox.storage.v1 import seal_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.seal.nodes import SealNode, SealNodes
 from tests.services.seal.test_processes import everything, put, reason, seal
 

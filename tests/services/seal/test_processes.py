@@ -17,8 +17,9 @@ from strongbox.crypto.shamir import Share
 from strongbox.errors import StrongBoxError
 from strongbox.rpc.keys import KeyClient
 from strongbox.seal.v1 import seal_service_pb2 as pb
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.seal.nodes import SealNode, SealNodes
 
 

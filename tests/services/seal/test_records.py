@@ -11,7 +11,7 @@ from services.seal.repository import SealState
 from strongbox.errors import PermissionDenied, RateLimited, Sealed, StrongBoxError
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.client import KV
+from strongbox.store.etcd.client import KV
 from tests.services.seal.worlds import World, draft
 
 NODE, SESSION = "node-1", keyspace.node("seal", "node-1")

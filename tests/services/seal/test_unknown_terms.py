@@ -11,9 +11,10 @@ from services.seal.key_stream import KeyStream
 from services.seal.key_terms.keyring_refresh import Refresher
 from strongbox.crypto.envelope import Dek, WrappedDek
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.errors import Unavailable
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import Unavailable
 from tests.services.seal.key_terms.test_term_decisions import Life
 from tests.support.etcd import EtcdCluster
 

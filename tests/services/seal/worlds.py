@@ -12,7 +12,7 @@ from services.seal.unsealing.initialize import Origin
 from strongbox.crypto.shamir import Share
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.journal import Draft
+from strongbox.store.decisions.audit_journal import Draft
 from tests.support.fakes import FakeStore
 
 

@@ -12,7 +12,7 @@ from strongbox.access.records import Forged, RecordKeys, find_record, open_recor
 from strongbox.errors import DependencyDown
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 from tests.support.fakes import FakeStore
 
 OLD, NEW = b"o" * 32, b"n" * 32

@@ -13,12 +13,13 @@ from strongbox.audit_outbox.outbox import Outbox
 from strongbox.audit_outbox.outbox_limit import Bound
 from strongbox.errors import NoQuorum, Overloaded, Unauthenticated
 from strongbox.storage.v1 import audit_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.journal import Draft
-from strongbox.store.memory import Memory
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store import keyspace
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.support.etcd import EtcdCluster
 
 LIMIT = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from strongbox.audit_outbox.outbox import Outbox, new_incarnation
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.journal import Draft, Journal
+from strongbox.store.decisions.audit_journal import Draft, Journal
 
 
 def test_every_start_of_a_process_has_16_fresh_hex_digits() -> None:

@@ -9,8 +9,9 @@ import pytest
 from strongbox.audit_outbox.outbox_limit import Bound
 from strongbox.errors import Overloaded
 from strongbox.storage.v1 import audit_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 
 
 def test_a_producer_is_stopped_at_its_own_bound_and_goes_on_when_trimmed() -> None:

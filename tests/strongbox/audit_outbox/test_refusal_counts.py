@@ -9,10 +9,11 @@ import pytest
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.audit_outbox.refusal_counts import MAX_SOURCES, SLOTS, Attempt, Slots, slot_of
 from strongbox.storage.v1 import audit_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.memory import Memory
-from strongbox.store.pipeline import Pipeline
+from strongbox.store import keyspace
+from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.pipeline import Pipeline
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 
 
 class FixedClock:

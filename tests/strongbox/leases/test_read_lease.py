@@ -17,7 +17,7 @@ from strongbox.leases.index import KEPT_MS
 from strongbox.leases.read_lease import ACTIVE, EXPIRED, REVOKED, TTL_MS, Held, Reader, Record
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 from tests.support.access import FakeCluster
 
 MINUTE_MS = 60_000

@@ -26,7 +26,7 @@ from strongbox.rpc.channel import open_channel
 from strongbox.rpc.server import READY
 from strongbox.rpc.statuses import to_error
 from strongbox.store import keyspace
-from strongbox.store.client import Etcd
+from strongbox.store.etcd.client import Etcd
 from tests.support.certs import NODE, Identities
 from tests.support.etcd import EtcdCluster, dying_with_parent, free_ports
 from tests.support.seals import FakeSeal

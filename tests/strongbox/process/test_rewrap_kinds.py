@@ -13,8 +13,8 @@ from strongbox.crypto.envelope import Dek, seal_value, wrap_dek
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.process.rewrap_kinds import Inner, Renewed, renew_envelopes, renew_messages, renew_records
 from strongbox.storage.v1 import auth_records_pb2, envelope_pb2, lease_records_pb2
-from strongbox.store.client import KV
-from strongbox.store.envelopes import to_record
+from strongbox.store.envelope_records import to_record
+from strongbox.store.etcd.client import KV
 from tests.support.keys import FakeKeyClient
 
 KEYS = RecordKeys({1: b"1" * 32, 2: b"2" * 32}, 2)

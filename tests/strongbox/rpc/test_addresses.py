@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from strongbox.client import wire
 from strongbox.rpc import channel
-from strongbox.store import endpoints
+from strongbox.store.etcd import endpoints
 from tests.support.dns import NameServer, name_server
 
 NAME = "strongbox-seal-0.strongbox-seal"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from strongbox.store.client import Etcd
+from strongbox.store.etcd.client import Etcd
 from tests.support.etcd import EtcdCluster, etcd_cluster, etcd_member
 
 __all__ = ["etcd_cluster", "etcd_member"]

@@ -11,16 +11,17 @@ import pytest
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
 from strongbox.errors import Overloaded, UnknownOutcome
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.defragment import Defragmenter
-from strongbox.store.errors import OutOfSpace
-from strongbox.store.journal import Draft
-from strongbox.store.memory import Memory
-from strongbox.store.pipeline import Effect, Pipeline, Work
-from strongbox.store.room import Keeper
-from strongbox.store.space import Room, Space, effect_of
-from strongbox.store.view import View
+from strongbox.store import keyspace
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.pipeline import Effect, Pipeline, Work
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import OutOfSpace
+from strongbox.store.space.admission import Room, Space, effect_of
+from strongbox.store.space.defragment import Defragmenter
+from strongbox.store.space.room_keeper import Keeper
 from tests.support.etcd import EtcdCluster
 
 MIB = 1 << 20

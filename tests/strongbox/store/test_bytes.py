@@ -9,12 +9,13 @@ from typing import Any
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
 from strongbox.errors import TooLarge
-from strongbox.store import batch, deciding, txn
-from strongbox.store.deciding import Decider, Item, Work
-from strongbox.store.journal import Draft
-from strongbox.store.memory import Memory
-from strongbox.store.space import Effect
-from strongbox.store.view import View
+from strongbox.store.decisions import batch_txn, deciding
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.deciding import Decider, Item, Work
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd import txn
+from strongbox.store.space.admission import Effect
 
 HALF = 512 << 10
 
@@ -98,15 +99,15 @@ async def test_a_failed_compare_sends_no_large_value_back() -> None:
     decider = made(Store())
     await decider.decide([item])
     assert item.decided is not None
-    parts = batch.parts_of([item.decided])
-    request = batch.build([item.decided], parts, Outbox("kv"), 1, "n", 0)
+    parts = batch_txn.parts_of([item.decided])
+    request = batch_txn.build([item.decided], parts, Outbox("kv"), 1, "n", 0)
     asked = [one.request_range for one in request.success[1].request_txn.failure]
     assert {(one.key, one.keys_only) for one in asked} == {(b"large", True), (b"small", False)}
     reply = txn.ResponseOp()
     for key, revision in ((b"large", 8), (b"small", 7)):
         row = reply.response_txn.responses.add().response_range.kvs.add(key=key, mod_revision=revision)
         row.value = b"" if key == b"large" else bytes(10)
-    told = batch.read_part(reply, [item.decided])
+    told = batch_txn.read_part(reply, [item.decided])
     assert told.changed == {b"large"}
     assert set(told.found) == {b"small"}
 
@@ -128,9 +129,9 @@ async def test_audit_records_count_in_a_transaction_and_in_the_space_they_take()
     items = [denied(str(number), 256) for number in range(12)]
     await made(Store()).decide(items)
     decided = [item.decided for item in items if item.decided is not None]
-    parts = batch.parts_of(decided)
-    request = batch.build(decided, parts, Outbox("kv"), 1, "n", 0)
-    assert sum(batch.cost_of(one)[1] for one in decided) >= request.ByteSize()
+    parts = batch_txn.parts_of(decided)
+    request = batch_txn.build(decided, parts, Outbox("kv"), 1, "n", 0)
+    assert sum(batch_txn.cost_of(one)[1] for one in decided) >= request.ByteSize()
     assert parts[0].size > 12 * 256 * 512
     assert {item.effect for item in items} == {Effect.GROWS}
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from strongbox.store import batch as batches
 from strongbox.store import keyspace
-from strongbox.store.batch import Claims
-from strongbox.store.deciding import Work
-from strongbox.store.view import Fetch, Footprint, View
-from tests.strongbox.store.test_pipeline import running
+from strongbox.store.decisions import batch_txn as batches
+from strongbox.store.decisions.batch_txn import Claims
+from strongbox.store.decisions.deciding import Work
+from strongbox.store.decisions.view import Fetch, Footprint, View
+from tests.strongbox.store.decisions.test_pipeline import running
 from tests.support.etcd import EtcdCluster
 
 NAMES = [b"a", b"b", b"c", b"d"]

@@ -7,10 +7,10 @@ import time
 import pytest
 
 from strongbox.errors import PermissionDenied
-from strongbox.store.deciding import Work
-from strongbox.store.journal import Draft
-from strongbox.store.view import View
-from tests.strongbox.store.test_pipeline import Replica, increment, look, running
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.deciding import Work
+from strongbox.store.decisions.view import View
+from tests.strongbox.store.decisions.test_pipeline import Replica, increment, look, running
 from tests.support.etcd import EtcdCluster
 
 

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from strongbox.store import txn
-from strongbox.store.client import Etcd, Tls
-from strongbox.store.errors import Unavailable
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd, Tls
+from strongbox.store.etcd.errors import Unavailable
 from tests.support.etcd import EtcdCluster, EtcdTls
 
 

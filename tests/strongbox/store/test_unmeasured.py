@@ -10,16 +10,18 @@ import pytest
 
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
-from strongbox.store import keyspace, room, space, txn
-from strongbox.store.batch import PartAnswer
-from strongbox.store.client import MemberStatus
-from strongbox.store.deciding import Decider, Item, Work
-from strongbox.store.errors import Unavailable
-from strongbox.store.memory import Fact, Memory
-from strongbox.store.pipeline import Pipeline
-from strongbox.store.room import Keeper, Measured
-from strongbox.store.space import Effect, Room, Space
-from strongbox.store.view import View
+from strongbox.store import keyspace
+from strongbox.store.decisions.batch_txn import PartAnswer
+from strongbox.store.decisions.cache import Fact, Memory
+from strongbox.store.decisions.deciding import Decider, Item, Work
+from strongbox.store.decisions.pipeline import Pipeline
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import MemberStatus
+from strongbox.store.etcd.errors import Unavailable
+from strongbox.store.space import admission, room_keeper
+from strongbox.store.space.admission import Effect, Room, Space
+from strongbox.store.space.room_keeper import Keeper, Measured
 
 QUOTA = 1000
 
@@ -64,14 +66,14 @@ async def test_that_no_member_tells_its_status_is_trouble_until_one_does(
     member.is_silent = True
     await keeps.look()
     assert told == []
-    monkeypatch.setattr(room, "SILENT", 0.0)
+    monkeypatch.setattr(room_keeper, "SILENT", 0.0)
     await keeps.look()
     await keeps.look()
-    assert told == [room.UNMEASURED]
-    monkeypatch.setattr(room, "SILENT", 10.0)
+    assert told == [room_keeper.UNMEASURED]
+    monkeypatch.setattr(room_keeper, "SILENT", 10.0)
     member.is_silent = False
     await keeps.look()
-    assert told == [room.UNMEASURED, ""]
+    assert told == [room_keeper.UNMEASURED, ""]
 
 
 async def test_an_alarm_that_stays_does_not_defragment_in_every_pass() -> None:
@@ -88,7 +90,7 @@ async def test_who_does_not_reach_every_member_of_a_full_etcd_lets_others_try(
 ) -> None:
     """Seen: the keeper reached its own member only, and switched off for minutes what the others raised."""
     seconds = [0.0]
-    monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    monkeypatch.setattr(room_keeper, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
 
     class Apart(Member):
         async def status(self, endpoint: str) -> MemberStatus:
@@ -111,7 +113,7 @@ async def test_history_goes_every_two_seconds_while_little_room_is_left(
 ) -> None:
     """Within a minute one caller's writes would be more history than there is room for."""
     seconds = [0.0]
-    monkeypatch.setattr(room, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    monkeypatch.setattr(room_keeper, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
     member = Member()
     keeps = keeper(member, [])
     await keeps.look()
@@ -126,7 +128,7 @@ async def test_history_goes_every_two_seconds_while_little_room_is_left(
 def test_what_was_measured_long_ago_refuses_growth_and_no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     known, old = Space(QUOTA), Room(5, 900, 900, QUOTA, "dead")
     assert known.refuses(Effect.NEUTRAL, old)
-    monkeypatch.setattr(space, "STALE", 0.0)
+    monkeypatch.setattr(admission, "STALE", 0.0)
     assert not known.refuses(Effect.NEUTRAL, old)
     assert known.refuses(Effect.GROWS, old)
 
@@ -136,9 +138,9 @@ def test_what_one_process_has_put_without_a_measurement_refuses_no_reading_for_e
 ) -> None:
     known = Space(QUOTA)
     known.put(7, QUOTA)
-    monkeypatch.setattr(space, "STALE", 0.0)
-    assert not known.refuses(Effect.NEUTRAL, space.NOTHING_KNOWN)
-    assert known.refuses(Effect.GROWS, space.NOTHING_KNOWN)
+    monkeypatch.setattr(admission, "STALE", 0.0)
+    assert not known.refuses(Effect.NEUTRAL, admission.NOTHING_KNOWN)
+    assert known.refuses(Effect.GROWS, admission.NOTHING_KNOWN)
 
 
 def test_a_burst_between_two_measurements_counts_three_times_for_growth_and_once_for_reading() -> None:

@@ -24,10 +24,11 @@ from services.audit.following.replica import BEGINNING, Position, Replica
 from strongbox.audit_log.chain import GENESIS
 from strongbox.audit_outbox.outbox_limit import Bound
 from strongbox.storage.v1 import audit_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import KV, Etcd
-from strongbox.store.election import Deposed, Term
-from strongbox.store.errors import Unavailable
+from strongbox.store import keyspace
+from strongbox.store.duties.election import Deposed, Term
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV, Etcd
+from strongbox.store.etcd.errors import Unavailable
 from tests.services.audit.producers import Producer, caught_up, following, text_of, until
 
 ELECTION = keyspace.election("audit", "audit")

@@ -13,12 +13,13 @@ from services.audit.duties import producer_closing
 from services.audit.duties.producer_closing import Closing, incarnations_of
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.errors import StrongBoxError
-from strongbox.store import keyspace, txn
-from strongbox.store.client import KV, Etcd
-from strongbox.store.journal import Draft
-from strongbox.store.memory import Memory
-from strongbox.store.pipeline import Pipeline, Work
-from strongbox.store.view import View
+from strongbox.store import keyspace
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.pipeline import Pipeline, Work
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV, Etcd
 from tests.services.audit.duties.test_audit_duty import FixedClock, on_duty
 from tests.services.audit.producers import Producer, caught_up, following, until
 

@@ -15,8 +15,9 @@ from services.audit.log.archiving import Archive
 from services.audit.log.segments import Segments
 from services.audit.proofs.checkpoint_publisher import Publisher
 from strongbox.config import ConfigError, load
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.audit.following.test_peer_history import serving
 from tests.services.audit.logs import chain
 from tests.services.audit.producers import Producer, audit_keys, caught_up, following, text_of, until

@@ -11,8 +11,9 @@ import grpc.aio
 from services.audit.following.peer_history import AuditPeerServicer, PeerHistory
 from services.audit.log.segments import Segments
 from strongbox.audit.v1 import audit_peer_service_pb2_grpc as pb_grpc
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.audit.log.test_archiving import LIMIT
 from tests.services.audit.log.test_find_beginning import archived
 from tests.services.audit.logs import chain

@@ -12,8 +12,9 @@ import pytest
 from services.audit.following.replica import Position, Replica
 from services.audit.log.segments import Segments
 from strongbox.audit_log.log_checker import Proofs, verify_files
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.audit.logs import KEYS
 from tests.services.audit.producers import (
     audit_keys,

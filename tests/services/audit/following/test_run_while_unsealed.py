@@ -12,7 +12,7 @@ from services.audit.following.replica import Replica
 from services.audit.following.run_while_unsealed import Following
 from services.audit.log.segments import Segments
 from strongbox.errors import Sealed
-from strongbox.store.client import Etcd
+from strongbox.store.etcd.client import Etcd
 from tests.services.audit.logs import KEYS
 from tests.services.audit.producers import Producer, audit_keys, caught_up, text_of
 

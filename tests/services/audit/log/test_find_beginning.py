@@ -27,7 +27,7 @@ from strongbox.audit_log.key_file import format_keys
 from strongbox.audit_log.merkle import Frontier, leaf_hash
 from strongbox.audit_log.stored_hashes import row_path
 from strongbox.audit_log.verify_command import main
-from strongbox.store.errors import Unavailable
+from strongbox.store.etcd.errors import Unavailable
 from tests.services.audit.log.test_archiving import (
     ENTRIES,
     LIMIT,

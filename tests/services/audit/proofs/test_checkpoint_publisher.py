@@ -19,8 +19,9 @@ from services.audit.proofs.prove import Unproved
 from strongbox.audit_log.checkpoint import Checkpoint, sign, verify
 from strongbox.audit_log.merkle import is_consistent
 from strongbox.crypto.signing import SigningKey
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.services.audit.duties.test_audit_duty import FixedClock, elect
 from tests.services.audit.logs import chain
 from tests.services.audit.producers import ORIGIN, SIGNING, Producer, audit_keys, caught_up, following, until

@@ -11,8 +11,8 @@ import pytest
 
 from services.kv.watching import feed, watch_secrets
 from services.kv.watching.changes import Change
-from strongbox.store.pipeline import Work
-from strongbox.store.watch import Batch, watch
+from strongbox.store.decisions.pipeline import Work
+from strongbox.store.etcd.watch import Batch, watch
 from tests.services.kv.test_over_etcd import Replica
 from tests.services.kv.watching.test_watch_secrets import WAIT, folder, kv, opened, take, token_of
 from tests.support.etcd import etcd_member

@@ -19,8 +19,9 @@ from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.paths import DirectoryPath
 from strongbox.rpc.inbound import Inbound
 from strongbox.storage.v1 import kv_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.watch import Event, Kind
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.watch import Event, Kind
 from tests.services.kv.test_over_etcd import Replica
 from tests.support.access import FakeCluster
 from tests.support.etcd import EtcdCluster, etcd_member

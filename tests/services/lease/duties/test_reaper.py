@@ -14,7 +14,7 @@ from strongbox.errors import Internal, NoQuorum, Overloaded, Sealed, StrongBoxEr
 from strongbox.leases import index
 from strongbox.leases.index import BUCKET_MS, KEPT_MS
 from strongbox.store import keyspace
-from strongbox.store.pipeline import Outcome, Work
+from strongbox.store.decisions.pipeline import Outcome, Work
 from tests.services.lease.support import Lease
 
 

@@ -15,7 +15,7 @@ from strongbox.crypto.shamir import Share
 from strongbox.errors import InvalidInput, PermissionDenied, RepeatedShare, Sealed, StrongBoxError, WrongShare
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.view import View
+from strongbox.store.decisions.view import View
 from tests.services.seal.worlds import World, draft
 
 NONCE = ceremony_decisions.new_nonce()

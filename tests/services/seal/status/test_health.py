@@ -23,8 +23,8 @@ from strongbox.process.duties import Bounds
 from strongbox.seal.v1 import seal_service_pb2 as pb
 from strongbox.seal.v1 import seal_service_pb2_grpc as rpc
 from strongbox.store import keyspace
-from strongbox.store.client import Etcd
-from strongbox.store.errors import EtcdError, Unavailable
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import EtcdError, Unavailable
 from tests.services.seal.nodes import SealNodes
 from tests.services.seal.test_processes import put
 from tests.support.etcd import EtcdCluster

@@ -22,7 +22,7 @@ from strongbox.seal.v1 import seal_service_pb2 as pb
 from strongbox.storage.v1 import envelope_pb2
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
-from strongbox.store.envelopes import from_record
+from strongbox.store.envelope_records import from_record
 from tests.services.seal.worlds import World, draft
 from tests.support.pipeline import FakePipeline
 

@@ -11,8 +11,9 @@ from services.seal.custody.held_keys import PROOF_S
 from services.seal.custody.seal_confirmations import Revisions, confirmations
 from strongbox.seal.v1 import seal_service_pb2 as pb
 from strongbox.storage.v1 import seal_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import KV, Etcd
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV, Etcd
 from tests.services.seal.nodes import SealNodes
 from tests.services.seal.test_processes import put, seal
 

@@ -10,7 +10,7 @@ from services.lease.postgres.connection_pool import Database
 from services.lease.postgres.ending import inspection
 from services.lease.postgres.ending.inspection import Found, Owned
 from strongbox.errors import PermissionDenied
-from strongbox.store import txn
+from strongbox.store.etcd import txn
 from tests.services.lease.postgres.test_jobs import MAKER, database_of
 from tests.services.lease.postgres.test_resisting import TEMPLATE, Credential, issued
 from tests.services.lease.workshop import Workshop

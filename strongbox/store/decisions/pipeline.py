@@ -29,15 +29,16 @@ import structlog
 from strongbox import proof
 from strongbox.clock import Clock
 from strongbox.errors import Internal, NoQuorum, Overloaded, TooLarge, UnknownOutcome
-from strongbox.store import batch as batches
-from strongbox.store import errors, keyspace
-from strongbox.store.batch import Claims, Part, PartAnswer
-from strongbox.store.client import KV, Etcd, rows_of
-from strongbox.store.cursor import Cursor
-from strongbox.store.deciding import Decider, Item, Outcome, Work
-from strongbox.store.journal import Journal
-from strongbox.store.memory import Memory
-from strongbox.store.space import Effect, Space, bytes_of
+from strongbox.store import keyspace
+from strongbox.store.decisions import batch_txn as batches
+from strongbox.store.decisions.audit_journal import Journal
+from strongbox.store.decisions.batch_txn import Claims, Part, PartAnswer
+from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.deciding import Decider, Item, Outcome, Work
+from strongbox.store.decisions.producer_cursor import Cursor
+from strongbox.store.etcd import errors
+from strongbox.store.etcd.client import KV, Etcd, rows_of
+from strongbox.store.space.admission import Effect, Space, bytes_of
 
 __all__ = ["Effect", "Outcome", "Pipeline", "Work"]
 T = TypeVar("T")

@@ -8,10 +8,10 @@ from contextlib import aclosing
 
 import pytest
 
-from strongbox.store import txn
-from strongbox.store.client import Etcd
-from strongbox.store.errors import Compacted
-from strongbox.store.watch import Batch, Event, Kind, watch
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import Compacted
+from strongbox.store.etcd.watch import Batch, Event, Kind, watch
 from tests.support.etcd import EtcdCluster
 from tests.support.proxy import TcpProxy
 

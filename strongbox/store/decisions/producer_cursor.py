@@ -9,10 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from strongbox.store import errors, keyspace
-from strongbox.store.client import KV, Etcd
-from strongbox.store.journal import Journal
-from strongbox.store.view import Fetch, Row
+from strongbox.store import keyspace
+from strongbox.store.decisions.audit_journal import Journal
+from strongbox.store.decisions.view import Fetch, Row
+from strongbox.store.etcd import errors
+from strongbox.store.etcd.client import KV, Etcd
 
 _LOOK = 2.0  # seconds to find the cursor: other requests end by their own deadlines meanwhile
 _LOOK_BACK = 2.0  # seconds to read what landed

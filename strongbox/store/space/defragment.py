@@ -18,10 +18,11 @@ from typing import Protocol
 
 import structlog
 
-from strongbox.store import keyspace, txn
-from strongbox.store.client import KV
-from strongbox.store.errors import EtcdError, OutcomeUnknown
-from strongbox.store.txn import TxnRequest, TxnResponse
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV
+from strongbox.store.etcd.errors import EtcdError, OutcomeUnknown
+from strongbox.store.etcd.txn import TxnRequest, TxnResponse
 
 ATTEMPT = 30.0  # seconds for one member, before it is waited for
 PROBE = 1.0  # seconds for a read of one member
@@ -37,7 +38,7 @@ class Busy(Exception):
 
 
 class Upkeep(Protocol):
-    """What is asked of etcd (strongbox.store.client.Etcd)."""
+    """What is asked of etcd (strongbox.store.etcd.client.Etcd)."""
 
     async def get(self, key: bytes) -> KV | None:
         """The newest value."""

@@ -7,7 +7,7 @@ Rules:
   applied), and even then the repetition's failed compare may mean that the first attempt succeeded.
   `idempotent=True` says that the caller knows this.
 * `deadline` is a reading of `time.monotonic()`; None means `Options.total` from now.
-* Errors are those of strongbox.store.errors.
+* Errors are those of strongbox.store.etcd.errors.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from strongbox.store import calls
-from strongbox.store.calls import Caller
-from strongbox.store.endpoints import METADATA, Options, Ring, Tls
-from strongbox.store.errors import EtcdError, LeaseGone, OutcomeUnknown, Refused, Unavailable
-from strongbox.store.txn import TxnRequest, TxnResponse
+from strongbox.store.etcd import attempts
+from strongbox.store.etcd.attempts import Caller
+from strongbox.store.etcd.endpoints import METADATA, Options, Ring, Tls
+from strongbox.store.etcd.errors import EtcdError, LeaseGone, OutcomeUnknown, Refused, Unavailable
+from strongbox.store.etcd.txn import TxnRequest, TxnResponse
 
 __all__ = ["KV", "Etcd", "MemberStatus", "Options", "RangeReply", "Tls", "rows_of"]
 _LATE = 0.1  # seconds after which a stream that should have ended by itself is given up
@@ -118,7 +118,7 @@ class Etcd:
         Raises Compacted when `revision` is gone, Unavailable when no member answered in time.
         """
         request = pb.RangeRequest(key=key, range_end=end, limit=limit, revision=revision, keys_only=keys_only)
-        reply = await self.caller.ask(calls.RANGE, request, deadline=deadline, idempotent=True)
+        reply = await self.caller.ask(attempts.RANGE, request, deadline=deadline, idempotent=True)
         return RangeReply(rows_of(reply), reply.header.revision, reply.more)
 
     async def transact(
@@ -129,7 +129,7 @@ class Etcd:
         Raises OutcomeUnknown when it may have been applied; when not `idempotent`, after the first such
         attempt.
         """
-        return await self.caller.ask(calls.TXN, request, deadline=deadline, idempotent=idempotent)
+        return await self.caller.ask(attempts.TXN, request, deadline=deadline, idempotent=idempotent)
 
     async def lease_grant(self, lease: int, ttl: int, *, deadline: float | None = None) -> int:
         """Make the etcd lease `lease` (an id of the caller's, random 63 bits) and return its TTL in seconds.
@@ -139,7 +139,7 @@ class Etcd:
         """
         request = pb.LeaseGrantRequest(ID=lease, TTL=ttl)
         try:
-            reply = await self.caller.ask(calls.GRANT, request, deadline=deadline, idempotent=True)
+            reply = await self.caller.ask(attempts.GRANT, request, deadline=deadline, idempotent=True)
         except Refused as error:
             if "lease already exists" not in str(error):
                 raise
@@ -150,7 +150,7 @@ class Etcd:
         """Revoke the etcd lease and delete its keys; one that is gone already is a success."""
         try:
             request = pb.LeaseRevokeRequest(ID=lease)
-            await self.caller.ask(calls.REVOKE, request, deadline=deadline, idempotent=True)
+            await self.caller.ask(attempts.REVOKE, request, deadline=deadline, idempotent=True)
         except LeaseGone:
             return
 
@@ -165,16 +165,16 @@ class Etcd:
             try:
                 return await self._renew(lease, min(remaining, self.options.attempt))
             except (Unavailable, OutcomeUnknown):
-                await calls.breathe()
+                await attempts.breathe()
         raise Unavailable("etcd did not renew the lease in time")
 
     async def status(self, endpoint: str | None = None, *, deadline: float | None = None) -> MemberStatus:
         """What the member at `endpoint` (None: the one in use) says of itself."""
         request, timeout = pb.StatusRequest(), self.options.attempt
         if endpoint is None:
-            reply = await self.caller.ask(calls.STATUS, request, deadline=deadline, idempotent=True)
+            reply = await self.caller.ask(attempts.STATUS, request, deadline=deadline, idempotent=True)
         else:
-            reply = await self.caller.ask_member(self.ring.named(endpoint), calls.STATUS, request, timeout)
+            reply = await self.caller.ask_member(self.ring.named(endpoint), attempts.STATUS, request, timeout)
         return MemberStatus(
             reply.version,
             reply.dbSize,
@@ -190,7 +190,7 @@ class Etcd:
         OutcomeUnknown: it hangs; Unavailable: it is not there, or has no leader.
         """
         request = pb.RangeRequest(key=b"\0", keys_only=True)
-        await self.caller.ask_member(self.ring.named(endpoint), calls.RANGE, request, timeout)
+        await self.caller.ask_member(self.ring.named(endpoint), attempts.RANGE, request, timeout)
 
     async def compact(self, revision: int, *, physical: bool = True, deadline: float | None = None) -> None:
         """Forget history before `revision`; with `physical` return when the pages are free.
@@ -201,7 +201,7 @@ class Etcd:
         request = pb.CompactionRequest(revision=revision, physical=physical)
         try:
             await self.caller.ask(
-                calls.COMPACT, request, deadline=end, idempotent=True, attempt=_UPKEEP_ATTEMPT
+                attempts.COMPACT, request, deadline=end, idempotent=True, attempt=_UPKEEP_ATTEMPT
             )
         except EtcdError as error:
             if "has been compacted" not in str(error):
@@ -213,7 +213,7 @@ class Etcd:
         It serves nothing meanwhile, so one at a time.
         """
         member = self.ring.named(endpoint)
-        await self.caller.ask_member(member, calls.DEFRAGMENT, pb.DefragmentRequest(), timeout)
+        await self.caller.ask_member(member, attempts.DEFRAGMENT, pb.DefragmentRequest(), timeout)
 
     async def is_full(self, *, deadline: float | None = None) -> bool:
         """Whether a NOSPACE alarm stands: then etcd takes no put."""
@@ -235,11 +235,11 @@ class Etcd:
         return len(full)
 
     async def _alarm(self, request: pb.AlarmRequest, deadline: float | None) -> pb.AlarmResponse:
-        return await self.caller.ask(calls.ALARM, request, deadline=deadline, idempotent=True)
+        return await self.caller.ask(attempts.ALARM, request, deadline=deadline, idempotent=True)
 
     async def _renew(self, lease: int, timeout: float) -> int:
         endpoint, started = self.ring.pick(), time.monotonic()
-        open_stream = endpoint.stream(calls.KEEP_ALIVE, pb.LeaseKeepAliveResponse)
+        open_stream = endpoint.stream(attempts.KEEP_ALIVE, pb.LeaseKeepAliveResponse)
         stream = open_stream(timeout=timeout, metadata=METADATA)
         try:
             # A deadline of our own: a write to a call that ended before its metadata were sent never returns.

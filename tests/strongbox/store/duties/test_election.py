@@ -11,10 +11,11 @@ from typing import NamedTuple
 import pytest
 from structlog.testing import capture_logs
 
-from strongbox.store import election, txn
-from strongbox.store.client import Etcd
-from strongbox.store.election import Deposed, Duty, Holder, Term
-from strongbox.store.session import Session
+from strongbox.store.duties import election
+from strongbox.store.duties.election import Deposed, Duty, Holder, Term
+from strongbox.store.duties.session import Session
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
 from tests.support.etcd import EtcdCluster
 from tests.support.proxy import TcpProxy
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from strongbox.store import keyspace, txn
-from strongbox.store.journal import Draft, Journal, size_of
-from strongbox.store.memory import ABSENT, Fact
-from strongbox.store.view import Fetch, Footprint, Row
+from strongbox.store import keyspace
+from strongbox.store.decisions.audit_journal import Draft, Journal, size_of
+from strongbox.store.decisions.cache import ABSENT, Fact
+from strongbox.store.decisions.view import Fetch, Footprint, Row
+from strongbox.store.etcd import txn
 
 MAX_OPS = 900  # of etcd's --max-txn-ops 1024, which counts outer and nested operations together
 MAX_BYTES = 1 << 20  # of etcd's request limit; a single decision may be larger and is then alone

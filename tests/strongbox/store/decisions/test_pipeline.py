@@ -24,14 +24,15 @@ from strongbox.errors import (
     UnknownOutcome,
 )
 from strongbox.storage.v1 import audit_records_pb2 as storage
-from strongbox.store import keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.deciding import Work
-from strongbox.store.endpoints import Options
-from strongbox.store.journal import Draft
-from strongbox.store.memory import Memory
-from strongbox.store.pipeline import Pipeline
-from strongbox.store.view import View
+from strongbox.store import keyspace
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.deciding import Work
+from strongbox.store.decisions.pipeline import Pipeline
+from strongbox.store.decisions.view import View
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.endpoints import Options
 from tests.support.etcd import EtcdCluster
 from tests.support.proxy import TcpProxy
 

@@ -14,10 +14,10 @@ from typing import Any
 from etcd3.etcdrpc import auth_pb2
 from etcd3.etcdrpc import rpc_pb2 as pb
 
-from strongbox.store.calls import Method
-from strongbox.store.client import Etcd
-from strongbox.store.errors import EtcdError
-from strongbox.store.roles import ROLES, SUPERUSERS, Permission
+from strongbox.store.etcd.attempts import Method
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import EtcdError
+from strongbox.store.etcd.etcd_roles import ROLES, SUPERUSERS, Permission
 
 _ROOT_ROLE = "root"
 _SERVICE = "/etcdserverpb.Auth/"

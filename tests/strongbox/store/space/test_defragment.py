@@ -8,10 +8,12 @@ from contextlib import suppress
 
 import pytest
 
-from strongbox.store import defragment, keyspace, txn
-from strongbox.store.client import Etcd
-from strongbox.store.defragment import Busy, Defragmenter
-from strongbox.store.errors import OutcomeUnknown, OutOfSpace, Unavailable
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import OutcomeUnknown, OutOfSpace, Unavailable
+from strongbox.store.space import defragment
+from strongbox.store.space.defragment import Busy, Defragmenter
 from tests.support.etcd import EtcdCluster
 
 

@@ -15,11 +15,12 @@ import pytest
 
 from strongbox.config import SERVICES
 from strongbox.dev.certs import Certificates
-from strongbox.store import calls, keyspace, txn
-from strongbox.store.client import Etcd, Options, Tls
-from strongbox.store.errors import EtcdError, PermissionDenied, Refused
-from strongbox.store.users import Users
-from strongbox.store.watch import watch
+from strongbox.store import keyspace
+from strongbox.store.etcd import attempts, txn
+from strongbox.store.etcd.client import Etcd, Options, Tls
+from strongbox.store.etcd.errors import EtcdError, PermissionDenied, Refused
+from strongbox.store.etcd.etcd_users import Users
+from strongbox.store.etcd.watch import watch
 from tests.support.etcd import EtcdCluster, EtcdTls
 
 NODE = "node-1"
@@ -220,7 +221,7 @@ async def test_upkeep_is_for_the_operator_and_for_upkeep_alone(clients: dict[str
         known = await clients["operator"].status(member)
 
         async def disarm(etcd: Etcd = etcd) -> object:
-            return await etcd.caller.ask(calls.ALARM, _disarm(), deadline=None, idempotent=True)
+            return await etcd.caller.ask(attempts.ALARM, _disarm(), deadline=None, idempotent=True)
 
         for attempt in (
             lambda etcd=etcd, member=member: etcd.status(member),
@@ -248,16 +249,16 @@ async def test_setting_the_users_again_repairs_what_somebody_changed(
     from etcd3.etcdrpc import auth_pb2
     from etcd3.etcdrpc import rpc_pb2 as pb
 
-    from strongbox.store import users
+    from strongbox.store.etcd import etcd_users
 
     async def ask(method: object, request: object) -> None:
         await clients["operator"].caller.ask(method, request, deadline=None, idempotent=True)  # type: ignore[arg-type]
 
     wide = auth_pb2.Permission(permType=auth_pb2.Permission.WRITE, key=b"\0", range_end=b"\0")
-    await ask(users._GRANT, pb.AuthRoleGrantPermissionRequest(name="kv", perm=wide))
-    await ask(users._USER_ADD, users._without_password("gateway"))
-    await ask(users._GRANT_ROLE, pb.AuthUserGrantRoleRequest(user="gateway", role="root"))
-    await ask(users._GRANT_ROLE, pb.AuthUserGrantRoleRequest(user="kv", role="audit"))
+    await ask(etcd_users._GRANT, pb.AuthRoleGrantPermissionRequest(name="kv", perm=wide))
+    await ask(etcd_users._USER_ADD, etcd_users._without_password("gateway"))
+    await ask(etcd_users._GRANT_ROLE, pb.AuthUserGrantRoleRequest(user="gateway", role="root"))
+    await ask(etcd_users._GRANT_ROLE, pb.AuthUserGrantRoleRequest(user="kv", role="audit"))
     assert await is_allowed(put, clients["kv"], R + b"audit/mark")
     await ensure(member, certificates)
     assert not await is_allowed(put, clients["kv"], R + b"audit/mark")

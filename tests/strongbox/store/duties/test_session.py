@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from strongbox.store.client import Etcd
-from strongbox.store.errors import OutOfSpace
-from strongbox.store.session import Session, Tenure
+from strongbox.store.duties.session import Session, Tenure
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import OutOfSpace
 from tests.support.etcd import EtcdCluster
 from tests.support.proxy import TcpProxy
 

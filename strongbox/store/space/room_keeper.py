@@ -22,12 +22,13 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from strongbox.store import keyspace, txn
-from strongbox.store.client import KV, MemberStatus
-from strongbox.store.defragment import Busy, Defragmenter
-from strongbox.store.errors import EtcdError
-from strongbox.store.space import Limit, Room
-from strongbox.store.txn import TxnRequest, TxnResponse
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV, MemberStatus
+from strongbox.store.etcd.errors import EtcdError
+from strongbox.store.etcd.txn import TxnRequest, TxnResponse
+from strongbox.store.space.admission import Limit, Room
+from strongbox.store.space.defragment import Busy, Defragmenter
 
 PERIOD = 1.0  # seconds between two looks
 TAKE_OVER = 4.0  # seconds without a measurement after which another replica measures
@@ -48,7 +49,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Upkeep(Protocol):
-    """What is asked of etcd (strongbox.store.client.Etcd)."""
+    """What is asked of etcd (strongbox.store.etcd.client.Etcd)."""
 
     async def get(self, key: bytes) -> KV | None:
         """The newest value."""

@@ -30,10 +30,10 @@ import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 
 from strongbox.handshakes import told
-from strongbox.store import calls
-from strongbox.store.client import Etcd
-from strongbox.store.endpoints import Endpoint
-from strongbox.store.errors import Compacted, PermissionDenied, Unavailable, classify
+from strongbox.store.etcd import attempts
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.endpoints import Endpoint
+from strongbox.store.etcd.errors import Compacted, PermissionDenied, Unavailable, classify
 
 _CREATE_TIMEOUT = 1.0  # seconds for `created` to arrive before another member is asked
 _REOPEN_PAUSE = 0.05  # seconds between streams
@@ -76,7 +76,7 @@ async def watch(
     position = start_revision
     while True:
         endpoint, started = etcd.ring.pick(), time.monotonic()
-        stream = endpoint.lasting_stream(calls.WATCH, pb.WatchResponse)
+        stream = endpoint.lasting_stream(attempts.WATCH, pb.WatchResponse)
         try:
             async with asyncio.timeout(_CREATE_TIMEOUT):  # wait_for of 3.11 can swallow a cancellation
                 await _create(stream, key, end, position)

@@ -26,14 +26,15 @@ import structlog
 
 from strongbox.clock import Clock
 from strongbox.errors import Internal, NoQuorum, StrongBoxError, TooLarge, UnknownOutcome
-from strongbox.store import errors, keyspace, txn
-from strongbox.store.batch import Decided, fact_of
-from strongbox.store.client import Etcd
-from strongbox.store.election import Deposed
-from strongbox.store.journal import Draft, size_of
-from strongbox.store.memory import ABSENT, Fact, Memory
-from strongbox.store.space import HISTORY, NOTHING_KNOWN, RECORDS, Effect, Room, Space, effect_of
-from strongbox.store.view import Row, Unread, View
+from strongbox.store import keyspace
+from strongbox.store.decisions.audit_journal import Draft, size_of
+from strongbox.store.decisions.batch_txn import Decided, fact_of
+from strongbox.store.decisions.cache import ABSENT, Fact, Memory
+from strongbox.store.decisions.view import Row, Unread, View
+from strongbox.store.duties.election import Deposed
+from strongbox.store.etcd import errors, txn
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.space.admission import HISTORY, NOTHING_KNOWN, RECORDS, Effect, Room, Space, effect_of
 
 T = TypeVar("T")
 FROM_MEMORY = 2  # tries before a contended request reads first

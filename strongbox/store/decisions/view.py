@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from strongbox.store.journal import Draft
-from strongbox.store.memory import ABSENT, Fact, Memory
-from strongbox.store.space import STRENGTH, Effect
+from strongbox.store.decisions.audit_journal import Draft
+from strongbox.store.decisions.cache import ABSENT, Fact, Memory
+from strongbox.store.space.admission import STRENGTH, Effect
 
 P = TypeVar("P")
 LARGE = 4096  # bytes of a value

@@ -10,11 +10,11 @@ import pytest
 
 from strongbox.clock import SystemClock
 from strongbox.errors import Internal
-from strongbox.store import txn
-from strongbox.store.deciding import Decider, Item, Work
-from strongbox.store.election import Deposed, Term
-from strongbox.store.memory import Fact, Memory
-from strongbox.store.view import Row, View
+from strongbox.store.decisions.cache import Fact, Memory
+from strongbox.store.decisions.deciding import Decider, Item, Work
+from strongbox.store.decisions.view import Row, View
+from strongbox.store.duties.election import Deposed, Term
+from strongbox.store.etcd import txn
 
 KEY = b"/strongbox/election/lease/reaper"
 

@@ -9,10 +9,10 @@ import time
 import grpc
 import pytest
 
-from strongbox.store import txn
-from strongbox.store.client import Etcd
-from strongbox.store.endpoints import Options, Ring
-from strongbox.store.errors import (
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.endpoints import Options, Ring
+from strongbox.store.etcd.errors import (
     Compacted,
     LeaseGone,
     OutcomeUnknown,

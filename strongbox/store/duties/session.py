@@ -22,9 +22,9 @@ from collections.abc import Callable
 
 import structlog
 
-from strongbox.store import txn
-from strongbox.store.client import Etcd
-from strongbox.store.errors import EtcdError, LeaseGone
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.errors import EtcdError, LeaseGone
 
 _log = structlog.get_logger(__name__)
 _TRUST = 0.9  # share of the TTL believed in

@@ -30,11 +30,11 @@ from typing import Any, NamedTuple, Protocol
 
 import structlog
 
-from strongbox.store import txn
-from strongbox.store.client import KV, Etcd, rows_of
-from strongbox.store.errors import Compacted, EtcdError
-from strongbox.store.session import Session, Tenure
-from strongbox.store.watch import watch
+from strongbox.store.duties.session import Session, Tenure
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import KV, Etcd, rows_of
+from strongbox.store.etcd.errors import Compacted, EtcdError
+from strongbox.store.etcd.watch import watch
 
 _log = structlog.get_logger(__name__)
 _PAUSE = 0.2  # seconds after a failure before standing again
@@ -53,7 +53,7 @@ class _Fact(Protocol):
 
 
 class _Facts(Protocol):
-    """What `Term.require` needs of a View (strongbox.store.view)."""
+    """What `Term.require` needs of a View (strongbox.store.decisions.view)."""
 
     def get(self, key: bytes, /) -> _Fact: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from strongbox.store.patience import MOST, MOST_UNANSWERED, Patience
+from strongbox.store.etcd.patience import MOST, MOST_UNANSWERED, Patience
 
 
 def test_attempts_double_when_every_member_was_late_in_turn() -> None:

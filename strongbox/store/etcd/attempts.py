@@ -19,9 +19,9 @@ import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 
 from strongbox.handshakes import told, why_refused
-from strongbox.store.endpoints import METADATA, Endpoint, Options, Ring
-from strongbox.store.errors import EtcdError, OutcomeUnknown, OutOfSpace, Unavailable, classify
-from strongbox.store.patience import Patience
+from strongbox.store.etcd.endpoints import METADATA, Endpoint, Options, Ring
+from strongbox.store.etcd.errors import EtcdError, OutcomeUnknown, OutOfSpace, Unavailable, classify
+from strongbox.store.etcd.patience import Patience
 
 Answer = TypeVar("Answer")
 _FAIR_ATTEMPT = 0.1  # seconds: a shorter wait says nothing about the member

@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from strongbox.store import keyspace, room, txn
-from strongbox.store.client import Etcd
-from strongbox.store.defragment import Defragmenter
-from strongbox.store.endpoints import Options
-from strongbox.store.errors import OutOfSpace
-from strongbox.store.room import Keeper, Measured
-from strongbox.store.space import Effect, Room, Space
+from strongbox.store import keyspace
+from strongbox.store.etcd import txn
+from strongbox.store.etcd.client import Etcd
+from strongbox.store.etcd.endpoints import Options
+from strongbox.store.etcd.errors import OutOfSpace
+from strongbox.store.space import room_keeper
+from strongbox.store.space.admission import Effect, Room, Space
+from strongbox.store.space.defragment import Defragmenter
+from strongbox.store.space.room_keeper import Keeper, Measured
 from tests.support.etcd import EtcdCluster
 
 _MIB = 1 << 20
@@ -22,12 +24,12 @@ _QUOTA = 16 * _MIB
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "LOOK_BACK", 0.0)
-    monkeypatch.setattr(room, "LOOK_BACK_TIGHT", 0.0)
-    monkeypatch.setattr(room, "COMPACT_EVERY", 0.0)
-    monkeypatch.setattr(room, "SPACING", 0.0)
-    monkeypatch.setattr(room, "SPACING_FULL", 0.0)
-    monkeypatch.setattr(room, "PERIOD", 0.0)
+    monkeypatch.setattr(room_keeper, "LOOK_BACK", 0.0)
+    monkeypatch.setattr(room_keeper, "LOOK_BACK_TIGHT", 0.0)
+    monkeypatch.setattr(room_keeper, "COMPACT_EVERY", 0.0)
+    monkeypatch.setattr(room_keeper, "SPACING", 0.0)
+    monkeypatch.setattr(room_keeper, "SPACING_FULL", 0.0)
+    monkeypatch.setattr(room_keeper, "PERIOD", 0.0)
 
 
 @pytest.fixture
@@ -133,7 +135,7 @@ async def test_one_replica_measures_and_another_takes_over_when_it_stops(
     assert await one.look() is not None
     assert await two.look() is None
     assert (await _said(small)).keeper == "one"
-    monkeypatch.setattr(room, "TAKE_OVER", 0.0)
+    monkeypatch.setattr(room_keeper, "TAKE_OVER", 0.0)
     assert await two.look() is not None
     assert (await _said(small)).keeper == "two"
 
