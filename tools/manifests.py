@@ -164,7 +164,7 @@ def etcd_roles() -> str:
         "Keys are below `/strongbox/`; a name that ends in `/` is a prefix. **rw**: read, compare, write and",
         "delete; r: read and compare. Etcd knows a process by its certificate's common name. "
         f"{', '.join(f'`{name}`' for name in SUPERUSERS)} have etcd's",
-        "own role `root`. Nobody else has a user. `tests/strongbox/store/etcd/test_etcd_roles.py` tries every cell.",
+        "own role `root`. Nobody else has a user. `tests/strongbox/store/etcd/test_etcd_roles.py` tries all.",
         "",
         "| keys | " + " | ".join(SERVICES) + " |",
         "|---|" + "---|" * len(SERVICES),
