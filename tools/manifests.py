@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from strongbox.authority import Leaf
 from strongbox.config import SERVICES, Settings
-from strongbox.dev import routes
-from strongbox.dev.authority import Leaf
-from strongbox.dev.gateway import ROOT
+from strongbox.gateway import routes
+from strongbox.gateway.configuration import ROOT
 from strongbox.setup import certificates
 from strongbox.setup.settings import CertificateSettings, EtcdUsersSettings, GatewayRenderSettings
 from strongbox.store import keyspace

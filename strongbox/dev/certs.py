@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from strongbox.dev.authority import Authority, Leaf, Pair, ends_at
+from strongbox.authority import Authority, Leaf, Pair, ends_at
 
 LIFETIME = dt.timedelta(days=365)
 _SPARE = dt.timedelta(days=7)

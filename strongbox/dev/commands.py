@@ -16,10 +16,10 @@ from typing import Any
 
 from strongbox.config import ConfigError
 from strongbox.dev import control, etcd, layout, unseal
-from strongbox.dev.gateway import ROOT
 from strongbox.dev.layout import POSTGRES, Layout, LayoutError, Wishes
 from strongbox.dev.processes import Identity, StartError, dying_with_parent, end_of, stop_all, wait_until_gone
 from strongbox.dev.runner import Interrupted, Runner, Say
+from strongbox.gateway.configuration import ROOT
 
 DEFAULT_FOLDER = Path(".strongbox")
 _DOWN_PATIENCE = 30.0

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from strongbox.dev.gateway import ROOT
 from strongbox.dev.layout import Layout
 from strongbox.dev.processes import (
     Spec,
@@ -27,6 +26,7 @@ from strongbox.dev.processes import (
     inherited_environment,
     wheel_folder,
 )
+from strongbox.gateway.configuration import ROOT
 
 SOUND = (3, 5, 28)
 QUOTA_MIB = 2048

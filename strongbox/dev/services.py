@@ -11,10 +11,10 @@ from pathlib import Path
 from strongbox.config import SERVICES
 from strongbox.dev.envoy import envoy_command
 from strongbox.dev.etcd import quota_mib
-from strongbox.dev.gateway import ROOT, Endpoint, GatewaySettings, write_configuration
 from strongbox.dev.layout import Layout
-from strongbox.dev.limits import Limits
 from strongbox.dev.processes import Spec, dying_with_parent
+from strongbox.gateway.configuration import ROOT, Endpoint, GatewaySettings, write_configuration
+from strongbox.gateway.source_limits import Limits
 
 UPKEEPER = "kv"  # whose duty compacts and defragments etcd
 PROCESSES = ("etcd", *SERVICES, "envoy")

@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from strongbox.authority import Authority, Leaf, Pair, ends_at, is_for
 from strongbox.config import SERVICES
-from strongbox.dev.authority import Authority, Leaf, Pair, ends_at, is_for
 from strongbox.setup.settings import CertificateSettings, is_address
 
 AUTHORITY = "strongbox-authority-tls"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from strongbox.config import SERVICES
-from strongbox.dev.gateway import Endpoint, GatewaySettings, write_configuration
+from strongbox.gateway.configuration import Endpoint, GatewaySettings, write_configuration
 from strongbox.setup.settings import GatewayRenderSettings
 
 

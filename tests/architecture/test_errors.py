@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from strongbox import errors
-from strongbox.dev.replies import REPLIES
 from strongbox.errors import StrongBoxError
+from strongbox.gateway.replies import REPLIES
 from strongbox.rpc.statuses import CODES
 
 ROOT = Path(__file__).resolve().parents[2]

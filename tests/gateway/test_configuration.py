@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from strongbox.config import SERVICES
-from strongbox.dev import routes
-from strongbox.dev.gateway import ROOT, Endpoint, GatewaySettings, envoy_configuration
-from strongbox.dev.limits import Limits
-from strongbox.dev.routes import Method
-from strongbox.dev.template import TemplateError, render
+from strongbox.gateway import routes
+from strongbox.gateway.configuration import ROOT, Endpoint, GatewaySettings, envoy_configuration
+from strongbox.gateway.routes import Method
+from strongbox.gateway.source_limits import Limits
+from strongbox.gateway.template import TemplateError, render
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from strongbox.config import SERVICES
-from strongbox.dev.gateway import Endpoint, write_configuration
+from strongbox.gateway.configuration import Endpoint, write_configuration
 from tests.support.dns import NameServer, name_server
 from tests.support.gateway import Gateway
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from strongbox.dev.limits import Limits
+from strongbox.gateway.source_limits import Limits
 from strongbox.kv.v1 import kv_service_pb2 as kv_pb
 from strongbox.kv.v1 import kv_service_pb2_grpc as kv_grpc
 from tests.support.gateway import Answer, Gateway, running_gateway

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from strongbox.dev.authority import Authority
+from strongbox.authority import Authority
 from strongbox.setup.certificates import leaves
 
 

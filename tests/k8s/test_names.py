@@ -15,8 +15,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from strongbox.authority import Authority, Leaf, Pair
 from strongbox.config import SERVICES
-from strongbox.dev.authority import Authority, Leaf, Pair
 from strongbox.setup.certificates import leaves
 from tests.k8s.manifests import OVERLAYS, containers, environment, named, pods
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.auth.logins import token_review
-from strongbox.dev.authority import Authority
+from strongbox.authority import Authority
 from strongbox.setup import certificates
 from strongbox.setup.certificates import ensure_certificates
 from strongbox.setup.settings import CertificateSettings

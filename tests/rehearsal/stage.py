@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from strongbox.dev.authority import Authority, Leaf
+from strongbox.authority import Authority, Leaf
 from tests.rehearsal.control import kinds
 from tests.rehearsal.control.api import ApiServer
 from tests.rehearsal.control.calls import Calls

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from strongbox.authority import serial_of
 from strongbox.dev import control
-from strongbox.dev.authority import serial_of
 from strongbox.dev.certs import Certificates
 from strongbox.dev.processes import Identity, wait_until_gone
 from tests.k8s.manifests import workloads

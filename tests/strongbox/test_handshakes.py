@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from strongbox import handshakes
-from strongbox.dev.authority import Authority, Leaf, Pair
+from strongbox.authority import Authority, Leaf, Pair
 from strongbox.handshakes import Told, why_refused
 from strongbox.rpc.key_link import Link, LinkDown
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb

@@ -27,10 +27,10 @@ from strongbox.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from strongbox.config import SERVICES
 from strongbox.dev.certs import Certificates
 from strongbox.dev.envoy import envoy_command
-from strongbox.dev.gateway import Endpoint, GatewaySettings, write_configuration
-from strongbox.dev.limits import Limits
 from strongbox.dev.ports import free_ports
 from strongbox.dev.processes import dying_with_parent
+from strongbox.gateway.configuration import Endpoint, GatewaySettings, write_configuration
+from strongbox.gateway.source_limits import Limits
 from strongbox.kv.v1 import kv_service_pb2 as kv_pb
 from strongbox.kv.v1 import kv_service_pb2_grpc as kv_grpc
 from strongbox.seal.v1 import seal_service_pb2 as seal_pb

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from strongbox.config import SERVICES
 from strongbox.dev.cli import app
-from strongbox.dev.gateway import Endpoint, GatewaySettings, envoy_configuration
+from strongbox.gateway.configuration import Endpoint, GatewaySettings, envoy_configuration
 from tests.support.gateway import running_gateway
 
 

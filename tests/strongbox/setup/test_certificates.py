@@ -16,8 +16,8 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from strongbox.authority import Authority, Pair
 from strongbox.config import ConfigError
-from strongbox.dev.authority import Authority, Pair
 from strongbox.rpc.identity import parse_peer
 from strongbox.setup.certificates import AUTHORITY, AuthorityLost, ensure_certificates, leaves
 from strongbox.setup.kubernetes import Api, Conflict

@@ -16,7 +16,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf import descriptor_pb2 as descriptors
 from google.rpc import error_details_pb2
 
-from strongbox.dev.limits import Limits, by_source, without_refused
+from strongbox.gateway.source_limits import Limits, by_source, without_refused
 from strongbox.options.v1 import rule_pb2
 
 _TYPE = "type.googleapis.com/envoy.extensions"

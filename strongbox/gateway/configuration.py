@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from strongbox.config import SERVICES
-from strongbox.dev import routes
-from strongbox.dev.limits import Limits, refused_code
-from strongbox.dev.replies import REPLIES
-from strongbox.dev.template import render
+from strongbox.gateway import routes
+from strongbox.gateway.replies import REPLIES
+from strongbox.gateway.source_limits import Limits, refused_code
+from strongbox.gateway.template import render
 
 ROOT = Path(__file__).resolve().parents[2]
 _TEMPLATE = ROOT / "gateway" / "envoy.yaml"
