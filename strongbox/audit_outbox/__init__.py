@@ -1,0 +1,8 @@
+"""The side of the services: an audit record is put by the transaction of its effect,
+and waits there for the chain.
+
+Where to look:
+    outbox          how records are packed
+    outbox_limit    past it audited requests are refused
+    refusal_counts  refusals without a valid token
+"""

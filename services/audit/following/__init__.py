@@ -1,0 +1,11 @@
+"""One replica of the chain: every entry of the outbox, in order, written durably once.
+
+Where to look:
+    replica             follows and writes
+    run_while_unsealed  only while the chain has its key
+    start_position      where it goes on after a start
+    outbox_reader       records as entries; no I/O
+    watch_batches       what a watch brings, in lots
+    peer_history        older entries from peers
+    position            how far a chain has come
+"""

@@ -1,0 +1,6 @@
+"""Proofs and signed checkpoints.
+
+Where to look:
+    prove                 proofs, verified before they are told
+    checkpoint_publisher  signing, and putting the newest into etcd
+"""

@@ -1,0 +1,9 @@
+"""Watching secrets.
+
+Where to look:
+    watch_secrets   one stream
+    feed            one watch of etcd for all of them
+    changes         what an event tells
+    watcher_proofs  who watches is proved once for several
+    stream_limits   how many at once
+"""

@@ -1,0 +1,6 @@
+"""The root key and what is derived from it. No I/O; entered by every room of seal.
+
+Where to look:
+    root_key  sealed by the unseal key, recognised by its check value
+    keyring   a KEK for each key term, and what comes from it
+"""

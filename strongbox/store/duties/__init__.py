@@ -1,0 +1,6 @@
+"""Background duties.
+
+Where to look:
+    election  one holder, proved by a fence
+    session   a process's presence in etcd
+"""

@@ -11,7 +11,7 @@ from services.audit.serving.filter_checks import OPS, require_possible
 from strongbox.errors import InvalidInput
 from tests.services.audit.log.test_query import asked
 
-_ROOT = Path(__file__).parents[3]
+_ROOT = Path(__file__).parents[4]
 # The places where the name of an operation stands as text.
 _NAMED = re.compile(
     r"""(?: Draft\(op= | draft_of\([a-z_.()]+,\s* | _draft\( | \bOP\b[^=\n]*=\s*[^"\n]*
