@@ -22,7 +22,7 @@ import httpx
 
 from bench.openbao import OpenBao
 from bench.strongbox import StrongBox
-from strongbox.dev import control
+from strongbox.dev import runner_socket
 from tests.robustness.outage import kill_node
 from tests.support.etcd_door import EtcdDoor
 
@@ -57,7 +57,7 @@ class FailingStrongBox(StrongBox):
 
     def restart(self, number: int) -> None:
         node = self.cluster.node_ids[number]
-        answer = control.ask(self.cluster.folder, {"start": [node]})
+        answer = runner_socket.ask(self.cluster.folder, {"start": [node]})
         if "error" in answer:
             raise RuntimeError(answer["error"])
         url, deadline = self.cluster.gateways[number], time.monotonic() + _GIVE_UP

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from services.seal.keys.keyring import purpose_kek
-from strongbox.access.records import RecordKeys, seal_record
+from strongbox.access.authenticated_records import RecordKeys, seal_record
 from strongbox.config import Settings
 from strongbox.crypto.envelope import Dek, seal_value, wrap_dek
 from strongbox.crypto.shamir import Share
 from strongbox.dev.certs import Certificates
-from strongbox.rpc.keys import KeyClient
+from strongbox.rpc.key_client import KeyClient
 from strongbox.storage.v1 import kv_records_pb2
 from strongbox.store import keyspace
 from strongbox.store.envelope_records import to_record

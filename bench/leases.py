@@ -26,7 +26,7 @@ from bench.processes import cpu_seconds, resident_mib
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.crypto.shamir import Share
 from strongbox.dev.processes import started_at
-from strongbox.leases import read_lease
+from strongbox.lease_records import read_lease
 from strongbox.store.etcd.client import Etcd, Tls
 from tests.support.clients import Patience, RestClient
 from tests.support.cluster import Cluster, Process

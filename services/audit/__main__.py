@@ -23,7 +23,7 @@ from strongbox.access.guard import Guard
 from strongbox.audit.v1 import audit_peer_service_pb2_grpc as peer_grpc
 from strongbox.audit.v1 import audit_service_pb2_grpc as pb_grpc
 from strongbox.process import Runtime, run
-from strongbox.process.rewrap import Rewrap
+from strongbox.rewrap.rewrap_duty import Rewrap
 
 
 async def assemble(runtime: Runtime) -> None:

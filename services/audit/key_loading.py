@@ -10,19 +10,19 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from services.audit.keys import OpenKeys
-from strongbox.access.records import term_in_use
+from strongbox.access.authenticated_records import term_in_use
 from strongbox.audit_log.chain import FIRST_TERM
 from strongbox.audit_log.checkpoint import origin_of
 from strongbox.crypto.aead import new_key
+from strongbox.crypto.ed25519 import SigningKey
 from strongbox.crypto.envelope import Dek, Envelope, open_value, seal_value
 from strongbox.crypto.errors import IntegrityError
-from strongbox.crypto.signing import SigningKey
 from strongbox.errors import DependencyDown, NotInitialized
 from strongbox.process import Runtime
 from strongbox.process.presence import address_in
-from strongbox.process.rewrap_kinds import Inner, Kind, renew_envelopes, renew_messages
+from strongbox.rewrap.rewrap_kinds import Inner, Kind, renew_envelopes, renew_messages
 from strongbox.rpc.channel import open_channel
-from strongbox.rpc.keys import KeyClient
+from strongbox.rpc.key_client import KeyClient
 from strongbox.storage.v1 import audit_records_pb2 as records
 from strongbox.storage.v1 import envelope_pb2 as storage
 from strongbox.store import keyspace

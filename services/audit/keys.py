@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
-from strongbox.crypto.signing import SigningKey
+from strongbox.crypto.ed25519 import SigningKey
 from strongbox.errors import Sealed
 
 

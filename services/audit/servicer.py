@@ -34,9 +34,9 @@ from strongbox.audit_log.chain import ROTATE
 from strongbox.audit_log.checkpoint import Checkpoint, verifier_key
 from strongbox.audit_log.key_file import format_keys
 from strongbox.audit_outbox.outbox import draft_of
-from strongbox.crypto.signing import to_pem
+from strongbox.crypto.ed25519 import to_pem
 from strongbox.errors import DependencyDown, InvalidInput, NoQuorum, Overloaded, VersionMismatch
-from strongbox.rpc.inbound import Inbound, inbound_of
+from strongbox.rpc.request_context import Inbound, inbound_of
 from strongbox.storage.v1.envelope_pb2 import Envelope
 from strongbox.store import keyspace
 from strongbox.store.decisions.pipeline import Effect, Pipeline, Work

@@ -14,8 +14,8 @@ from strongbox.access.guard import Guard
 from strongbox.auth.v1.auth_peer_service_pb2_grpc import add_AuthPeerServiceServicer_to_server
 from strongbox.auth.v1.auth_service_pb2_grpc import add_AuthServiceServicer_to_server
 from strongbox.process import Runtime, run
-from strongbox.process.rewrap import Rewrap
-from strongbox.process.rewrap_kinds import Inner, authenticated
+from strongbox.rewrap.rewrap_duty import Rewrap
+from strongbox.rewrap.rewrap_kinds import Inner, authenticated
 from strongbox.storage.v1.auth_records_pb2 import KubernetesConfigRecord
 from strongbox.store import keyspace
 

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from services.auth import policies, tokens
 from strongbox.access.guard import Caller
-from strongbox.access.lookup import BUILT_IN
+from strongbox.access.record_reader import BUILT_IN
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import Row

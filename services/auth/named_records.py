@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any, Generic, TypeVar
 
 from strongbox import paths
-from strongbox.access.lookup import Lookup
-from strongbox.access.records import seal_record
+from strongbox.access.authenticated_records import seal_record
+from strongbox.access.record_reader import Lookup
 from strongbox.errors import InvalidInput, NotFound, TooLarge
 from strongbox.store.decisions.view import View
 

@@ -10,7 +10,7 @@ from services.auth.tokens import Tokens
 from strongbox.auth.v1 import auth_peer_service_pb2 as pb
 from strongbox.auth.v1 import auth_peer_service_pb2_grpc as rpc
 from strongbox.errors import InvalidInput, UnknownOutcome
-from strongbox.rpc.inbound import inbound_of
+from strongbox.rpc.request_context import inbound_of
 from strongbox.store.decisions.pipeline import Pipeline, Work
 
 MAX_REQUEST_ID = 64  # characters; a UUID has 36

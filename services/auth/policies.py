@@ -2,7 +2,7 @@
 
 Rules:
 * At most 256 rules and 64 KiB; every pattern and capability is checked when written
-  (strongbox.access.policy).
+  (strongbox.access.policy_engine).
 * `root` and `default` are built in: they can be read, not written and not deleted, in any spelling.
 * Names are compared folded: `App` cannot be written while `app` exists. A policy answers to its own spelling
   only, so a rule that denies `sys/policies/App` cannot be evaded by another.
@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from services.auth.repository import Repository
 from strongbox import paths
-from strongbox.access.lookup import BUILT_IN
-from strongbox.access.policy import Rule
+from strongbox.access.policy_engine import Rule
+from strongbox.access.record_reader import BUILT_IN
 from strongbox.errors import InvalidInput, NotFound
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View

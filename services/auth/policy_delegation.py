@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from strongbox import paths
-from strongbox.access import tokens as access
+from strongbox.access import token_format as access
 from strongbox.access.guard import Caller
-from strongbox.access.lookup import Lookup
+from strongbox.access.record_reader import Lookup
 from strongbox.errors import InvalidInput, PermissionDenied
 from strongbox.store.decisions.view import View
 

@@ -15,8 +15,8 @@ from services.auth import policies, policy_delegation
 from services.auth.tokens import Tokens, path_of
 from strongbox import paths
 from strongbox.access.guard import Caller, Guard
-from strongbox.access.lookup import BUILT_IN, policy_keys
-from strongbox.access.policy import CAPABILITIES
+from strongbox.access.policy_engine import CAPABILITIES
+from strongbox.access.record_reader import BUILT_IN, policy_keys
 from strongbox.errors import InvalidInput
 from strongbox.store.decisions.view import View
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from strongbox import paths
 from strongbox.access.guard import Caller
 from strongbox.errors import QuotaExceeded
-from strongbox.leases.counters import PARTS, Tally, count
+from strongbox.lease_records.counters import PARTS, Tally, count
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View
 

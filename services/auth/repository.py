@@ -25,12 +25,12 @@ import structlog
 from services.auth import quotas
 from services.auth.quotas import Quotas
 from strongbox import paths
-from strongbox.access.lookup import Lookup
-from strongbox.access.policy import Rule
-from strongbox.access.records import seal_record
-from strongbox.access.tokens import token_puts
+from strongbox.access.authenticated_records import seal_record
+from strongbox.access.policy_engine import Rule
+from strongbox.access.record_reader import Lookup
+from strongbox.access.token_format import token_puts
 from strongbox.errors import Internal, TooLarge
-from strongbox.leases.counters import Tally
+from strongbox.lease_records.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View

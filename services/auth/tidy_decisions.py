@@ -27,7 +27,7 @@ from services.auth.repository import (
     due_key,
     due_until,
 )
-from strongbox.leases.counters import Tally
+from strongbox.lease_records.counters import Tally
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View
 

@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 from services.auth import policy_delegation, quotas
 from services.auth.repository import Repository
-from strongbox.access import tokens as access
+from strongbox.access import token_format as access
 from strongbox.access.guard import MAX_ANCESTORS, Caller, Guard, earliest
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated
-from strongbox.leases.counters import Tally
+from strongbox.lease_records.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View

@@ -12,7 +12,7 @@ from services.kv.watching.watch_secrets import Watching
 from strongbox.access.guard import Guard
 from strongbox.kv.v1.kv_service_pb2_grpc import add_KVServiceServicer_to_server
 from strongbox.process import Runtime, run
-from strongbox.process.rewrap import Rewrap
+from strongbox.rewrap.rewrap_duty import Rewrap
 from strongbox.store.space.defragment import Defragmenter
 from strongbox.store.space.room_keeper import Keeper
 

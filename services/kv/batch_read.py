@@ -38,10 +38,10 @@ from strongbox.errors import (
     StrongBoxError,
     TooLarge,
 )
-from strongbox.leases import counters, read_lease
-from strongbox.leases.counters import Tally
+from strongbox.lease_records import counters, read_lease
+from strongbox.lease_records.counters import Tally
 from strongbox.paths import SecretPath
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.audit_journal import Draft

@@ -26,7 +26,7 @@ MAX_SPARE = 32
 
 
 class Keys(Protocol):
-    """What is asked of the seal service (strongbox.rpc.keys.KeyClient)."""
+    """What is asked of the seal service (strongbox.rpc.key_client.KeyClient)."""
 
     @property
     def record_keys(self) -> RecordKeys | None:

@@ -23,7 +23,7 @@ from strongbox.errors import IdempotencyMismatch, InvalidInput
 from strongbox.storage.v1 import kv_records_pb2 as storage
 
 if TYPE_CHECKING:
-    from strongbox.rpc.inbound import Inbound
+    from strongbox.rpc.request_context import Inbound
 
 KEPT = 16
 REQUEST_ID_MS = 10_000

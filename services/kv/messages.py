@@ -12,13 +12,13 @@ from services.kv.read_secret import Taken
 from services.kv.secrets import Wanted
 from services.kv.versions import Settings
 from services.kv.watching.changes import Change
-from strongbox.access.durations import parse_duration
+from strongbox.durations import parse_duration
 from strongbox.errors import InvalidInput, StrongBoxError, TooLarge
 from strongbox.kv.v1 import kv_service_pb2 as pb
-from strongbox.leases.read_lease import Held
+from strongbox.lease_records.read_lease import Held
 from strongbox.paths import SecretPath
-from strongbox.rpc.inbound import Inbound
-from strongbox.rpc.statuses import to_status
+from strongbox.rpc.error_mapping import to_status
+from strongbox.rpc.request_context import Inbound
 from strongbox.storage.v1 import kv_records_pb2 as storage
 
 MOST_OF_PATHS = 32 << 10  # bytes of all paths of one call that reads many

@@ -18,9 +18,9 @@ from strongbox.audit_outbox.outbox import draft_of
 from strongbox.crypto import IntegrityError
 from strongbox.crypto.envelope import WrappedDek, open_value
 from strongbox.errors import Internal
-from strongbox.leases import read_lease
+from strongbox.lease_records import read_lease
 from strongbox.paths import SecretPath
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.store import keyspace
 from strongbox.store.decisions.audit_journal import Draft
 from strongbox.store.decisions.pipeline import Outcome, Pipeline, Work

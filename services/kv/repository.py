@@ -10,7 +10,7 @@ r"""Where secrets stand in etcd, and how they get there. All through a view.
 Making or removing an envelope is one transaction with the head that says so, and the head names the
 envelope's data key. So comparing the head is enough to know the right envelope, wherever it was seen.
 
-The head is under a MAC for its etcd key (strongbox.access.records): who writes to etcd can neither change
+The head is under a MAC for its etcd key (`authenticated_records`): who writes to etcd can neither change
 one nor move one. One that does not verify is `Internal`, never "there is no secret": else the next write
 would begin a new history at version 1, and `cas` 0 would succeed.
 """
@@ -25,8 +25,7 @@ from google.protobuf.message import DecodeError
 
 from services.kv import versions
 from services.kv.idempotency import Operation, remembered
-from strongbox.access.lookup import Lookup
-from strongbox.access.records import (
+from strongbox.access.authenticated_records import (
     Forged,
     KeyNotHere,
     RecordKeys,
@@ -34,6 +33,7 @@ from strongbox.access.records import (
     require_never_was,
     seal_record,
 )
+from strongbox.access.record_reader import Lookup
 from strongbox.errors import Internal
 from strongbox.storage.v1 import envelope_pb2
 from strongbox.storage.v1 import kv_records_pb2 as storage

@@ -8,7 +8,7 @@ stays as it is, is logged, and keeps nothing else from being renewed.
 from __future__ import annotations
 
 from services.kv.idempotency import remembered
-from strongbox.process.rewrap_kinds import Kind, renew_envelopes, renew_records
+from strongbox.rewrap.rewrap_kinds import Kind, renew_envelopes, renew_records
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
 

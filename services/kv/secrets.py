@@ -22,11 +22,11 @@ from services.kv.data_keys import Sealing, Stale
 from services.kv.idempotency import Asked, Operation, revision_of
 from services.kv.versions import Settings
 from strongbox.access.guard import Caller
-from strongbox.access.lookup import Lookup
+from strongbox.access.record_reader import Lookup
 from strongbox.crypto.envelope import Envelope
 from strongbox.errors import Internal, NotFound, StrongBoxError
-from strongbox.leases import read_lease
-from strongbox.leases.counters import Tally
+from strongbox.lease_records import read_lease
+from strongbox.lease_records.counters import Tally
 from strongbox.paths import SecretPath
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store.decisions.view import View

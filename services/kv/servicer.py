@@ -24,7 +24,7 @@ from strongbox.audit_outbox.outbox import draft_of
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.kv.v1 import kv_service_pb2_grpc as rpc
 from strongbox.paths import DirectoryPath, SecretPath
-from strongbox.rpc.inbound import Inbound, inbound_of
+from strongbox.rpc.request_context import Inbound, inbound_of
 from strongbox.store import paging
 from strongbox.store.decisions.pipeline import Outcome, Pipeline, Work
 from strongbox.store.decisions.view import View

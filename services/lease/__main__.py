@@ -20,8 +20,8 @@ from services.lease.servicer import LeaseServicer
 from strongbox.access.guard import Guard
 from strongbox.lease.v1.lease_service_pb2_grpc import add_LeaseServiceServicer_to_server
 from strongbox.process import Runtime, run
-from strongbox.process.rewrap import Rewrap
-from strongbox.process.rewrap_kinds import Inner, authenticated
+from strongbox.rewrap.rewrap_duty import Rewrap
+from strongbox.rewrap.rewrap_kinds import Inner, authenticated
 from strongbox.storage.v1.lease_records_pb2 import ConnectionRecord
 from strongbox.store import keyspace
 

@@ -22,7 +22,7 @@ import re
 import secrets
 from dataclasses import dataclass
 
-from strongbox.leases.index import KEPT_MS
+from strongbox.lease_records.index import KEPT_MS
 from strongbox.storage.v1 import lease_records_pb2 as storage
 
 Record = storage.GrantRecord

@@ -13,7 +13,7 @@ from typing import TypeVar
 from strongbox.access.guard import Caller, Guard
 from strongbox.audit_outbox.outbox import draft_of
 from strongbox.errors import Internal, NotInitialized, Sealed, StrongBoxError, Unauthenticated
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.store.decisions.pipeline import Effect, Outcome, Pipeline, Work
 from strongbox.store.decisions.view import View
 

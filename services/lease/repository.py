@@ -14,10 +14,10 @@ from google.protobuf.message import DecodeError, Message
 
 from services.lease import credential_lease
 from strongbox import paths
-from strongbox.access.records import Forged, find_record, open_record, seal_record
+from strongbox.access.authenticated_records import Forged, find_record, open_record, seal_record
 from strongbox.crypto.record_keys import RecordKeys
-from strongbox.leases import counters, index
-from strongbox.leases.counters import Tally
+from strongbox.lease_records import counters, index
+from strongbox.lease_records.counters import Tally
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View

@@ -20,13 +20,13 @@ from services.lease.leases.lease_decisions import ROOT, Leases, Query, Told, ran
 from services.lease.leases.renew import Renewer
 from services.lease.leases.revoke import Revoker
 from services.lease.messages import info_to_proto
-from strongbox.access.durations import parse_duration
 from strongbox.access.guard import Caller
 from strongbox.audit_outbox.outbox import draft_of
+from strongbox.durations import parse_duration
 from strongbox.errors import InvalidInput, PermissionDenied, Unauthenticated
 from strongbox.lease.v1 import lease_service_pb2 as pb
-from strongbox.leases.index import name_in
-from strongbox.rpc.inbound import Inbound, inbound_of
+from strongbox.lease_records.index import name_in
+from strongbox.rpc.request_context import Inbound, inbound_of
 from strongbox.store import keyspace, paging
 from strongbox.store.decisions.view import Row, View
 

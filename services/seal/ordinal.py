@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography import x509
 
 from strongbox.config import ConfigError
-from strongbox.rpc.identity import parse_peer
+from strongbox.rpc.peer_identity import parse_peer
 
 
 def own_ordinal(certificate: Path) -> str:

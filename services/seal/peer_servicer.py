@@ -13,8 +13,8 @@ from services.seal.custody.process_replacement import Rebirth
 from services.seal.key_stream import KeyStream, require_purpose
 from services.seal.peer_unseal.responder import Giver
 from services.seal.unsealing.share_exchange import Unsealing
-from strongbox.rpc.identity import peer_of
-from strongbox.rpc.inbound import inbound_of
+from strongbox.rpc.peer_identity import peer_of
+from strongbox.rpc.request_context import inbound_of
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
 

@@ -22,7 +22,7 @@ from strongbox.audit_outbox.outbox import draft_of
 from strongbox.audit_outbox.refusal_counts import Slots
 from strongbox.clock import Clock
 from strongbox.errors import InvalidInput, PermissionDenied
-from strongbox.rpc.inbound import Inbound, inbound_of
+from strongbox.rpc.request_context import Inbound, inbound_of
 from strongbox.seal.v1 import seal_service_pb2 as pb
 from strongbox.seal.v1 import seal_service_pb2_grpc as rpc
 from strongbox.store.decisions.pipeline import Pipeline, Work

@@ -23,20 +23,20 @@ from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING
 
 from strongbox import paths
-from strongbox.access import tokens
+from strongbox.access import token_format
+from strongbox.access.authenticated_records import term_in_use
 from strongbox.access.groups import Groups, groups_of
-from strongbox.access.lookup import ROOT, KeySource, Lookup, StoredPolicy, policy_keys
 from strongbox.access.narrowing import may_widen
-from strongbox.access.policy import CompiledPolicy, Decision, Policies
-from strongbox.access.records import term_in_use
+from strongbox.access.policy_engine import CompiledPolicy, Decision, Policies
+from strongbox.access.record_reader import ROOT, KeySource, Lookup, StoredPolicy, policy_keys
 from strongbox.errors import PermissionDenied, Unauthenticated
-from strongbox.rpc.inbound import UseNeeded
+from strongbox.rpc.request_context import UseNeeded
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View
 
 if TYPE_CHECKING:
-    from strongbox.rpc.inbound import Inbound
+    from strongbox.rpc.request_context import Inbound
 
 MAX_NODES = 16_384  # of one token's policies: compiled in some 20 ms, once, and walked in a few at worst
 MAX_COMPILED_NODES = 4 * MAX_NODES  # of all that is kept: some 20 MiB
@@ -189,9 +189,9 @@ class Guard:
         return self._together(found)
 
     def _token(self, view: View, inbound: Inbound) -> tuple[str, storage.TokenRecord]:
-        if not tokens.is_token(inbound.token):
+        if not token_format.is_token(inbound.token):
             raise Unauthenticated
-        digest = tokens.digest(inbound.token)
+        digest = token_format.digest(inbound.token)
         record = self.lookup.token(view, digest)
         if record is None:
             raise Unauthenticated
@@ -263,7 +263,9 @@ def require_unsealed(view: View, inbound: Inbound) -> int:
 
     Raises `NotInitialized`, `Sealed`.
     """
-    also = (keyspace.token(tokens.digest(inbound.token)),) if tokens.is_token(inbound.token) else ()
+    also = (
+        (keyspace.token(token_format.digest(inbound.token)),) if token_format.is_token(inbound.token) else ()
+    )
     view.prefetch(keyspace.SEAL_STATE, *also)
     term = term_in_use(view.get(keyspace.SEAL_STATE).value)
     view.found_unsealed()

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from strongbox.access.overlap import covers, overlap
-from strongbox.access.policy import CompiledPolicy, Precedence
+from strongbox.access.policy_engine import CompiledPolicy, Precedence
 
 MAX_COMPARED = 16_384  # pairs of rules: some 30 ms of the event loop
 

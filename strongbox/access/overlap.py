@@ -1,4 +1,4 @@
-"""What two path patterns have to do with each other. Pure; patterns as strongbox.access.policy has them.
+"""What two path patterns have to do with each other. Pure; patterns as in `policy_engine`.
 
 Compared segment by segment: a word stands for itself, `+` for one segment that is not empty, and a last
 segment that ends in `*` for everything that begins with what is before the `*`, further segments included.

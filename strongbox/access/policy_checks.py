@@ -3,7 +3,7 @@
 * A rule that can never match any path there is, and one that can never win: another rule of the same policy
   matches every path that it matches, and stands before it. Above all a `deny` that denies nothing.
 * A pattern of more than 32 segments, and rules that need more than 2,048 nodes together: they are compiled in
-  every service (strongbox.access.policy), by the event loop.
+  every service (strongbox.access.policy_engine), by the event loop.
 * No rule at all: a request whose field was misspelt reads like that. A policy that allows nothing says so by
   a rule with `deny`.
 """
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from strongbox.access.overlap import covers
-from strongbox.access.policy import Rule, node_count, precedence
+from strongbox.access.policy_engine import Rule, node_count, precedence
 from strongbox.access.policy_paths import why_never
 from strongbox.errors import InvalidInput
 

@@ -19,7 +19,7 @@ import hashlib
 from dataclasses import dataclass
 
 from strongbox.audit_log.merkle import HASH_BYTES
-from strongbox.crypto.signing import PUBLIC_BYTES, SIGNATURE_BYTES, SigningKey, is_signed
+from strongbox.crypto.ed25519 import PUBLIC_BYTES, SIGNATURE_BYTES, SigningKey, is_signed
 
 _ED25519 = b"\x01"
 _HASH_BYTES = 4

@@ -38,7 +38,7 @@ from strongbox.audit_log.chain import MissingKey, Tampered
 from strongbox.audit_log.checkpoint import BadCheckpoint, Checkpoint, verify
 from strongbox.audit_log.key_file import parse_keys
 from strongbox.audit_log.log_checker import Log, OfTheArchive, Progress, Proofs, verify_files
-from strongbox.crypto.signing import from_pem
+from strongbox.crypto.ed25519 import from_pem
 
 INTACT, TAMPERED, USAGE = 0, 1, 2
 

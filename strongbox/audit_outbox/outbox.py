@@ -16,7 +16,7 @@ import secrets
 from collections.abc import Sequence
 
 from strongbox.audit_outbox.outbox_limit import Bound
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.audit_journal import Draft

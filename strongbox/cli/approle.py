@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from strongbox.cli.connect import connected
 from strongbox.cli.output import Format, Output, show, show_names, to_dict
-from strongbox.cli.session import connected
 
 app = typer.Typer(name="approle", help="Write, read, list and delete AppRoles.", no_args_is_help=True)
 secret_id_app = typer.Typer(name="secret-id", help="Make and end secret ids.", no_args_is_help=True)

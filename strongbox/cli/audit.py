@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from strongbox.cli.connect import complain, connected
 from strongbox.cli.output import Format, Output, say, show, show_line, show_rows, to_dict
-from strongbox.cli.session import complain, connected
 
 if TYPE_CHECKING:
     from strongbox.client import StrongBox

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from strongbox.cli.intake import read_file, to_text
+from strongbox.cli.connect import connected
+from strongbox.cli.input_values import read_file, to_text
 from strongbox.cli.output import Format, Output, show, show_names, to_dict
-from strongbox.cli.session import connected
 
 app = typer.Typer(
     name="kubernetes", help="The API server, and roles of service accounts.", no_args_is_help=True

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strongbox.cli.intake import read_json, read_secret, to_text
+from strongbox.cli.connect import complain, connected
+from strongbox.cli.input_values import read_json, read_secret, to_text
 from strongbox.cli.output import Format, Output, say_bytes, show, show_line, show_names, to_dict, to_timestamp
-from strongbox.cli.session import complain, connected
 
 if TYPE_CHECKING:
     from strongbox.client import Secret

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from strongbox.cli.connect import complain, connected
 from strongbox.cli.output import Format, Output, show, show_rows, to_dict
-from strongbox.cli.session import complain, connected
 
 app = typer.Typer(name="lease", help="Look at leases and end them.", no_args_is_help=True)
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from strongbox.cli.intake import read_secret, to_text
+from strongbox.cli.connect import FAILED, SEALED, complain, connected
+from strongbox.cli.input_values import read_secret, to_text
 from strongbox.cli.output import Format, Output, show, to_dict
-from strongbox.cli.session import FAILED, SEALED, complain, connected
 from strongbox.cli.shares import Share, read_shares
 from strongbox.errors import InvalidInput, StrongBoxError
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from strongbox.cli.connect import FAILED, connected
 from strongbox.cli.output import Format, Output, show, show_names, show_rows, to_dict
-from strongbox.cli.session import FAILED, connected
 
 app = typer.Typer(name="policy", help="Write, read, list and delete policies.", no_args_is_help=True)
 

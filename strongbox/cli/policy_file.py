@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from strongbox.access.policy import Rule, parse_rules
 from strongbox.access.policy_checks import require_sensible
-from strongbox.cli.intake import read_file, to_text
-from strongbox.cli.session import complain
+from strongbox.access.policy_engine import Rule, parse_rules
+from strongbox.cli.connect import complain
+from strongbox.cli.input_values import read_file, to_text
 from strongbox.errors import InvalidInput
 
 _SPACE = re.compile(r"[ \t\r\n]*")

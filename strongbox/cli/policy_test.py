@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from strongbox import paths
-from strongbox.access.lookup import BUILT_IN, ROOT
-from strongbox.access.policy import CAPABILITIES, Policies, Rule
-from strongbox.cli.intake import read_json
+from strongbox.access.policy_engine import CAPABILITIES, Policies, Rule
+from strongbox.access.record_reader import BUILT_IN, ROOT
+from strongbox.cli.connect import complain
+from strongbox.cli.input_values import read_json
 from strongbox.cli.policy_file import PolicyFile, read_policy, require_sound
-from strongbox.cli.session import complain
 from strongbox.errors import StrongBoxError
 
 _FIELDS = {"policies", "tokens", "cases"}

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from strongbox.cli.intake import read_file, read_secret, to_text, without_line_end
+from strongbox.cli.connect import connected
+from strongbox.cli.input_values import read_file, read_secret, to_text, without_line_end
 from strongbox.cli.output import Format, Output, is_json, show, show_names, show_rows, to_dict, visible
-from strongbox.cli.session import connected
 
 app = typer.Typer(name="postgres", help="Short-lived PostgreSQL credentials.", no_args_is_help=True)
 connection = typer.Typer(help="Servers and the users by whom roles are made.", no_args_is_help=True)

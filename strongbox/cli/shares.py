@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from strongbox.cli.intake import read_secret, to_text
-from strongbox.cli.session import complain
+from strongbox.cli.connect import complain
+from strongbox.cli.input_values import read_secret, to_text
 
 # What stands in a line of `operator init` that holds no share. The root token must not be sent as one.
 _OTHERS = ("threshold", "root_token")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from strongbox.cli.connect import complain, connected
 from strongbox.cli.output import Format, Output, show, show_names, to_dict
-from strongbox.cli.session import complain, connected
 
 app = typer.Typer(name="token", help="Make, look up, renew and revoke tokens.", no_args_is_help=True)
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from strongbox.cli.intake import read_secret, to_text, without_line_end
+from strongbox.cli.connect import complain, connected
+from strongbox.cli.input_values import read_secret, to_text, without_line_end
 from strongbox.cli.output import Format, Output, show, show_names, to_dict
-from strongbox.cli.session import complain, connected
 
 app = typer.Typer(name="user", help="Write, read, list and delete users.", no_args_is_help=True)
 

@@ -10,7 +10,7 @@ Every call has a deadline and raises a class of strongbox.errors, the one that t
 names are checked before anything is sent. A StrongBox may be used by many threads.
 """
 
-from strongbox.client.box import StrongBox
+from strongbox.client.client import StrongBox
 from strongbox.client.kv import Secret
 
 __all__ = ["Secret", "StrongBox"]

@@ -16,8 +16,8 @@ from strongbox.audit.v1.audit_service_pb2_grpc import AuditServiceStub
 from strongbox.audit_log.checkpoint import BadCheckpoint, verify
 from strongbox.audit_log.checkpoint import Checkpoint as Told
 from strongbox.audit_log.merkle import is_consistent, is_included
-from strongbox.client.wire import Wire
-from strongbox.crypto.signing import from_pem
+from strongbox.client.transport import Wire
+from strongbox.crypto.ed25519 import from_pem
 from strongbox.errors import Internal, InvalidInput, NotInitialized, Sealed, StrongBoxError, Unavailable
 
 PAGE = 1000  # entries; the most that the service gives at once

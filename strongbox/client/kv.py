@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from strongbox.client.values import from_struct, to_duration, to_struct
-from strongbox.client.wire import Wire
+from strongbox.client.conversions import from_struct, to_duration, to_struct
+from strongbox.client.transport import Wire
 from strongbox.errors import InvalidInput, NotInitialized, Sealed, StrongBoxError, Unavailable
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.kv.v1.kv_service_pb2_grpc import KVServiceStub
 from strongbox.paths import DirectoryPath, SecretPath
-from strongbox.rpc.statuses import from_status
+from strongbox.rpc.error_mapping import from_status
 
 Value = str | bytes | Mapping[str, Any]
 _REOPEN = 0.5  # seconds between two tries to go on with a watch

@@ -7,7 +7,7 @@ from typing import Any
 
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.auth.v1.auth_service_pb2_grpc import AuthServiceStub
-from strongbox.client.wire import Wire
+from strongbox.client.transport import Wire
 from strongbox.errors import InvalidInput
 from strongbox.paths import require_name
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from strongbox.client.values import to_duration
-from strongbox.client.wire import Wire
+from strongbox.client.conversions import to_duration
+from strongbox.client.transport import Wire
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.lease.v1.lease_service_pb2_grpc import LeaseServiceStub
 from strongbox.paths import require_name

@@ -6,7 +6,7 @@ their beginning gives.
 
 from __future__ import annotations
 
-from strongbox.client.wire import Wire
+from strongbox.client.transport import Wire
 from strongbox.errors import InvalidInput
 from strongbox.seal.v1 import seal_service_pb2 as pb
 from strongbox.seal.v1.seal_service_pb2_grpc import SealServiceStub

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.auth.v1.auth_service_pb2_grpc import AuthServiceStub
-from strongbox.client.values import to_duration
-from strongbox.client.wire import Wire
+from strongbox.client.conversions import to_duration
+from strongbox.client.transport import Wire
 from strongbox.paths import require_name
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from strongbox.config import ConfigError
-from strongbox.dev import control, etcd, layout, unseal
+from strongbox.dev import etcd, layout, runner_socket, unseal
 from strongbox.dev.layout import POSTGRES, Layout, LayoutError, Wishes
 from strongbox.dev.processes import Identity, StartError, dying_with_parent, end_of, stop_all, wait_until_gone
 from strongbox.dev.runner import Interrupted, Runner, Say
@@ -39,7 +39,7 @@ def in_words() -> Iterator[None]:
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         raise DevError(what) from error
-    except (control.Busy, LayoutError, StartError, ConfigError, LookupError, UnicodeError) as error:
+    except (runner_socket.Busy, LayoutError, StartError, ConfigError, LookupError, UnicodeError) as error:
         raise DevError(str(error)) from error
 
 
@@ -61,7 +61,7 @@ def up(asked: Up, say: Say, on_ready: Callable[[], None] = lambda: None) -> None
         with in_words():
             if asked.node and layout.load(asked.folder) is None:
                 raise DevError(f"there is no cluster in {asked.folder}")
-            with control.sole_runner(asked.folder):
+            with runner_socket.sole_runner(asked.folder):
                 _run(layout.prepare(asked.folder, asked.wishes, asked.node), asked, say, on_ready)
     except Interrupted:
         return
@@ -146,7 +146,7 @@ def start_node(folder: Path, node: str) -> bool:
 def ask(folder: Path, request: dict[str, Any]) -> None:
     """Ask the runner. Raises DevError with its refusal."""
     try:
-        answer = control.ask(folder, request)
+        answer = runner_socket.ask(folder, request)
     except OSError as error:
         raise DevError(f"the runner does not answer: {error}") from None
     if "error" in answer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from strongbox.process.life import run
+from strongbox.process.lifecycle import run
 from strongbox.process.runtime import Runtime
 
 __all__ = ["Runtime", "run"]

@@ -36,7 +36,7 @@ class Metrics:
         self._times: dict[str, Histogram] = {}
 
     def observe(self, method: str, outcome: str, seconds: float) -> None:
-        """One call ended (strongbox.rpc.interceptors.reporting.Observer)."""
+        """One call ended (strongbox.rpc.interceptors.call_log.Observer)."""
         count = self._counts.get((method, outcome))
         if count is None:
             count = self._counts[method, outcome] = self._count.labels(self._service, method, outcome)

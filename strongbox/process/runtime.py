@@ -18,13 +18,13 @@ from strongbox.audit_outbox.refusal_counts import Slots
 from strongbox.clock import Clock, SystemClock
 from strongbox.config import Settings
 from strongbox.process.certificate_end import tell_certificate_end
+from strongbox.process.certificate_renewal import Renewal
 from strongbox.process.duties import DUTIES
 from strongbox.process.metrics import Metrics, observer_of
 from strongbox.process.presence import presence_of
-from strongbox.process.renewal import Renewal
-from strongbox.process.uses import Uses
-from strongbox.rpc.interceptors.reporting import Reporter
-from strongbox.rpc.keys import KeyClient
+from strongbox.process.token_uses import Uses
+from strongbox.rpc.interceptors.call_log import Reporter
+from strongbox.rpc.key_client import KeyClient
 from strongbox.rpc.revealing import RequireUnsealed, refuse_all
 from strongbox.rpc.server import Health, Server
 from strongbox.store import keyspace
@@ -113,7 +113,7 @@ class Runtime:
     def serve(
         self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: Any, full_name: str
     ) -> None:
-        """Have `servicer` answer for the service `full_name`. Raises strongbox.rpc.rules.NoRule."""
+        """Have `servicer` answer for the service `full_name`. Raises strongbox.rpc.method_rules.NoRule."""
         self.server.serve(add_to_server, servicer, full_name)
 
     def duty(self, name: str, work: Callable[[Term], Coroutine[Any, Any, None]]) -> Duty:

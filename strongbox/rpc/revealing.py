@@ -19,7 +19,7 @@ import structlog
 
 from strongbox import proof
 from strongbox.errors import Internal, Unavailable, UnknownOutcome
-from strongbox.rpc.rules import Access
+from strongbox.rpc.method_rules import Access
 
 T = TypeVar("T")
 # Raises Sealed or NoQuorum unless what was proved at this moment (monotonic seconds) may still be told.

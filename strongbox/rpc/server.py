@@ -15,12 +15,12 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from strongbox.rpc import rules
-from strongbox.rpc.inbound import Inbound
-from strongbox.rpc.interceptors.border import Border
-from strongbox.rpc.interceptors.reporting import Reporter
+from strongbox.rpc import method_rules
+from strongbox.rpc.interceptors.call_log import Reporter
+from strongbox.rpc.interceptors.server_interceptor import Border
+from strongbox.rpc.method_rules import Access
+from strongbox.rpc.request_context import Inbound
 from strongbox.rpc.revealing import RequireUnsealed, refuse_all
-from strongbox.rpc.rules import Access
 from strongbox.tls import Material, TlsFiles, identity_of
 
 MAX_MESSAGE = 4 << 20  # bytes; the gateway lets 1 MiB of REST body in
@@ -109,7 +109,7 @@ class Server:
     ) -> None:
         self.health = Health()
         self._settings = settings
-        self._accesses: dict[str, Access] = rules.table(())
+        self._accesses: dict[str, Access] = method_rules.table(())
         self._services: list[str] = []
         border = Border(self._accesses, reporter, is_sealed, spend, require_unsealed_since)
         self._server = grpc.aio.server(interceptors=[border], options=OPTIONS)
@@ -118,7 +118,7 @@ class Server:
         self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: Any, full_name: str
     ) -> None:
         """Have `servicer` answer for `full_name`. Raises `rules.NoRule`."""
-        self._accesses.update(rules.table((full_name,)))
+        self._accesses.update(method_rules.table((full_name,)))
         add_to_server(servicer, self._server)
         self.health.add(full_name)
         self._services.append(full_name)

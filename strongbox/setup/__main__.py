@@ -40,7 +40,7 @@ def _gateway() -> None:
 
 def _certificates() -> None:
     from strongbox.setup.certificates import ensure_certificates
-    from strongbox.setup.kubernetes import Api
+    from strongbox.setup.kubernetes_api import Api
     from strongbox.setup.settings import CertificateSettings
 
     settings = CertificateSettings.load()

@@ -32,7 +32,7 @@ _NAMES = (*(name for name in SERVICES if name != "seal"), "gateway", "operator",
 
 
 class Secrets(Protocol):
-    """What is asked of Kubernetes (strongbox.setup.kubernetes.Api)."""
+    """What is asked of Kubernetes (strongbox.setup.kubernetes_api.Api)."""
 
     def read(self, name: str, /) -> dict[str, Any] | None: ...
     def put(self, name: str, data: dict[str, bytes], known: dict[str, Any] | None, /) -> None: ...

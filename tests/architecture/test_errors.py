@@ -9,7 +9,7 @@ from pathlib import Path
 from strongbox import errors
 from strongbox.errors import StrongBoxError
 from strongbox.gateway.replies import REPLIES
-from strongbox.rpc.statuses import CODES
+from strongbox.rpc.error_mapping import CODES
 
 ROOT = Path(__file__).resolve().parents[2]
 # The gateway's transcoder derives the HTTP status from the gRPC code; google/rpc/code.proto says how.

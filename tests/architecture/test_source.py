@@ -18,7 +18,7 @@ PRINTERS = (
     "strongbox/dev/",
     "strongbox/setup/",
     "strongbox/audit_log/verify_command.py",
-    "strongbox/process/life.py",
+    "strongbox/process/lifecycle.py",
 )
 # A folder of one machine: nobody else has it.
 SOMEBODYS = re.compile(rb"(?<![\w.$}\])-])/(?:tmp|work|home|root|opt|mnt)/\w")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from strongbox.access.tokens import new_token
+from strongbox.access.token_format import new_token
 from strongbox.store import keyspace
 from tests.support.clients import GrpcClient, Patience
 from tests.support.cluster import Cluster

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from strongbox.config import SERVICES
-from strongbox.rpc import rules
+from strongbox.rpc import method_rules
 from tests.k8s.manifests import OVERLAYS, manifests, workloads
 from tests.support.surface import all_rpcs
 
@@ -62,7 +62,7 @@ def test_the_calls_that_are_allowed_are_those_of_the_rules() -> None:
     for rpc in all_rpcs():
         service = rpc.service.split(".")[1]
         # The operator is people, with a tunnel of their own.
-        peers = {*rpc.rule.peers} or rules.PUBLIC - {"operator"}
+        peers = {*rpc.rule.peers} or method_rules.PUBLIC - {"operator"}
         wanted |= {(peer, service, ports[service]) for peer in peers}
     assert allowed("prod") == wanted
 

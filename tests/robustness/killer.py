@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from strongbox.dev import control
+from strongbox.dev import runner_socket
 from tests.robustness.postgres import Postgres
 from tests.support.cluster import Cluster
 
@@ -28,7 +28,7 @@ class Killer:
         for name, node in struck:
             time.sleep(self._random.uniform(0.0, _APART))
             self._kill(name, node)
-        answer = control.ask(self._cluster.folder, {"start": sorted({node for _, node in struck})})
+        answer = runner_socket.ask(self._cluster.folder, {"start": sorted({node for _, node in struck})})
         if "error" in answer:
             raise RuntimeError(f"{struck} do not start: {answer['error']}")
         time.sleep(self._random.uniform(0.0, _CALM))

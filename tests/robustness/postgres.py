@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import psycopg2
 
-from strongbox.dev import control
+from strongbox.dev import runner_socket
 from strongbox.dev.layout import POSTGRES
 from strongbox.dev.processes import Identity, wait_until_gone
 from tests.support.clients import RestClient
@@ -85,7 +85,7 @@ class Postgres:
 
     def start(self) -> None:
         """Start it again, and wait until it lets people in. Raises RuntimeError."""
-        answer = control.ask(self._cluster.folder, {"start_one": [POSTGRES, POSTGRES]})
+        answer = runner_socket.ask(self._cluster.folder, {"start_one": [POSTGRES, POSTGRES]})
         if "error" in answer:
             raise RuntimeError(f"PostgreSQL does not start: {answer['error']}")
         self.wait()

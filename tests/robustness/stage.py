@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from strongbox.dev import control
+from strongbox.dev import runner_socket
 from strongbox.dev.processes import Identity
 from tests.robustness import probe
 from tests.robustness.door import Answer, Rest
@@ -115,7 +115,7 @@ class Stage:
     def start_dead(self, *numbers: int) -> None:
         """Start again what is dead of these nodes (of all, unless named). Raises RuntimeError."""
         for number in numbers or NODES:
-            answer = control.ask(self.folder, {"start": [self.node(number)]})
+            answer = runner_socket.ask(self.folder, {"start": [self.node(number)]})
             if "error" in answer:
                 raise RuntimeError(f"{self.node(number)} does not start: {answer['error']}")
 

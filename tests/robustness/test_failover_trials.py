@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from strongbox.dev import control
+from strongbox.dev import runner_socket
 from strongbox.dev.processes import Identity, started_at, wait_until_gone
 from tests.robustness.load import Load
 from tests.robustness.outage import wait_for_successor
@@ -92,5 +92,5 @@ def _restart(cluster: Cluster, node: str, name: str) -> None:
 
 
 def _start(cluster: Cluster, node: str) -> None:
-    answer = control.ask(cluster.folder, {"start": [node]})
+    answer = runner_socket.ask(cluster.folder, {"start": [node]})
     assert "error" not in answer, answer

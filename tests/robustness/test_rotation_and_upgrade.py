@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 
 from strongbox.authority import serial_of
-from strongbox.dev import control
+from strongbox.dev import runner_socket
 from strongbox.dev.certs import Certificates
 from strongbox.dev.processes import Identity, wait_until_gone
 from tests.k8s.manifests import workloads
@@ -59,7 +59,7 @@ def restart(cluster: Cluster, node: str, name: str) -> None:
     identity = Identity.of(process.pid)
     os.kill(process.pid, signal.SIGTERM)
     assert wait_until_gone([identity], 15), f"{node}'s {name} does not end"
-    assert control.ask(cluster.folder, {"start_one": [node, name]}) == {"ok": True}
+    assert runner_socket.ask(cluster.folder, {"start_one": [node, name]}) == {"ok": True}
     if name == "seal":
         number = cluster.node_ids.index(node)
         with cluster.rest(node=number) as rest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from strongbox.access.policy import why_bad_pattern
+from strongbox.access.policy_engine import why_bad_pattern
 from strongbox.errors import InvalidPath
 from strongbox.paths import DirectoryPath, SecretPath
 

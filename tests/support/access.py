@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from strongbox import paths
-from strongbox.access import tokens
-from strongbox.access.records import RecordKeys, seal_record
+from strongbox.access import token_format
+from strongbox.access.authenticated_records import RecordKeys, seal_record
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.audit_journal import Draft
@@ -15,14 +15,14 @@ from tests.support.fakes import FakeStore
 
 @dataclass
 class FakeKeys:
-    """As strongbox.rpc.keys.KeyClient: holds the record keys while unsealed."""
+    """As strongbox.rpc.key_client.KeyClient: holds the record keys while unsealed."""
 
     record_keys: RecordKeys | None
 
 
 @dataclass
 class FakeInbound:
-    """As strongbox.rpc.inbound.Inbound."""
+    """As strongbox.rpc.request_context.Inbound."""
 
     token: str
     request_id: str = "request"
@@ -40,16 +40,16 @@ class FakeCluster:
         self.source = FakeKeys(self.keys)
         self.store = FakeStore()
         self.store.seed(keyspace.SEAL_STATE, b"unsealed:1")
-        self.root, puts = tokens.new_root_token(self.keys, self.store.now_ms)
+        self.root, puts = token_format.new_root_token(self.keys, self.store.now_ms)
         for key, value in puts.items():
             self.store.seed(key, value)
 
     def add_token(self, **fields: object) -> str:
         """Put a token's record there as it is told; returns the token."""
-        token = tokens.new_token()
-        record = storage.TokenRecord(accessor=tokens.new_accessor(), created_ms=self.store.now_ms)
+        token = token_format.new_token()
+        record = storage.TokenRecord(accessor=token_format.new_accessor(), created_ms=self.store.now_ms)
         record.MergeFrom(storage.TokenRecord(**fields))  # type: ignore[arg-type]  # any field, by name
-        for key, value in tokens.token_puts(self.keys, tokens.digest(token), record).items():
+        for key, value in token_format.token_puts(self.keys, token_format.digest(token), record).items():
             self.store.seed(key, value)
         return token
 
@@ -66,7 +66,7 @@ class FakeCluster:
 
     def drop(self, token: str) -> None:
         """Take a token's record away, as revoking does."""
-        self.store.seed(keyspace.token(tokens.digest(token)), None)
+        self.store.seed(keyspace.token(token_format.digest(token)), None)
 
 
 def draft() -> Draft:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from strongbox.rpc import revealing, rules
+from strongbox.rpc import method_rules, revealing
 from tests.support.surface import rpc_named
 
 
@@ -13,6 +13,6 @@ async def answered(
 ) -> Any:
     """What `servicer` answers to the RPC, if it may leave. Raises as strongbox.rpc.revealing."""
     rpc = rpc_named(name)
-    access = rules.table((rpc.service,))[rpc.full_name]
+    access = method_rules.table((rpc.service,))[rpc.full_name]
     handling = getattr(servicer, name)(request, cast("Any", None))
     return await revealing.answer(access, handling, require_unsealed_since)

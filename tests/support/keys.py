@@ -11,11 +11,11 @@ from strongbox.crypto.aead import Aead
 from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import NoQuorum, Sealed, StrongBoxError
-from strongbox.rpc.keys import PROOF_S
+from strongbox.rpc.key_client import PROOF_S
 
 
 class FakeKeyClient:
-    """As strongbox.rpc.keys.KeyClient. `gate` holds unwraps back; `error` is what calls raise."""
+    """As strongbox.rpc.key_client.KeyClient. `gate` holds unwraps back; `error` is what calls raise."""
 
     def __init__(self, record_keys: RecordKeys | None) -> None:
         self.record_keys = record_keys

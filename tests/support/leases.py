@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 
 from services.lease import credential_lease, repository
 from strongbox.crypto.record_keys import RecordKeys
-from strongbox.leases import read_lease
-from strongbox.leases.counters import Tally
+from strongbox.lease_records import read_lease
+from strongbox.lease_records.counters import Tally
 from strongbox.store.decisions.cache import ABSENT, Memory, Remembered
 from strongbox.store.decisions.view import View
 from strongbox.store.etcd import txn

@@ -11,8 +11,8 @@ from typing import Any
 from strongbox.crypto.aead import Aead
 from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
 from strongbox.crypto.errors import IntegrityError
-from strongbox.rpc.identity import peer_of
-from strongbox.rpc.interceptors.reporting import Reporter
+from strongbox.rpc.interceptors.call_log import Reporter
+from strongbox.rpc.peer_identity import peer_of
 from strongbox.rpc.server import Server
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc

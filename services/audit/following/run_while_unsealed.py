@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 
 class SealWatch(Protocol):
-    """What following needs to know of the seal service (strongbox.rpc.keys.KeyClient)."""
+    """What following needs to know of the seal service (strongbox.rpc.key_client.KeyClient)."""
 
     async def wait_unsealed(self) -> None:
         """Return once the cluster is unsealed."""

@@ -15,7 +15,7 @@ from services.auth.logins.secret_ids import FreshId, Made, SecretIds
 from strongbox import paths
 from strongbox.access.guard import Caller, Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
-from strongbox.rpc.inbound import inbound_of
+from strongbox.rpc.request_context import inbound_of
 from strongbox.store import keyspace
 from strongbox.store.decisions.pipeline import Pipeline
 from strongbox.store.decisions.view import View

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 from services.auth.list_filter import shown_names
 from strongbox.access.guard import Caller, Guard
 from strongbox.audit_outbox.outbox import draft_of
-from strongbox.rpc.inbound import Inbound, inbound_of
+from strongbox.rpc.request_context import Inbound, inbound_of
 from strongbox.store import paging
 from strongbox.store.decisions.pipeline import Outcome, Pipeline, Work
 from strongbox.store.decisions.view import View

@@ -19,7 +19,7 @@ from strongbox.access.guard import Caller, Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.crypto.envelope import Dek, WrappedDek, seal_value
 from strongbox.errors import InvalidInput
-from strongbox.rpc.inbound import inbound_of
+from strongbox.rpc.request_context import inbound_of
 from strongbox.store import keyspace
 from strongbox.store.decisions.pipeline import Pipeline
 from strongbox.store.decisions.view import View
@@ -27,7 +27,7 @@ from strongbox.store.envelope_records import to_record
 
 
 class Keys(Protocol):
-    """What is asked of the seal service (strongbox.rpc.keys.KeyClient)."""
+    """What is asked of the seal service (strongbox.rpc.key_client.KeyClient)."""
 
     async def wrap(self, deks: Sequence[Dek]) -> list[WrappedDek]:
         """Raises `Sealed`, `DependencyDown`."""

@@ -9,10 +9,10 @@ from services.auth import messages, tokens
 from services.auth.calls.guarded_call import Acting
 from services.auth.list_filter import shown_accessors
 from services.auth.tokens import Tokens
-from strongbox.access.durations import parse_duration
 from strongbox.access.guard import Caller, Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
-from strongbox.rpc.inbound import Inbound, inbound_of
+from strongbox.durations import parse_duration
+from strongbox.rpc.request_context import Inbound, inbound_of
 from strongbox.store import keyspace, paging
 from strongbox.store.decisions.pipeline import Pipeline, Work
 from strongbox.store.decisions.view import View

@@ -14,7 +14,7 @@ from services.auth.logins.users import Users, Wanted
 from strongbox import paths
 from strongbox.access.guard import Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
-from strongbox.rpc.inbound import inbound_of
+from strongbox.rpc.request_context import inbound_of
 from strongbox.store import keyspace
 from strongbox.store.decisions.pipeline import Pipeline
 

@@ -15,7 +15,7 @@ from services.auth import policy_delegation
 from services.auth.logins import lockouts
 from services.auth.named_records import Named
 from strongbox.access.guard import Caller
-from strongbox.access.lookup import Lookup
+from strongbox.access.record_reader import Lookup
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View

@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 from services.auth import policy_delegation
 from services.auth.logins import lockouts
 from services.auth.named_records import Named
+from strongbox.access.authenticated_records import seal_record
 from strongbox.access.guard import Caller
-from strongbox.access.lookup import Lookup
-from strongbox.access.records import seal_record
+from strongbox.access.record_reader import Lookup
 from strongbox.errors import InvalidInput, NotFound
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace

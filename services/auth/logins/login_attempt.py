@@ -27,7 +27,7 @@ from strongbox.errors import (
     StrongBoxError,
     Unauthenticated,
 )
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.store.decisions.pipeline import Effect, Pipeline, Work
 from strongbox.store.decisions.view import View
 

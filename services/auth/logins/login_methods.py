@@ -29,7 +29,7 @@ from services.auth.tokens import Fresh, Wanted
 from strongbox import paths
 from strongbox.crypto.envelope import WrappedDek, open_value
 from strongbox.errors import Overloaded, RateLimited
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store.decisions.view import View
 from strongbox.store.envelope_records import from_record
@@ -41,7 +41,7 @@ NO_REVIEWER = "the audience of a Kubernetes role needs a reviewer, and there is 
 
 
 class Keys(Protocol):
-    """What is asked of the seal service (strongbox.rpc.keys.KeyClient)."""
+    """What is asked of the seal service (strongbox.rpc.key_client.KeyClient)."""
 
     async def unwrap(self, wrapped: Sequence[WrappedDek]) -> list[bytes]:
         """Raises `Sealed`, `DependencyDown`, `IntegrityError`."""

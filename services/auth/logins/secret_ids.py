@@ -2,7 +2,7 @@
 
 Rules:
 * A secret id is `sbs.` and 32 random bytes. It is in one answer and nowhere else: its record stands under
-  its digest (as a token's, strongbox.access.tokens), so nothing secret is compared and nothing can be
+  its digest (as a token's, strongbox.access.token_format), so nothing secret is compared and nothing can be
   timed.
 * It fits the role whose role id it names. It expires (32 days unless the role says otherwise), may have a
   limited number of uses, taken in the transaction of the login, and may be bound to networks. What is asked
@@ -22,11 +22,11 @@ from services.auth import quotas
 from services.auth.logins.bound_cidrs import is_from, require_inside
 from services.auth.quotas import Quotas
 from services.auth.repository import digest_of_due, due_until
-from strongbox.access import tokens as access
-from strongbox.access.lookup import Lookup
-from strongbox.access.records import seal_record
+from strongbox.access import token_format as access
+from strongbox.access.authenticated_records import seal_record
+from strongbox.access.record_reader import Lookup
 from strongbox.errors import InvalidInput
-from strongbox.leases.counters import Tally
+from strongbox.lease_records.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View

@@ -14,7 +14,7 @@ from services.auth import policy_delegation
 from services.auth.logins import lockouts
 from services.auth.named_records import Named
 from strongbox.access.guard import Caller
-from strongbox.access.lookup import Lookup
+from strongbox.access.record_reader import Lookup
 from strongbox.errors import InvalidInput
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace

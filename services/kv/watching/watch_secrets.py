@@ -33,7 +33,7 @@ from strongbox.access.guard import Guard
 from strongbox.audit_outbox.outbox import draft_of
 from strongbox.errors import Internal
 from strongbox.paths import DirectoryPath
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.store.decisions.pipeline import Outcome, Pipeline, Work
 from strongbox.store.decisions.view import View
 from strongbox.store.etcd.client import Etcd

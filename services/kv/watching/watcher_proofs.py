@@ -15,7 +15,7 @@ from typing import NamedTuple
 from services.kv.watching.changes import Change
 from strongbox.access.guard import Caller, Guard, is_spent
 from strongbox.errors import PermissionDenied, Unauthenticated
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.store.decisions.pipeline import Pipeline, Work
 from strongbox.store.decisions.view import View
 

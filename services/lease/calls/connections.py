@@ -24,8 +24,8 @@ from strongbox.access.guard import Caller
 from strongbox.errors import DependencyDown, InvalidInput, LiveLeases, StrongBoxError
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.lease.v1 import lease_service_pb2_grpc as rpc
-from strongbox.leases import counters, index
-from strongbox.rpc.inbound import Inbound, inbound_of
+from strongbox.lease_records import counters, index
+from strongbox.rpc.request_context import Inbound, inbound_of
 from strongbox.storage.v1 import lease_records_pb2
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View

@@ -15,8 +15,8 @@ from strongbox.access.guard import Caller
 from strongbox.errors import StrongBoxError
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.lease.v1 import lease_service_pb2_grpc as rpc
-from strongbox.leases import counters
-from strongbox.rpc.inbound import inbound_of
+from strongbox.lease_records import counters
+from strongbox.rpc.request_context import inbound_of
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View
 

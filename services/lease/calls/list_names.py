@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from services.lease.guarded_call import Calls
 from strongbox.access.guard import Caller
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.storage.v1 import auth_records_pb2, lease_records_pb2
 from strongbox.store import paging
 from strongbox.store.decisions.view import Row, View

@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Keys(Protocol):
-    """What is asked of the seal service (strongbox.rpc.keys.KeyClient)."""
+    """What is asked of the seal service (strongbox.rpc.key_client.KeyClient)."""
 
     async def wrap(self, deks: Sequence[Dek]) -> list[WrappedDek]:
         """Raises `Sealed`, `DependencyDown`."""

@@ -19,10 +19,10 @@ from services.lease.connections.database_roles import require_identifier
 from services.lease.connections.server_cache import Stored
 from services.lease.postgres.dsn import Server, parse_server
 from strongbox import paths
-from strongbox.access.lookup import Lookup
+from strongbox.access.record_reader import Lookup
 from strongbox.errors import DependencyDown, InvalidInput, LiveLeases, NotFound
 from strongbox.lease.v1 import lease_service_pb2 as pb
-from strongbox.leases import counters
+from strongbox.lease_records import counters
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store.decisions.view import View
 

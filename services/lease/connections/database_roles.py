@@ -13,8 +13,8 @@ from __future__ import annotations
 from services.lease import repository
 from services.lease.connections.server_cache import Stored
 from strongbox import paths
-from strongbox.access.durations import parse_duration
-from strongbox.access.lookup import Lookup
+from strongbox.access.record_reader import Lookup
+from strongbox.durations import parse_duration
 from strongbox.errors import InvalidInput, NotFound
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.storage.v1 import lease_records_pb2 as storage

@@ -21,7 +21,7 @@ from services.lease.postgres.connection_pool import Desk
 from services.lease.postgres.errors import LoginRefused, PostgresFailure, Rejected
 from strongbox.access.guard import Caller
 from strongbox.errors import DependencyDown, UnknownOutcome
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.store.decisions.view import View
 
 OP, BEGIN_OP = "RotatePostgresRoot", "BeginPostgresRotation"

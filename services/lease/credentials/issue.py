@@ -28,7 +28,7 @@ from services.lease.postgres.errors import Lost, PostgresFailure, Rejected, Unre
 from services.lease.postgres.login_roles import Role, comment_of, issuer_of
 from strongbox import paths
 from strongbox.access.guard import Caller, earliest
-from strongbox.access.lookup import Lookup
+from strongbox.access.record_reader import Lookup
 from strongbox.errors import (
     DependencyDown,
     InvalidInput,
@@ -37,9 +37,9 @@ from strongbox.errors import (
     Unauthenticated,
     UnknownOutcome,
 )
-from strongbox.leases import counters
-from strongbox.leases.counters import Tally
-from strongbox.rpc.inbound import Inbound
+from strongbox.lease_records import counters
+from strongbox.lease_records.counters import Tally
+from strongbox.rpc.request_context import Inbound
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View
 

@@ -27,7 +27,7 @@ import structlog
 from services.lease.duties import reaper_decisions
 from services.lease.leases.revoke import Fence, Revoker
 from services.lease.metrics import Measures
-from strongbox.access.lookup import Lookup
+from strongbox.access.record_reader import Lookup
 from strongbox.errors import NoQuorum, Overloaded, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.store import keyspace
 from strongbox.store.decisions.pipeline import Effect, Outcome, Pipeline, Work

@@ -20,8 +20,8 @@ from services.lease import credential_lease, repository
 from services.lease.leases import lease_decisions
 from services.lease.leases.revoke import Fence
 from strongbox.crypto.record_keys import RecordKeys
-from strongbox.leases import index, read_lease
-from strongbox.leases.counters import Tally
+from strongbox.lease_records import index, read_lease
+from strongbox.lease_records.counters import Tally
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View

@@ -23,11 +23,11 @@ from services.lease import credential_lease, repository
 from services.lease.connections.server_cache import Stored
 from strongbox import paths
 from strongbox.access.guard import Caller, Guard, earliest
-from strongbox.access.tokens import is_accessor
+from strongbox.access.token_format import is_accessor
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import InvalidInput, NotFound
-from strongbox.leases import index, read_lease
-from strongbox.leases.counters import Tally
+from strongbox.lease_records import index, read_lease
+from strongbox.lease_records.counters import Tally
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View
 from strongbox.store.space.admission import Effect

@@ -14,7 +14,7 @@ from services.lease.postgres.errors import PostgresFailure
 from services.lease.postgres.login_roles import Role, comment_of
 from strongbox.access.guard import Caller
 from strongbox.errors import DependencyDown, InvalidInput, StrongBoxError
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View
 

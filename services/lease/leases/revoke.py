@@ -30,9 +30,9 @@ from services.lease.postgres.connection_pool import Desk
 from services.lease.postgres.ending import drop_roles
 from services.lease.postgres.errors import PostgresFailure
 from services.lease.postgres.login_roles import Role, comment_of, issuer_of
-from strongbox.access.lookup import Lookup
+from strongbox.access.record_reader import Lookup
 from strongbox.errors import DependencyDown, StrongBoxError
-from strongbox.leases.counters import Tally
+from strongbox.lease_records.counters import Tally
 from strongbox.store import keyspace
 from strongbox.store.decisions.audit_journal import Draft
 from strongbox.store.decisions.pipeline import Effect, Outcome, Pipeline, Work

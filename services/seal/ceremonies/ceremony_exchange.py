@@ -30,7 +30,7 @@ from strongbox.crypto.aead import is_equal
 from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.shamir import Share
 from strongbox.errors import Internal, InvalidInput, Sealed, StrongBoxError
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store.decisions.pipeline import Pipeline, Work

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from services.seal.keys import root_key
-from strongbox.access.records import RecordKeys
-from strongbox.access.tokens import digest, new_token, root_record, token_puts
+from strongbox.access.authenticated_records import RecordKeys
+from strongbox.access.token_format import digest, new_token, root_record, token_puts
 from strongbox.crypto.aead import Bytes, is_equal, mac, new_key
 from strongbox.crypto.errors import IntegrityError
 from strongbox.crypto.shamir import Share, split

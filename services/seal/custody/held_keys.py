@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 from services.seal.keys.keyring import Keyring
 from services.seal.repository import SealState
-from strongbox.access.records import RecordKeys
+from strongbox.access.authenticated_records import RecordKeys
 from strongbox.clock import Clock
-from strongbox.crypto.hygiene import LockedBytes
+from strongbox.crypto.memory_protection import LockedBytes
 from strongbox.errors import NoQuorum, Sealed
 
 PROOF_S = 2.0

@@ -18,7 +18,7 @@ from services.seal.key_terms.term_decisions import FreshTerm, Terms
 from services.seal.key_terms.wrap_counter import used
 from strongbox.access.guard import Guard
 from strongbox.audit_outbox.outbox import draft_of
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.audit_journal import Draft

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from services.seal.keys import root_key
-from strongbox.access.records import RecordKeys
+from strongbox.access.authenticated_records import RecordKeys
 from strongbox.crypto.aead import Aead, Bytes, canonical_aad, derive, new_key
 from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
 from strongbox.crypto.errors import IntegrityError, WipedError

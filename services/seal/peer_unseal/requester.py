@@ -23,7 +23,7 @@ from services.seal.repository import SealState
 from services.seal.unsealing.open_keyring import Opener
 from strongbox.crypto import IntegrityError
 from strongbox.crypto.aead import Box
-from strongbox.crypto.handover import Gift, Receiver
+from strongbox.crypto.key_transport import Gift, Receiver
 from strongbox.errors import StrongBoxError
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.storage.v1 import seal_records_pb2 as storage

@@ -24,7 +24,7 @@ from services.seal import repository
 from services.seal.custody.held_keys import Custody
 from strongbox.audit_outbox.refusal_counts import Slots
 from strongbox.crypto.errors import IntegrityError
-from strongbox.crypto.handover import hand_over
+from strongbox.crypto.key_transport import hand_over
 from strongbox.errors import InvalidInput, NoQuorum, PermissionDenied, RateLimited, Sealed
 from strongbox.paths import require_name
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb

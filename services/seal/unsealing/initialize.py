@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from services.seal.keys import keyring, root_key
 from services.seal.repository import SealState
-from strongbox.access.records import RecordKeys
-from strongbox.access.tokens import new_root_token
+from strongbox.access.authenticated_records import RecordKeys
+from strongbox.access.token_format import new_root_token
 from strongbox.crypto.aead import new_key
 from strongbox.crypto.envelope import Dek, seal_value, wrap_dek
 from strongbox.crypto.shamir import MAX_SHARES, Share, split

@@ -19,7 +19,7 @@ from services.seal.keys import root_key
 from services.seal.keys.keyring import Keyring, open_keyring
 from services.seal.repository import SealState
 from strongbox.clock import Clock
-from strongbox.crypto.hygiene import LockedBytes
+from strongbox.crypto.memory_protection import LockedBytes
 from strongbox.errors import NoQuorum, UnknownOutcome
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store.decisions.audit_journal import Draft

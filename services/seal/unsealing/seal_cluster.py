@@ -19,7 +19,7 @@ from services.seal.custody.held_keys import PROOF_S
 from services.seal.custody.seal_confirmations import Confirmations, confirmations, processes_since
 from strongbox.access.guard import Guard
 from strongbox.audit_outbox.outbox import draft_of
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.store import keyspace
 from strongbox.store.decisions.pipeline import Pipeline, Work
 from strongbox.store.decisions.view import View

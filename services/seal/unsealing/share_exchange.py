@@ -30,7 +30,7 @@ from strongbox.audit_outbox.outbox import draft_of
 from strongbox.crypto import IntegrityError, ShareError
 from strongbox.crypto.shamir import Share
 from strongbox.errors import InvalidInput, NoQuorum, RepeatedShare, StrongBoxError
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.store.decisions.audit_journal import Draft
 from strongbox.store.decisions.pipeline import Pipeline, Work

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from strongbox.rpc.interceptors.border import Border
+from strongbox.rpc.interceptors.server_interceptor import Border
 
 __all__ = ["Border"]

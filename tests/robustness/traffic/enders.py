@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from strongbox.access import tokens
-from strongbox.leases import read_lease
+from strongbox.access import token_format
+from strongbox.lease_records import read_lease
 from strongbox.storage.v1.auth_records_pb2 import AuthenticatedRecord
 from strongbox.store import keyspace
 from tests.robustness.door import Answer, Rest
@@ -82,7 +82,7 @@ class Ender(Worker):
         own.close()
 
     def _judge(self, holder: str, ender: str) -> None:
-        marker = self._etcd.range(keyspace.REVOKED + tokens.digest(ender).encode()).kvs
+        marker = self._etcd.range(keyspace.REVOKED + token_format.digest(ender).encode()).kvs
         if not marker:
             return
         revoked_at = marker[0].create_revision

@@ -14,7 +14,7 @@ from services.audit.keys import AuditKeys, OpenKeys
 from services.audit.log.find_beginning import NO_COPIES, Copies
 from services.audit.log.segments import Segments
 from strongbox.audit_log.checkpoint import origin_of
-from strongbox.crypto.signing import SigningKey
+from strongbox.crypto.ed25519 import SigningKey
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.etcd import txn

@@ -38,7 +38,7 @@ IN_USE = 5  # the KEK's term
 
 
 class SealReplica:
-    """As strongbox.rpc.keys.KeyClient over one replica, which holds the key terms `held`."""
+    """As strongbox.rpc.key_client.KeyClient over one replica, which holds the key terms `held`."""
 
     def __init__(self, *held: int) -> None:
         self.held, self.asked = set(held), 0

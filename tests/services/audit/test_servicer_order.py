@@ -14,13 +14,13 @@ from services.audit.keys import AuditKeys, OpenKeys
 from services.audit.log.segments import Segments
 from services.audit.proofs.checkpoint_publisher import Publisher
 from services.audit.servicer import AuditServicer
+from strongbox.access.authenticated_records import RecordKeys
 from strongbox.access.guard import Guard
-from strongbox.access.records import RecordKeys
 from strongbox.audit.v1 import audit_service_pb2 as pb
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
 from strongbox.errors import Unauthenticated
-from strongbox.rpc.inbound import Inbound, bind
+from strongbox.rpc.request_context import Inbound, bind
 from strongbox.storage.v1.envelope_pb2 import Envelope
 from strongbox.store import keyspace
 from strongbox.store.decisions.cache import Memory

@@ -8,7 +8,7 @@ from pathlib import Path
 from strongbox.audit_log.chain import Verifier
 from strongbox.audit_log.checkpoint import sign, verifier_key, verify
 from strongbox.audit_log.merkle import EMPTY, Frontier, is_consistent, is_included, leaf_hash
-from strongbox.crypto.signing import SigningKey, from_pem
+from strongbox.crypto.ed25519 import SigningKey, from_pem
 
 VECTORS = json.loads((Path(__file__).parent / "proof_vectors.json").read_text("utf-8"))
 LINES = [line.encode() for line in VECTORS["lines"]]

@@ -14,7 +14,7 @@ from strongbox.audit_log.checkpoint import Checkpoint, sign
 from strongbox.audit_log.key_file import format_keys
 from strongbox.audit_log.merkle import Frontier, leaf_hash
 from strongbox.audit_log.verify_command import main
-from strongbox.crypto.signing import SigningKey, to_pem
+from strongbox.crypto.ed25519 import SigningKey, to_pem
 from tests.services.audit.logs import KEYS, chain
 from tests.services.audit.producers import ORIGIN, SIGNING
 

@@ -14,7 +14,7 @@ from services.auth.servicer import AuthServicer
 from services.auth.tokens import Tokens
 from strongbox.access.guard import Guard
 from strongbox.auth.v1 import auth_service_pb2 as pb
-from strongbox.rpc.inbound import Inbound, bind
+from strongbox.rpc.request_context import Inbound, bind
 from tests.support.access import FakeCluster
 from tests.support.border import answered
 from tests.support.keys import FakeKeyClient

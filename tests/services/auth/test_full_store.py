@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from strongbox.access.tokens import digest
+from strongbox.access.token_format import digest
 from strongbox.errors import Unauthenticated
 from strongbox.store.space.admission import Effect, effect_of
 from tests.services.auth.support import AuthService

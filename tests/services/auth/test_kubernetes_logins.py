@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from services.auth.logins.kubernetes_roles import holder_of
 from services.auth.logins.login_methods import NO_REVIEWER
 from services.auth.logins.token_review import identity_in
-from strongbox.access import tokens as access
+from strongbox.access import token_format as access
 from strongbox.access.groups import groups_of
 from strongbox.errors import DependencyDown, InvalidInput, PermissionDenied, Unauthenticated
 from strongbox.store import keyspace

@@ -13,7 +13,7 @@ from services.auth import tidy_decisions
 from services.auth.logins.secret_ids import SecretIds
 from services.auth.repository import EXPIRE, Repository, due_key
 from services.auth.tidy_duty import Tidy
-from strongbox.access import tokens
+from strongbox.access import token_format
 from strongbox.access.guard import Guard
 from strongbox.clock import SystemClock
 from strongbox.errors import StrongBoxError
@@ -48,9 +48,9 @@ async def seed(etcd: Etcd, cluster: FakeCluster, count: int, now_ms: int) -> Non
         for _ in range(min(TOGETHER, count - start)):
             digest = secrets.token_hex(32)
             record = storage.TokenRecord(
-                accessor=tokens.new_accessor(), policies=["app"], expires_ms=now_ms - 120_000, ttl_s=60
+                accessor=token_format.new_accessor(), policies=["app"], expires_ms=now_ms - 120_000, ttl_s=60
             )
-            puts += [txn.put(k, v) for k, v in tokens.token_puts(cluster.keys, digest, record).items()]
+            puts += [txn.put(k, v) for k, v in token_format.token_puts(cluster.keys, digest, record).items()]
             puts.append(txn.put(due_key(record.expires_ms, digest), EXPIRE))
         await etcd.transact(txn.txn([], puts), deadline=time.monotonic() + 30, idempotent=True)
 

@@ -10,14 +10,14 @@ from services.auth import list_filter
 from services.auth.policies import Found, Policies, policy_path, require_writable
 from services.auth.repository import Repository
 from strongbox.access.guard import Caller, Guard
-from strongbox.access.policy import Rule
+from strongbox.access.policy_engine import Rule
 from strongbox.errors import InvalidInput, NotFound, TooLarge
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import Row
 from tests.support.access import FakeCluster, FakeInbound
 
 if TYPE_CHECKING:
-    from strongbox.rpc.inbound import Inbound
+    from strongbox.rpc.request_context import Inbound
 
 READ_A = (Rule("secret/a", ("read",)),)
 

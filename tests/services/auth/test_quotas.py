@@ -11,7 +11,7 @@ from services.auth import tidy_decisions
 from services.auth.logins.secret_ids import SecretIds
 from services.auth.quotas import Quotas
 from services.auth.repository import Repository, digest_of_due
-from strongbox.access import tokens as access
+from strongbox.access import token_format as access
 from strongbox.errors import QuotaExceeded
 from strongbox.store import keyspace
 from tests.services.auth.support import AuthService

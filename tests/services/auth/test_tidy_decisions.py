@@ -10,10 +10,10 @@ from services.auth import tidy_decisions
 from services.auth.logins.secret_ids import SecretIds
 from services.auth.repository import MARKER_MS, MINUTE_MS, Repository, due_key
 from services.auth.tidy_duty import Tidy
-from strongbox.access import tokens
-from strongbox.access.lookup import Lookup
+from strongbox.access import token_format
+from strongbox.access.record_reader import Lookup
 from strongbox.errors import Internal
-from strongbox.leases.counters import Tally
+from strongbox.lease_records.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View
@@ -42,7 +42,7 @@ class Tidied(FakeCluster):
         self.repository, self.fence = Repository(Lookup(self.source)), Fence()
 
     def make(self, name: str, parent: str = "", ttl_s: int = 60) -> str:
-        token_digest = tokens.digest(name)
+        token_digest = token_format.digest(name)
         record = storage.TokenRecord(
             accessor=name, parent=parent, expires_ms=self.store.now_ms + ttl_s * 1000, ttl_s=ttl_s
         )

@@ -21,7 +21,7 @@ from services.auth.tokens import (
     require_sound,
 )
 from strongbox.access.guard import MAX_ANCESTORS, Caller, Guard
-from strongbox.access.tokens import digest
+from strongbox.access.token_format import digest
 from strongbox.errors import (
     Internal,
     InvalidInput,
@@ -36,7 +36,7 @@ from tests.support.access import FakeCluster, FakeInbound
 from tests.support.fakes import FakeOutcome
 
 if TYPE_CHECKING:
-    from strongbox.rpc.inbound import Inbound
+    from strongbox.rpc.request_context import Inbound
 
 T = TypeVar("T")
 SOME = Wanted(policies=("app",))

@@ -9,7 +9,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from services.auth.logins.lockouts import BURST, LOCK_MS, LOCKED, MAX_FAILURES, SOURCES, source_key
-from strongbox.access.records import seal_record
+from strongbox.access.authenticated_records import seal_record
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied, RateLimited, Sealed, Unauthenticated
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace

@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 
 from services.auth.tokens import RECENT_USES
-from strongbox.access import tokens as access
+from strongbox.access import token_format as access
 from strongbox.auth.v1 import auth_peer_service_pb2 as peer_pb
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated, UnknownOutcome
-from strongbox.rpc.inbound import UseNeeded
+from strongbox.rpc.request_context import UseNeeded
 from strongbox.storage.v1 import auth_records_pb2 as storage
 from strongbox.store import keyspace
 from tests.services.auth.support import AuthService

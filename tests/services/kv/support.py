@@ -8,11 +8,11 @@ from typing import Any, cast
 from services.kv.repository import Repository
 from services.kv.servicer import KVServicer
 from services.kv.watching.watch_secrets import Watching
+from strongbox.access.authenticated_records import seal_record
 from strongbox.access.guard import Guard
-from strongbox.access.records import seal_record
-from strongbox.access.tokens import digest
+from strongbox.access.token_format import digest
 from strongbox.kv.v1 import kv_service_pb2 as pb
-from strongbox.rpc.inbound import Inbound, bind
+from strongbox.rpc.request_context import Inbound, bind
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
 from tests.support.access import FakeCluster

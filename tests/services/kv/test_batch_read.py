@@ -8,8 +8,8 @@ import pytest
 
 from strongbox.errors import InvalidInput, Sealed, TooLarge, Unauthenticated
 from strongbox.kv.v1 import kv_service_pb2 as pb
-from strongbox.leases import counters
-from strongbox.leases.read_lease import lease_id
+from strongbox.lease_records import counters
+from strongbox.lease_records.read_lease import lease_id
 from strongbox.store import keyspace
 from strongbox.store.decisions.cache import Memory
 from tests.services.kv.support import Kv

@@ -1,6 +1,6 @@
 """What a request held is free when it is over, however it ended: a circle would keep a megabyte or two.
 
-The collector of circles runs after some hundred requests only (strongbox.process.life).
+The collector of circles runs after some hundred requests only (strongbox.process.lifecycle).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from strongbox.errors import (
     Unauthenticated,
     VersionDeleted,
 )
-from strongbox.leases import read_lease
+from strongbox.lease_records import read_lease
 from strongbox.storage.v1.envelope_pb2 import Envelope
 from strongbox.store import keyspace
 from tests.services.kv.support import Kv

@@ -9,7 +9,7 @@ import pytest
 
 from strongbox.errors import Overloaded
 from strongbox.kv.v1 import kv_service_pb2 as pb
-from strongbox.leases import read_lease
+from strongbox.lease_records import read_lease
 from strongbox.store import keyspace
 from strongbox.store.etcd import txn
 from strongbox.store.space.admission import Room

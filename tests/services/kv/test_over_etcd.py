@@ -19,7 +19,7 @@ from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import ManualClock, SystemClock
 from strongbox.errors import Unauthenticated, VersionDestroyed, VersionMismatch
 from strongbox.kv.v1 import kv_service_pb2 as pb
-from strongbox.rpc.inbound import Inbound, bind
+from strongbox.rpc.request_context import Inbound, bind
 from strongbox.store import keyspace
 from strongbox.store.decisions.cache import Memory
 from strongbox.store.decisions.pipeline import Pipeline

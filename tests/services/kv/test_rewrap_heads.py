@@ -12,13 +12,13 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.kv.rewrap_heads import KINDS
-from strongbox.access.records import open_record, seal_record
+from strongbox.access.authenticated_records import open_record, seal_record
 from strongbox.clock import ManualClock, SystemClock
 from strongbox.crypto.envelope import WrappedDek
 from strongbox.crypto.record_keys import RecordKeys
-from strongbox.process import rewrap, rewrap_kinds
-from strongbox.process.rewrap import Rewrap
-from strongbox.process.rewrap_kinds import Inner, Kind
+from strongbox.rewrap import rewrap_duty, rewrap_kinds
+from strongbox.rewrap.rewrap_duty import Rewrap
+from strongbox.rewrap.rewrap_kinds import Inner, Kind
 from strongbox.storage.v1 import auth_records_pb2, envelope_pb2, lease_records_pb2
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
@@ -229,7 +229,7 @@ async def test_what_names_a_key_term_that_never_was_stops_nothing_and_is_counted
         assert await duty.one_pass(term)
     told = await world.progress()
     assert (told.finished, told.done, told.total, told.passed_over) == (True, 210, 210, len(forged))
-    clock.advance(rewrap.REST_MS / 1000)
+    clock.advance(rewrap_duty.REST_MS / 1000)
     assert await duty.one_pass(term)  # the second look counts anew
     told = await world.progress()
     assert (told.confirmed, told.passed_over) == (True, len(forged))
@@ -347,7 +347,7 @@ async def test_what_came_behind_the_pass_is_found_by_the_second_look(world: Worl
     await world.put(key, late)  # by somebody who wrapped before, and asked no guard
     assert await duty.one_pass(term)
     assert (await world.terms(), (await world.progress()).confirmed) == ({1, 2}, False)
-    clock.advance(rewrap.REST_MS / 1000)
+    clock.advance(rewrap_duty.REST_MS / 1000)
     assert await duty.one_pass(term)
     assert (await world.terms(), (await world.progress()).confirmed) == ({2}, True)
     assert await world.replica.read("s/001", 1) == "1 1"

@@ -12,7 +12,7 @@ from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
 from strongbox.errors import NoQuorum, Overloaded, UnknownOutcome
 from strongbox.kv.v1 import kv_service_pb2 as pb
-from strongbox.rpc.inbound import Inbound, bind
+from strongbox.rpc.request_context import Inbound, bind
 from strongbox.store.decisions.cache import Memory
 from strongbox.store.decisions.pipeline import MAX_WAITING_BYTES, Pipeline
 from tests.services.kv.support import Kv

@@ -20,13 +20,13 @@ from services.lease.metrics import Measures
 from services.lease.servicer import LeaseServicer
 from strongbox.access.groups import groups_of
 from strongbox.access.guard import Guard
-from strongbox.access.tokens import digest
+from strongbox.access.token_format import digest
 from strongbox.crypto.aead import Aead, new_key
 from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
 from strongbox.errors import Sealed
 from strongbox.lease.v1 import lease_service_pb2 as pb
-from strongbox.leases import read_lease
-from strongbox.rpc.inbound import Inbound, bind
+from strongbox.lease_records import read_lease
+from strongbox.rpc.request_context import Inbound, bind
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View
 from tests.support.access import FakeCluster
@@ -48,7 +48,7 @@ class Fence:
 
 
 class FakeSeal:
-    """As strongbox.rpc.keys.KeyClient, with one KEK here."""
+    """As strongbox.rpc.key_client.KeyClient, with one KEK here."""
 
     def __init__(self) -> None:
         self._kek = Aead(new_key())

@@ -9,8 +9,8 @@ import pytest
 from services.lease import repository
 from services.lease.credentials import issue
 from strongbox.errors import QuotaExceeded
-from strongbox.leases import counters
-from strongbox.rpc.inbound import Inbound
+from strongbox.lease_records import counters
+from strongbox.rpc.request_context import Inbound
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View

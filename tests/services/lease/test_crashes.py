@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from services.lease import credential_lease, repository
-from strongbox.access.records import seal_record
+from strongbox.access.authenticated_records import seal_record
 from strongbox.errors import StrongBoxError
 from strongbox.storage.v1 import envelope_pb2
 from strongbox.storage.v1 import lease_records_pb2 as storage

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from services.lease import credential_lease
 from services.lease.credential_lease import ABANDONED, ACTIVE, INTENT, PENDING, REVOKED, Backoff
-from strongbox.leases.index import KEPT_MS
+from strongbox.lease_records.index import KEPT_MS
 
 NOW = 1_700_000_000_000
 HOUR = 3_600_000

@@ -14,7 +14,7 @@ from services.lease.postgres.ending import drop_roles
 from services.lease.postgres.errors import Unreachable
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.errors import Overloaded, StrongBoxError
-from strongbox.leases.counters import Tally
+from strongbox.lease_records.counters import Tally
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store.decisions.pipeline import Work
 from strongbox.store.decisions.view import View

@@ -12,14 +12,14 @@ import pytest
 
 from services.lease.duties import reaper_decisions
 from services.lease.duties.reaper import Follower
+from strongbox.access.authenticated_records import RecordKeys, seal_record
 from strongbox.access.groups import Groups
-from strongbox.access.lookup import Lookup
-from strongbox.access.records import RecordKeys, seal_record
-from strongbox.access.tokens import digest
+from strongbox.access.record_reader import Lookup
+from strongbox.access.token_format import digest
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
 from strongbox.errors import DependencyDown, Internal, StrongBoxError
-from strongbox.leases import index, read_lease
+from strongbox.lease_records import index, read_lease
 from strongbox.storage.v1 import auth_records_pb2 as auth_storage
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace

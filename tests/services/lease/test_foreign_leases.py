@@ -7,7 +7,7 @@ import pytest
 from services.lease import credential_lease, repository
 from services.lease.calls import connections
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied
-from strongbox.leases.counters import Tally
+from strongbox.lease_records.counters import Tally
 from strongbox.store.decisions.view import View
 from tests.services.lease.support import Lease
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from services.lease import credential_lease, repository
-from strongbox.access.records import seal_record
+from strongbox.access.authenticated_records import seal_record
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.errors import InvalidInput, NotFound
-from strongbox.leases import index
+from strongbox.lease_records import index
 from strongbox.storage.v1 import lease_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.etcd import txn

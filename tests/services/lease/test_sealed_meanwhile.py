@@ -9,7 +9,7 @@ import pytest
 from services.lease import credential_lease
 from strongbox.errors import Sealed, UnknownOutcome
 from strongbox.lease.v1 import lease_service_pb2 as pb
-from strongbox.rpc.inbound import Inbound, bind
+from strongbox.rpc.request_context import Inbound, bind
 from tests.services.lease.test_crashes import recover
 from tests.services.lease.workshop import Workshop, ours
 from tests.support.border import answered

@@ -24,7 +24,7 @@ import pytest
 from services.lease import credential_lease
 from services.lease.postgres import scram
 from services.lease.postgres.login_roles import comment_of
-from strongbox.access.records import open_record
+from strongbox.access.authenticated_records import open_record
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.crypto.shamir import Share
 from strongbox.store import keyspace

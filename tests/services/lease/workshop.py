@@ -26,15 +26,15 @@ from services.lease.leases.renew import Renewer
 from services.lease.leases.revoke import Revoker
 from services.lease.metrics import Measures
 from services.lease.servicer import LeaseServicer
+from strongbox.access.authenticated_records import RecordKeys, open_record
 from strongbox.access.guard import Guard
-from strongbox.access.records import RecordKeys, open_record
-from strongbox.access.tokens import new_root_token
+from strongbox.access.token_format import new_root_token
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.crypto.aead import Aead
 from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
 from strongbox.lease.v1 import lease_service_pb2 as pb
-from strongbox.leases import counters, index
-from strongbox.rpc.inbound import Inbound, bind
+from strongbox.lease_records import counters, index
+from strongbox.rpc.request_context import Inbound, bind
 from strongbox.storage.v1 import audit_records_pb2 as audit
 from strongbox.store import keyspace
 from strongbox.store.decisions.cache import Memory
@@ -49,7 +49,7 @@ CLUSTER_ID = "workshop"
 
 
 class FixedSeal:
-    """As strongbox.rpc.keys.KeyClient, with a KEK that every process of the test knows."""
+    """As strongbox.rpc.key_client.KeyClient, with a KEK that every process of the test knows."""
 
     def __init__(self) -> None:
         self._kek = Aead(b"K" * 32)

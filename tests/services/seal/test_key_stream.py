@@ -15,7 +15,7 @@ from services.seal.key_terms.keyring_refresh import Refresher
 from services.seal.key_terms.wrap_counter import Wraps
 from services.seal.repository import SealState
 from strongbox.clock import ManualClock
-from strongbox.crypto.hygiene import LockedBytes
+from strongbox.crypto.memory_protection import LockedBytes
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from tests.services.seal.unsealing.test_initialize import opened
 from tests.services.seal.worlds import World

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from services.seal.keys import root_key
-from strongbox.access import tokens
-from strongbox.access.records import Forged, RecordKeys, open_record, seal_record
+from strongbox.access import token_format
+from strongbox.access.authenticated_records import Forged, RecordKeys, open_record, seal_record
 from strongbox.crypto.shamir import Share, combine, split
 from strongbox.storage.v1 import auth_records_pb2, envelope_pb2
 from strongbox.storage.v1 import seal_records_pb2 as storage
@@ -142,11 +142,11 @@ def test_copied_edited_and_forged_records_of_every_kind_grant_nothing(own: Clust
     _require_each_record_is_bound(own, before, shares)
 
     # Through the door. A token of his own making, under the root token's record, and under one he made.
-    invented = tokens.new_token()
-    own_key = keyspace.token(tokens.digest(invented))
-    body = tokens.root_record(int(time.time() * 1000)).SerializeToString()
+    invented = token_format.new_token()
+    own_key = keyspace.token(token_format.digest(invented))
+    body = token_format.root_record(int(time.time() * 1000)).SerializeToString()
     guesses = {
-        "copied": before[keyspace.token(tokens.digest(own.root_token))],
+        "copied": before[keyspace.token(token_format.digest(own.root_token))],
         "under a key of his own": seal_record(RecordKeys({2: os.urandom(32)}, 2), own_key, body),
         "under a term to come": seal_record(RecordKeys({9: bytes(32)}, 9), own_key, body),
         "bare": body,
@@ -162,7 +162,7 @@ def test_copied_edited_and_forged_records_of_every_kind_grant_nothing(own: Clust
                 assert refusal.code in ("UNAUTHENTICATED", "UNAVAILABLE"), f"{what}: {refusal}"
     put(own, {own_key: None})
     # His own token's record edited; his policy's record replaced by the mighty one's.
-    thief_key = keyspace.token(tokens.digest(thief))
+    thief_key = keyspace.token(token_format.digest(thief))
     record = auth_records_pb2.AuthenticatedRecord.FromString(before[thief_key])
     better = auth_records_pb2.TokenRecord.FromString(record.body)
     better.policies[:] = ["root"]
@@ -300,7 +300,7 @@ def test_what_who_writes_to_etcd_can_do_is_what_the_threat_model_says(own: Clust
             refused("PERMISSION_DENIED", small.read, "undone/a")
         # Replayed: a token's record from before its revocation. Its marker is still there, and so is the
         # entry of its revocation in the chain.
-        key = keyspace.token(tokens.digest(str(made["token"])))
+        key = keyspace.token(token_format.digest(str(made["token"])))
         record = rows(own, key)[key]
         root.call("DELETE", f"/v1/tokens/{made['accessor']}")
         put(own, {key: record})

@@ -12,7 +12,7 @@ import pytest
 
 from strongbox.crypto.envelope import Dek
 from strongbox.crypto.shamir import Share
-from strongbox.rpc.keys import KeyClient
+from strongbox.rpc.key_client import KeyClient
 from strongbox.seal.v1 import seal_service_pb2 as pb
 from tests.services.seal.nodes import SealNode, SealNodes
 from tests.services.seal.test_processes import bearer, everything, reason, seal

@@ -9,7 +9,7 @@ import pytest
 
 from services.seal.ordinal import own_ordinal
 from services.seal.peer_unseal.responder import ALERT
-from strongbox.crypto.handover import Receiver
+from strongbox.crypto.key_transport import Receiver
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
 from strongbox.storage.v1 import seal_records_pb2 as storage

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from strongbox.crypto.envelope import Dek
 from strongbox.crypto.shamir import Share
 from strongbox.errors import StrongBoxError
-from strongbox.rpc.keys import KeyClient
+from strongbox.rpc.key_client import KeyClient
 from strongbox.seal.v1 import seal_service_pb2 as pb
 from strongbox.store import keyspace
 from strongbox.store.etcd import txn

@@ -17,7 +17,7 @@ from services.seal.keys import root_key
 from services.seal.unsealing.share_exchange import Unsealing
 from services.seal.worker_thread import AT_ONCE, Computing
 from strongbox.errors import InvalidInput, Overloaded
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.store import keyspace
 from tests.services.seal.key_terms.test_term_decisions import Life
 from tests.services.seal.worlds import World

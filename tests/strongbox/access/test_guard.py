@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from structlog.testing import capture_logs
 
-from strongbox.access import tokens
+from strongbox.access import token_format
 from strongbox.access.guard import Caller, Guard
-from strongbox.access.policy import CompiledPolicy, Rule
+from strongbox.access.policy_engine import CompiledPolicy, Rule
 from strongbox.errors import NotInitialized, PermissionDenied, Sealed, Unauthenticated
 
 if TYPE_CHECKING:
-    from strongbox.rpc.inbound import Inbound
+    from strongbox.rpc.request_context import Inbound
 from strongbox.store import keyspace
 from tests.support.access import FakeCluster, FakeInbound, draft
 from tests.support.fakes import FakeOutcome
@@ -34,7 +34,7 @@ def ask(cluster: FakeCluster, token: str, capability: str = "read", path: str = 
 
 
 def digest_key(token: str) -> bytes:
-    return keyspace.token(tokens.digest(token))
+    return keyspace.token(token_format.digest(token))
 
 
 def test_the_root_token_may_everything_and_never_expires(cluster: FakeCluster) -> None:
@@ -48,7 +48,7 @@ def test_everything_the_decision_rests_on_is_compared(cluster: FakeCluster) -> N
     parent = cluster.add_token(policies=["app"], expires_ms=cluster.store.now_ms + HOUR_MS)
     child = cluster.add_token(
         policies=["app"],
-        ancestors=[tokens.digest(parent)],
+        ancestors=[token_format.digest(parent)],
         expires_ms=cluster.store.now_ms + 2 * HOUR_MS,
     )
     footprint = ask(cluster, child).view.footprint
@@ -69,7 +69,7 @@ def test_the_draft_has_the_accessor_as_soon_as_the_caller_is_known_and_not_befor
     assert len(known.draft.accessor) == 24
     unknown = cluster.store.view(draft())
     with pytest.raises(Unauthenticated):
-        guard.require(unknown, cast("Inbound", FakeInbound(tokens.new_token())), "read", "secret/a")
+        guard.require(unknown, cast("Inbound", FakeInbound(token_format.new_token())), "read", "secret/a")
     assert unknown.draft is not None
     assert unknown.draft.accessor == ""
 
@@ -94,8 +94,8 @@ def test_an_expired_token_is_unauthenticated_at_the_very_millisecond(cluster: Fa
 def test_a_revoked_or_expired_ancestor_kills_the_child(cluster: FakeCluster) -> None:
     now = cluster.store.now_ms
     grandparent = cluster.add_token(policies=["root"], expires_ms=now + HOUR_MS)
-    parent = cluster.add_token(policies=["root"], ancestors=[tokens.digest(grandparent)])
-    line = [tokens.digest(parent), tokens.digest(grandparent)]
+    parent = cluster.add_token(policies=["root"], ancestors=[token_format.digest(grandparent)])
+    line = [token_format.digest(parent), token_format.digest(grandparent)]
     child = cluster.add_token(policies=["root"], ancestors=line)
     ask(cluster, child)
     cluster.store.now_ms += HOUR_MS
@@ -109,7 +109,7 @@ def test_a_revoked_or_expired_ancestor_kills_the_child(cluster: FakeCluster) -> 
 
 
 def test_a_forged_token_record_is_logged_and_unauthenticated(cluster: FakeCluster) -> None:
-    token = tokens.new_token()
+    token = token_format.new_token()
     stolen = cluster.store.value(digest_key(cluster.root))
     cluster.store.seed(digest_key(token), stolen)  # the root token's own record, copied to another digest
     with capture_logs() as logs, pytest.raises(Unauthenticated):

@@ -9,8 +9,8 @@ import pytest
 
 from strongbox.access import narrowing
 from strongbox.access.narrowing import may_widen
-from strongbox.access.policy import CAPABILITIES, CompiledPolicy, Policies, Rule
 from strongbox.access.policy_checks import MAX_NODES
+from strongbox.access.policy_engine import CAPABILITIES, CompiledPolicy, Policies, Rule
 
 WORDS = sorted(CAPABILITIES - {"deny"})
 

@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from strongbox.audit_log.checkpoint import BadCheckpoint, Checkpoint, origin_of, sign, verifier_key, verify
-from strongbox.crypto.signing import SigningKey, from_pem, is_signed, to_pem
+from strongbox.crypto.ed25519 import SigningKey, from_pem, is_signed, to_pem
 
 KEY = SigningKey(bytes(range(32)))
 OTHER = SigningKey(bytes(32))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from strongbox.crypto.signing import SigningKey
+from strongbox.crypto.ed25519 import SigningKey
 from tests.strongbox.cli.conftest import Run
 from tests.support.fake_strongbox import KEY_FILE, World
 

@@ -8,7 +8,7 @@ import pytest
 
 from strongbox.client import Secret, StrongBox
 from strongbox.client.audit import LogForged
-from strongbox.crypto.signing import SigningKey
+from strongbox.crypto.ed25519 import SigningKey
 from strongbox.errors import (
     InvalidInput,
     InvalidPath,

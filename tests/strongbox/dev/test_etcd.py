@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from strongbox.dev import control, etcd
-from strongbox.dev.control import Busy
+from strongbox.dev import etcd, runner_socket
+from strongbox.dev.runner_socket import Busy
 
 
 @pytest.fixture(autouse=True)
@@ -52,19 +52,19 @@ def test_then_the_fetched_one_then_the_paths_and_neither_when_it_is_old(
 
 
 def test_two_runners_never_share_a_folder(tmp_path: Path) -> None:
-    with control.sole_runner(tmp_path), pytest.raises(Busy), control.sole_runner(tmp_path):
+    with runner_socket.sole_runner(tmp_path), pytest.raises(Busy), runner_socket.sole_runner(tmp_path):
         pass
-    with control.sole_runner(tmp_path):
+    with runner_socket.sole_runner(tmp_path):
         pass
 
 
 def test_a_runner_is_reached_in_a_folder_with_a_long_name(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 200)
     folder.mkdir()
-    listener = control.Listener(folder)
+    listener = runner_socket.Listener(folder)
     try:
         with pytest.raises(OSError, match="timed out"):
-            control.ask(folder, {"start": ["node-1"]}, timeout=0.1)
+            runner_socket.ask(folder, {"start": ["node-1"]}, timeout=0.1)
         listener.serve(lambda request: {"got": request}, patience=1.0)
     finally:
         listener.close()

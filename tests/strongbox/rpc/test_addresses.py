@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from strongbox.client import wire
+from strongbox.client import transport
 from strongbox.rpc import channel
 from strongbox.store.etcd import endpoints
 from tests.support.dns import NameServer, name_server
@@ -22,7 +22,7 @@ WITHIN = 5.0  # seconds; 30 without the option
 CLIENTS = {
     "services": channel.OPTIONS,
     "etcd": endpoints.CHANNEL_OPTIONS,
-    "library": wire.OPTIONS,
+    "library": transport.OPTIONS,
 }
 
 

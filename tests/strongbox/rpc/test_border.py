@@ -20,12 +20,12 @@ from strongbox.audit.v1 import audit_peer_service_pb2 as peer_pb
 from strongbox.audit.v1 import audit_peer_service_pb2_grpc as peer_rpc
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.auth.v1 import auth_service_pb2_grpc as rpc
-from strongbox.rpc import rules
+from strongbox.rpc import method_rules
 from strongbox.rpc.channel import open_channel
-from strongbox.rpc.inbound import Inbound, inbound_of
-from strongbox.rpc.interceptors.reporting import Reporter
+from strongbox.rpc.error_mapping import to_error
+from strongbox.rpc.interceptors.call_log import Reporter
+from strongbox.rpc.request_context import Inbound, inbound_of
 from strongbox.rpc.server import Server
-from strongbox.rpc.statuses import to_error
 from tests.support.certs import Identities
 
 SECRET = "hunter2-in-an-exception"
@@ -123,7 +123,7 @@ async def test_the_handler_is_told_what_the_gateway_said(place: Place) -> None:
     assert inbound is not None
     assert (inbound.token, inbound.request_id, inbound.client) == ("sbt.1", "gateway-1", "192.0.2.7")
     assert inbound.idempotency_key == "k"
-    assert inbound.deadline - time.monotonic() <= rules.LIMIT
+    assert inbound.deadline - time.monotonic() <= method_rules.LIMIT
     assert "sbt.1" not in repr(inbound)
 
 
@@ -264,7 +264,7 @@ async def test_a_handler_that_does_not_end_is_ended_at_its_deadline(
     started = time.monotonic()
     with pytest.raises(errors.DeadlineExceeded):
         await place.ask()
-    assert time.monotonic() - started < rules.LIMIT + 0.5
+    assert time.monotonic() - started < method_rules.LIMIT + 0.5
     assert place.servicer.was_cancelled
 
 

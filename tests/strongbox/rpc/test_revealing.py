@@ -14,12 +14,12 @@ from google.protobuf import descriptor_pb2, descriptor_pool
 from strongbox import proof
 from strongbox.errors import Internal, NoQuorum, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.options.v1 import rule_pb2
-from strongbox.rpc import rules
+from strongbox.rpc import method_rules
 from strongbox.rpc.channel import open_channel
-from strongbox.rpc.interceptors.reporting import Reporter
-from strongbox.rpc.keys import PROOF_S, KeyClient
+from strongbox.rpc.error_mapping import to_error
+from strongbox.rpc.interceptors.call_log import Reporter
+from strongbox.rpc.key_client import PROOF_S, KeyClient
 from strongbox.rpc.server import Server
-from strongbox.rpc.statuses import to_error
 from tests.support.certs import Identities
 from tests.support.surface import Rpc, all_rpcs
 
@@ -103,7 +103,7 @@ async def test_nothing_leaves_once_its_proof_is_older_than_seal_waits_for(
     asleep = time.monotonic
 
     def stopped() -> None:
-        monkeypatch.setattr("strongbox.rpc.keys.time.monotonic", lambda: asleep() + PROOF_S + 0.1)
+        monkeypatch.setattr("strongbox.rpc.key_client.time.monotonic", lambda: asleep() + PROOF_S + 0.1)
 
     place.meanwhile = stopped
     with pytest.raises(refusals(rpc, NoQuorum)):
@@ -132,5 +132,5 @@ def test_a_stream_that_would_reveal_is_refused_at_the_start() -> None:
     )
     method.options.Extensions[rule_pb2.rule].reveals = True
     descriptor_pool.Default().Add(made)
-    with pytest.raises(rules.NoRule, match="Stream"):
-        rules.rules_of("test.told.Told")
+    with pytest.raises(method_rules.NoRule, match="Stream"):
+        method_rules.rules_of("test.told.Told")

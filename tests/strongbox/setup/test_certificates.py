@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from strongbox.authority import Authority, Pair
 from strongbox.config import ConfigError
-from strongbox.rpc.identity import parse_peer
+from strongbox.rpc.peer_identity import parse_peer
 from strongbox.setup.certificates import AUTHORITY, AuthorityLost, ensure_certificates, leaves
-from strongbox.setup.kubernetes import Api, Conflict
+from strongbox.setup.kubernetes_api import Api, Conflict
 from strongbox.setup.settings import CertificateSettings
 
 SETTINGS = CertificateSettings(namespace="strongbox")

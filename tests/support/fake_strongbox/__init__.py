@@ -1,7 +1,7 @@
 """A StrongBox in memory behind a real gRPC server, for tests of the client and the command.
 
 It keeps what it is told and refuses as the real one does, by the same errors over the same border
-(strongbox.rpc.statuses). It neither encrypts nor authorizes: a token is good when it is `TOKEN`.
+(strongbox.rpc.error_mapping). It neither encrypts nor authorizes: a token is good when it is `TOKEN`.
 """
 
 from __future__ import annotations

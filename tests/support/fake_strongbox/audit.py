@@ -9,7 +9,7 @@ from strongbox.audit.v1 import audit_service_pb2 as audit_pb
 from strongbox.audit.v1 import audit_service_pb2_grpc as audit_grpc
 from strongbox.audit_log.checkpoint import sign
 from strongbox.audit_log.merkle import prove_consistency, prove_inclusion, stored_place
-from strongbox.crypto.signing import to_pem
+from strongbox.crypto.ed25519 import to_pem
 from strongbox.errors import Unauthenticated, Unavailable
 from tests.support.fake_strongbox.world import KEY_FILE, World, refuse
 

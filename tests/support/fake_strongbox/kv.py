@@ -8,7 +8,7 @@ from typing import Any
 from strongbox.errors import NotFound, Unauthenticated, Unavailable, VersionMismatch
 from strongbox.kv.v1 import kv_service_pb2 as kv_pb
 from strongbox.kv.v1 import kv_service_pb2_grpc as kv_grpc
-from strongbox.rpc.statuses import to_status
+from strongbox.rpc.error_mapping import to_status
 from tests.support.fake_strongbox.world import CREATED, REQUEST_ID, World, page_of, refuse
 
 

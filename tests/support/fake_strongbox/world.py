@@ -11,10 +11,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from strongbox.audit_log.checkpoint import Checkpoint, origin_of
 from strongbox.audit_log.merkle import Frontier, leaf_hash
 from strongbox.auth.v1 import auth_service_pb2 as auth_pb
-from strongbox.crypto.signing import SigningKey
+from strongbox.crypto.ed25519 import SigningKey
 from strongbox.errors import Sealed, StrongBoxError, Unauthenticated
 from strongbox.kv.v1 import kv_service_pb2 as kv_pb
-from strongbox.rpc.statuses import to_answer
+from strongbox.rpc.error_mapping import to_answer
 
 TOKEN = "sbt_good"
 SHARES = ("c2hhcmUtMQ", "c2hhcmUtMg", "c2hhcmUtMw")

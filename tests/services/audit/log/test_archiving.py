@@ -23,7 +23,7 @@ from strongbox.audit_log.merkle import Frontier, leaf_hash
 from strongbox.audit_log.stored_hashes import row_path
 from strongbox.audit_log.verify_command import main
 from strongbox.config import require_apart
-from strongbox.crypto.signing import to_pem
+from strongbox.crypto.ed25519 import to_pem
 from tests.services.audit.log.test_query import LATER
 from tests.services.audit.logs import KEYS, chain
 from tests.services.audit.producers import ORIGIN, SIGNING

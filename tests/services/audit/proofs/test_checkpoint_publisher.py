@@ -18,7 +18,7 @@ from services.audit.proofs.checkpoint_publisher import Forked, Publisher
 from services.audit.proofs.prove import Unproved
 from strongbox.audit_log.checkpoint import Checkpoint, sign, verify
 from strongbox.audit_log.merkle import is_consistent
-from strongbox.crypto.signing import SigningKey
+from strongbox.crypto.ed25519 import SigningKey
 from strongbox.store import keyspace
 from strongbox.store.etcd import txn
 from strongbox.store.etcd.client import Etcd

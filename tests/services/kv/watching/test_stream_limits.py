@@ -17,7 +17,7 @@ from services.kv.watching.stream_limits import (
     bounds_of,
 )
 from strongbox.errors import Overloaded, RateLimited
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from tests.services.kv.support import Kv
 
 

@@ -12,12 +12,12 @@ import pytest
 
 from services.kv.watching import stream_limits, watch_secrets
 from services.kv.watching.changes import Change, changes_of, revision_of
-from strongbox.access.records import RecordKeys, seal_record
-from strongbox.access.tokens import digest
+from strongbox.access.authenticated_records import RecordKeys, seal_record
+from strongbox.access.token_format import digest
 from strongbox.errors import InvalidInput, RateLimited, Unauthenticated
 from strongbox.kv.v1 import kv_service_pb2 as pb
 from strongbox.paths import DirectoryPath
-from strongbox.rpc.inbound import Inbound
+from strongbox.rpc.request_context import Inbound
 from strongbox.storage.v1 import kv_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.etcd import txn

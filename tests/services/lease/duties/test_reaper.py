@@ -11,8 +11,8 @@ import structlog
 from services.lease.duties import reaper_decisions
 from services.lease.duties.reaper import REMIND, Reaper
 from strongbox.errors import Internal, NoQuorum, Overloaded, Sealed, StrongBoxError, UnknownOutcome
-from strongbox.leases import index
-from strongbox.leases.index import BUCKET_MS, KEPT_MS
+from strongbox.lease_records import index
+from strongbox.lease_records.index import BUCKET_MS, KEPT_MS
 from strongbox.store import keyspace
 from strongbox.store.decisions.pipeline import Outcome, Work
 from tests.services.lease.support import Lease

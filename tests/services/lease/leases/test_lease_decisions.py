@@ -9,7 +9,7 @@ import pytest
 from services.lease import servicer
 from services.lease.leases.lease_decisions import is_below
 from strongbox.errors import InvalidInput, InvalidPath, NotFound, PermissionDenied, Unauthenticated
-from strongbox.leases import index
+from strongbox.lease_records import index
 from strongbox.store import keyspace
 from tests.services.lease.support import Lease
 

@@ -11,7 +11,7 @@ from services.seal.keys.keyring import Keyring
 from services.seal.repository import SealState
 from strongbox.clock import ManualClock
 from strongbox.crypto import WipedError
-from strongbox.crypto.hygiene import LockedBytes
+from strongbox.crypto.memory_protection import LockedBytes
 from strongbox.errors import NoQuorum, Sealed
 from tests.services.seal.unsealing.test_initialize import opened
 from tests.services.seal.worlds import World

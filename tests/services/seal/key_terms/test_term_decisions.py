@@ -11,7 +11,7 @@ from services.seal.keys import keyring, root_key
 from strongbox.access.guard import require_unsealed
 from strongbox.clock import ManualClock
 from strongbox.crypto.envelope import Dek
-from strongbox.crypto.hygiene import LockedBytes
+from strongbox.crypto.memory_protection import LockedBytes
 from strongbox.errors import Overloaded, Sealed
 from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace

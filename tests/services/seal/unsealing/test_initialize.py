@@ -11,13 +11,13 @@ import pytest
 from services.seal.keys import keyring, root_key
 from services.seal.servicer import SealServicer
 from services.seal.unsealing import initialize
-from strongbox.access.records import open_record
-from strongbox.access.tokens import digest
+from strongbox.access.authenticated_records import open_record
+from strongbox.access.token_format import digest
 from strongbox.clock import SystemClock
 from strongbox.crypto import IntegrityError, WipedError
 from strongbox.crypto.envelope import Dek, open_value
 from strongbox.errors import AlreadyInitialized, InvalidInput
-from strongbox.rpc.inbound import Inbound, bind
+from strongbox.rpc.request_context import Inbound, bind
 from strongbox.seal.v1 import seal_service_pb2 as pb
 from strongbox.storage.v1 import envelope_pb2
 from strongbox.storage.v1 import seal_records_pb2 as storage

@@ -1,1 +1,0 @@
-"""Leases that more than one service writes."""
