@@ -1,0 +1,7 @@
+"""Records of leases that several services read or write.
+
+Where to look:
+    read_lease  the lease of a secret that was read
+    counters    how many live, by whom
+    index       what is due when
+"""

@@ -8,32 +8,33 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from strongbox.process.runtime import Runtime
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
-def presence_of(runtime: Runtime) -> bytes:
-    """JSON: node, service, address (host:port to call it at), pid, clock_ms (its own), healthy, unsealed,
-    incarnation (the audit producer's), trouble (what is wrong with it, "" if nothing is), duties (by name,
-    when this process last got on with each, in milliseconds since the epoch; 0: never).
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What is told, in etcd as JSON.
 
-    `unsealed`: whether it has the record keys; false for the seal service, whose replicas say that elsewhere.
+    `address`: host:port to call it at; `clock_ms`: its own clock; `incarnation`: the audit producer's;
+    `trouble`: what is wrong with it, "" if nothing is; `duties`: by name, when this process last got on with
+    each, in milliseconds since the epoch (0: never). `unsealed`: whether it has the record keys; false for
+    the seal service, whose replicas say that elsewhere.
     """
-    told = {
-        "node": runtime.settings.node_id,
-        "service": runtime.settings.service,
-        "address": runtime.address,
-        "pid": os.getpid(),
-        "clock_ms": runtime.clock.now_ms(),
-        "healthy": runtime.health.serving,
-        "unsealed": runtime.is_unsealed,
-        "incarnation": runtime.journal.incarnation,
-        "trouble": runtime.trouble,
-        "duties": runtime.successes,
-    }
-    return json.dumps(told).encode()
+
+    node: str
+    service: str
+    address: str
+    clock_ms: int
+    healthy: bool
+    unsealed: bool
+    incarnation: str
+    trouble: str
+    duties: Mapping[str, int]
+
+    def pack(self) -> bytes:
+        """As it is stored, with the process's id."""
+        return json.dumps({**asdict(self), "pid": os.getpid()}).encode()
 
 
 def told_in(presence: bytes) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ from strongbox.process.certificate_end import tell_certificate_end
 from strongbox.process.certificate_renewal import Renewal
 from strongbox.process.duties import DUTIES
 from strongbox.process.metrics import Metrics, observer_of
-from strongbox.process.presence import presence_of
+from strongbox.process.presence import Presence
 from strongbox.process.token_uses import Uses
 from strongbox.rpc.interceptors.call_log import Reporter
 from strongbox.rpc.key_client import KeyClient
@@ -72,7 +72,7 @@ class Runtime:
         self.listening = _with_port(settings.listen, self.server.bind(settings.listen))
         self.address = settings.advertise or self.listening
         key = keyspace.node(settings.service, settings.node_id)
-        self.session = Session(self.etcd, key, lambda: presence_of(self), settings.session_ttl_s, refresh=2.0)
+        self.session = Session(self.etcd, key, self._presence, settings.session_ttl_s, refresh=2.0)
         if self._keys is not None:
             self._keys.on_sealed(self.memory.clear)
             self._keys.on_sealed(self.session.write_now)
@@ -109,6 +109,20 @@ class Runtime:
     def is_unsealed(self) -> bool:
         """Whether this process has the record keys."""
         return self._keys is not None and self._keys.record_keys is not None
+
+    def _presence(self) -> bytes:
+        told = Presence(
+            node=self.settings.node_id,
+            service=self.settings.service,
+            address=self.address,
+            clock_ms=self.clock.now_ms(),
+            healthy=self.health.serving,
+            unsealed=self.is_unsealed,
+            incarnation=self.journal.incarnation,
+            trouble=self.trouble,
+            duties=self.successes,
+        )
+        return told.pack()
 
     def serve(
         self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: Any, full_name: str
