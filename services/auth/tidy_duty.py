@@ -1,7 +1,7 @@
 """The tidy duty: passes over what is due, some of each shard at a time, while this replica holds the office.
 
 * Nothing depends on it being prompt: an expired token and the child of a revoked one are refused by the
-  guard at once. What entries ask for is decided in `due`.
+  guard at once. What entries ask for is decided in `tidy_decisions`.
 * What is due is looked for by plain reads, 64 shards in each: etcd carries them out beside its writes, and
   holds its index for one shard at a time. They prove nothing; whatever they find is compared when it is
   settled.

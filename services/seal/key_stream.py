@@ -7,7 +7,7 @@
   have been begun by another: the keyring is read before the answer. If it cannot be read, nobody here knows
   whether that key opens: the answer is DEPENDENCY_DOWN, and the caller asks another replica. "It does not
   open" is for good, and said only by who knows every term there is.
-* What is wrapped was counted before (`wrapcount`).
+* What is wrapped was counted before (`wrap_counter`).
 * A keyring is never held over an `await`: it may be replaced or wiped meanwhile.
 """
 

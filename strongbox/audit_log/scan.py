@@ -1,7 +1,7 @@
 """What is known in memory of the log on disk, and how it is learned at opening.
 
-* At opening every line is compared with its hash (`hashes`). A line that was changed, a segment that is
-  missing or cut off is `damage`: nothing is appended until it is mended (`mending`).
+* At opening every line is compared with its hash (`stored_hashes`). A line that was changed, a segment that
+  is missing or cut off is `damage`: nothing is appended until it is mended (services.audit.log.repair).
 * A line without its newline at the very end is what a crash left of an unfinished write: it is cut off.
 """
 

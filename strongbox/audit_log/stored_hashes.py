@@ -8,8 +8,8 @@ no other hash of what is not: the subtrees to the left of `first` that a path me
   opening, when the whole row is compared with the lines. So it is also a witness: a line that was changed on
   disk no longer has its hash.
 * It grows by 64 bytes an entry, memory by nothing: proofs read the few hashes they need.
-* Where the frontier of those below is lost (`restoring`), another row is kept for the while, in a file of its
-  own. It is a witness only: it gives no root and no proof.
+* Where the frontier of those below is lost (services.audit.log.find_beginning), another row is kept for the
+  while, in a file of its own. It is a witness only: it gives no root and no proof.
 * It is no authority. What is proved from it is verified before it is told, and the root it gives is compared
   with the newest checkpoint, whose signature nobody without the key can make.
 """

@@ -1,5 +1,5 @@
 """The audit duty, done by one replica at a time: every second put the cluster's time and trim the outbox,
-every ten seconds sign a checkpoint, and close the cursors of producers that are gone (`closing`).
+every ten seconds sign a checkpoint, and close the cursors of producers that are gone (`producer_closing`).
 
 Every transaction compares the duty's term and the very key it moves (cluster/time, audit/mark), so neither a
 deposed holder nor an attempt that arrives late changes anything.
@@ -13,7 +13,7 @@ that expires.
 Trimming goes up to the newest position that (1) `min(2, replicas)` replicas, the holder among them, hold
 durably, and (2) the holder's own log confirms. If the report of any replica contradicts the holder's log,
 nothing is trimmed any more and the alarm is raised: two chains that differ must both be kept. How much waits
-is published all the same (`backlog`): by that all producers stop before etcd is full.
+is published all the same (`outbox_backlog`): by that all producers stop before etcd is full.
 """
 
 from __future__ import annotations

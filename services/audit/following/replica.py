@@ -2,9 +2,9 @@
 
 * A position is (size, hmac, revision): the chain's length and HMAC when everything up to that etcd revision
   is in.
-* Where to begin is found by `starting`. From there the outbox's history is replayed; what is on disk already
-  is computed again and must be equal (so each record is chained exactly once, however the process died), what
-  is not is appended.
+* Where to begin is found by `start_position`. From there the outbox's history is replayed; what is on disk
+  already is computed again and must be equal (so each record is chained exactly once, however the process
+  died), what is not is appended.
 * History is a watch from that revision. Where etcd has compacted it, the untrimmed records are listed at one
   revision instead; that is complete only if the mark is not beyond the position, else the history comes from
   a peer.

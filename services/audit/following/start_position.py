@@ -1,12 +1,12 @@
 """Where a replica goes on from after a start, and whether its log on disk is to be trusted.
 
 * What is archived is not looked at: the log begins at its marker, which the chain's key must have made. One
-  that is damaged, lost, or of another log is looked for (`restoring`); the log is not touched for that.
+  that is damaged, lost, or of another log is looked for (`find_beginning`); the log is not touched for that.
 * The newest known position that the log confirms is taken: this replica's last report in etcd, the mark, or
   the empty chain.
 * The log is in doubt when opening found damage, when it has another entry than a known position, another
   root than the newest signed checkpoint, or fewer entries than this replica has reported. Then every HMAC is
-  checked and the log cut back to what is proved (`mending`); what is missing is had again like any other
+  checked and the log cut back to what is proved (`repair`); what is missing is had again like any other
   history.
 * A log that took a true change of keys for a false one has gone its own way from there. It is cut back to
   before that, and has the rest again: from a peer where the mark is beyond. But if the mark or the newest

@@ -9,7 +9,7 @@ archived and perhaps in the log as well; doing it again finishes what was begun:
    frontier, which must be that of the log, of which a signed checkpoint exists. The folder is fsynced.
 3. The row of hashes from the first kept entry on is copied and fsynced, then the marker, whose renaming is
    the moment at which the log begins there. Copies of the marker go to the archive and beside it before, so
-   that one damaged file costs nothing (`restoring`).
+   that one damaged file costs nothing (`find_beginning`).
 4. Only then, and after each copy's SHA-256 has been compared with the marker once more, segments are removed.
 
 An archive is shared by the replicas of one log or each has its own: the files are the same byte for byte.

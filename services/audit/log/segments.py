@@ -4,9 +4,9 @@
   folder.
 * A line that would make a segment larger than 64 MiB begins the next one: this depends on the lines alone, so
   all replicas cut at the same places, and there is never an empty next file.
-* Where segments were archived, the log begins at its marker (`marker`, `archiving`): what is asked for below
-  it is `Archived`.
-* What opening finds is in `contents`; while there is damage nothing is appended.
+* Where segments were archived, the log begins at its marker (`archive_marker`, `archiving`): what is asked
+  for below it is `Archived`.
+* What opening finds is in `scan`; while there is damage nothing is appended.
 * A file that is replaced, removed, cut, grown or rewritten while we run is noticed by `check`, whichever
   segment it is, and nothing is appended any more.
 """

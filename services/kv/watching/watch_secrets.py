@@ -11,8 +11,8 @@ Rules:
 * No value is told, and nothing that is not an operation: purging and rewrapping leave no event.
 * A stream ends with the last use of a token that has so many: opening it takes one, and no other way in is
   left open by it. Opened with the last one it ends before it tells anything.
-* How many there may be, and for whom, is in `streams`.
-* They share one watch of etcd (`feed`), and the streams of a token share their proofs (`proofs`).
+* How many there may be, and for whom, is in `stream_limits`.
+* They share one watch of etcd (`feed`), and the streams of a token share their proofs (`watcher_proofs`).
 * Who reads more slowly than changes happen loses the overview, not our memory: `RESYNC`, as if compacted.
 """
 

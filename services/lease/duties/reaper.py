@@ -1,8 +1,9 @@
 """The duties of the lease service: reap what is due, and end what revoked tokens held.
 
 Little depends on them being prompt: an expired lease is told as expired, a revoked token reads nothing, and
-PostgreSQL itself refuses new logins after the expiry. What each step decides is in `due` and `revoking`. Work
-that is late is stopped by the fence; a role that is taken away late was to be taken away anyhow.
+PostgreSQL itself refuses new logins after the expiry. What each step decides is in `reaper_decisions` and
+`revoke`. Work that is late is stopped by the fence; a role that is taken away late was to be taken away
+anyhow.
 
 What is due is decided by the cluster's time alone. Requests go by their replica's clock too, where that is
 later: they are refused early by a clock that is fast, and served again when it is right. A role that was

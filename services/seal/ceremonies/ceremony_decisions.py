@@ -9,8 +9,8 @@
 
 * One at a time of each kind. It ends by itself: when the cluster is sealed, or after an hour.
 * Digests only recognise shares; that a threshold of them was there is proved by opening the root key with
-  them, before anything is made (`ceremonies`). Whoever writes to etcd can put digests of shares of his own
-  there, and still cannot open the root key.
+  them, before anything is made (`ceremony_exchange`). Whoever writes to etcd can put digests of shares of
+  his own there, and still cannot open the root key.
 * The pending configuration carries an HMAC under the root key: what was altered in etcd never replaces
   anything.
 * A share given again is refused alone, except to the very call that gave it, and except when those held are

@@ -4,7 +4,7 @@
   and said again when the session was replaced. `seal` knows from it whom to wait for.
 * Not holding is said after a wipe, and by a replica that never held any. A process that was killed says
   nothing; what it said before stays until its successor holds a key itself or sees the cluster sealed. So
-  peers can tell whether an earlier holder of this ordinal could still be alive (`handing`).
+  peers can tell whether an earlier holder of this ordinal could still be alive (`peer_unseal`).
 * An ordinal belongs to the node that first spoke under it while the cluster was sealed (people were about to
   unseal it, and so approved of it), or was unsealed by shares. While it is unsealed nobody registers by his
   own word.

@@ -1,8 +1,8 @@
-"""Rotating, and what there is to see of it: the work around the decisions of `terms`.
+"""Rotating, and what there is to see of it: the work around the decisions of `term_decisions`.
 
 A rotation stages a term, waits until every service has had the time to hear of it (each asks twice a
 second), and has it in use; the answer comes then. Whoever dies in between leaves a staged term, which the
-duty (`upkeep`) has in use a moment later, and a rotation asked for meanwhile takes up.
+duty (`terms_duty`) has in use a moment later, and a rotation asked for meanwhile takes up.
 """
 
 from __future__ import annotations

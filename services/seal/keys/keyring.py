@@ -11,7 +11,7 @@
   done.
 * Only ciphers are kept (cleansed by OpenSSL when dropped), and the record keys, which other services get.
 * Wrapping uses the term in use. A newer one may be there already: it is held by everybody before anybody
-  uses it (`terms`).
+  uses it (`key_terms`).
 """
 
 from __future__ import annotations

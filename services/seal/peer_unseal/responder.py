@@ -3,8 +3,8 @@
 Who asks is known by his certificate (mutual TLS): `spiffe://strongbox/seal/<ordinal>`. The key is given
 when, in the very transaction that records the giving,
 * the cluster is unsealed at the generation the giver holds (and his own proof is fresh);
-* the ordinal belongs to the node that asks (`registry`: since a time when people unsealed), which has a live
-  session;
+* the ordinal belongs to the node that asks (`replica_record`: since a time when people unsealed), which has
+  a live session;
 * if an earlier process of that node held a key, its session is gone: the session key that is there now was
   created after that process last spoke. The newcomer sees to it by waiting;
 * this ordinal was given nothing in the last 5 s.

@@ -4,7 +4,7 @@ The decree is one guarded, audited transaction; from its revision on no transact
 state goes through anywhere. A process that says nothing cannot use its keys either: a seal replica's proof
 runs out 2 s after the decree, and what other services decided before it leaves within 2 s or not at all
 (`KeyClient.require_unsealed_since`). So after 2 s and a margin for its clock the answer can be given, naming
-those who did not confirm (`confirming`).
+those who did not confirm (`seal_confirmations`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A share given here goes to every live replica, together with all this one holds of the attempt, and each
 answers with what it holds besides: after one exchange everybody has the same. Whoever then has a threshold
 opens the keys by himself, so shares given to different nodes unseal all of them; one that was away gets the
-rest from the next exchange, or the root key from a peer (`handing`).
+rest from the next exchange, or the root key from a peer (`peer_unseal`).
 
 A share given again is refused when somebody living holds it. If those held are enough (completing failed, or
 a relay got lost), they open the keys first, and then it is no error.

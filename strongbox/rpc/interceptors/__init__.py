@@ -1,4 +1,4 @@
-"""What is done once for every call, at the border of a service: see `border`."""
+"""What is done once for every call, at the border of a service: see `server_interceptor`."""
 
 from __future__ import annotations
 

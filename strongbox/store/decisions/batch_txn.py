@@ -6,7 +6,7 @@
 
 A failed compare fails its own part only; the part's other branch returns what its keys hold now (of large
 values only whether they changed: those are read again by who needs them).
-The answer also brings how full etcd is (`space`): the last operation of each batch.
+The answer also brings how full etcd is (`admission`): the last operation of each batch.
 Overlap rule: etcd silently loses a put that a later sibling deletes, and refuses a key put twice, so a
 decision joins a batch only if no key it puts, deletes or fetches is touched by another of the batch.
 """

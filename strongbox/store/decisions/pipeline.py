@@ -2,8 +2,8 @@
 
 One batch is in flight at a time. When the last one had company the next waits up to `GATHER` seconds (or for
 `CROWD` requests) for more: a caller that is alone never waits. Each request is decided from memory (`View`),
-proved and carried out by the batch's transaction (`batch`); a request whose compares failed is decided again,
-from what the failed branch found, then after a few tries by reading first (`deciding`).
+proved and carried out by the batch's transaction (`batch_txn`); a request whose compares failed is decided
+again, from what the failed branch found, then after a few tries by reading first (`deciding`).
 
 Every attempt compares the producer's cursor, which the batch itself moves, so an attempt that arrives after
 its own retry does nothing. When an answer is lost, the cursor says whether the batch landed and its outbox

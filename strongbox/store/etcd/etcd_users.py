@@ -1,4 +1,4 @@
-"""Etcd's users and roles brought in line with the table (roles.py), whatever they were.
+"""Etcd's users and roles brought in line with the table (`etcd_roles`), whatever they were.
 
 Each step is a change towards the table, so it can be repeated, and two that run at once come to the same.
 Nothing here is atomic: a role gains what it lacks before it loses what it has too much, so that a service

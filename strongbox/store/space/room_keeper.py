@@ -1,7 +1,7 @@
 """The keeper of etcd's room: says how full etcd is, and wins room back, with nobody's help.
 
 * One replica at a time measures every second and puts what it found into `cluster/room`, where every process
-  gets it from (`space`). The others see the key move and only watch it; when it has stood still for
+  gets it from (`admission`). The others see the key move and only watch it; when it has stood still for
   `TAKE_OVER` another goes on. No duty and no fence: nobody can be elected while etcd takes no put. Two
   keepers at once harm nothing: they compare the key's revision, and take turns at defragmenting.
 * A keeper that does not reach every member while the alarm stands leaves the measuring to the others for

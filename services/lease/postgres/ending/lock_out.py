@@ -2,7 +2,7 @@
 
 A role may alter itself (its password, its settings), so a transaction of its own that is open, or prepared,
 holds the lock that taking its login needs. So where that does not succeed at once, its sessions are ended and
-what it has prepared is rolled back first (`in_the_way`), again and again, until its login is taken.
+what it has prepared is rolled back first (`obstacles`), again and again, until its login is taken.
 
 One that resists costs the others nothing: each of them has lost login and sessions before it is waited for.
 """
