@@ -122,10 +122,10 @@ class Trimming:
                 begun = await self._put_time(term, seen, begun)
                 moves = await self._trim(term, seen)
                 await self._close(term, seen)
-                await self._sign(term)
-                self.alarm = ""
                 if moves:
                     term.progress()
+                await self._sign(term)
+                self.alarm = ""
             except EtcdError as error:
                 _log.warning("the audit duty waits for etcd", why=str(error))
             except (Diverged, Forked) as fault:

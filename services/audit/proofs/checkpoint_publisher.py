@@ -57,7 +57,7 @@ class Publisher:
             note = sign(made, keys.signing)
             still = txn.mod_is(keyspace.AUDIT_CHECKPOINT, row.mod_revision if row else 0)
             put = txn.put(keyspace.AUDIT_CHECKPOINT, note.encode())
-            request = txn.txn([still, *fence], [put])
+            request = txn.txn([still, *fence], [txn.nested([], [put])])  # which a full etcd takes
             if (await self._etcd.transact(request, deadline=deadline, idempotent=True)).succeeded:
                 return note, made
         raise Unavailable("others keep signing checkpoints")

@@ -184,7 +184,8 @@ class Decider:
                 return None
             budget -= sum(read.values())
             for item, keys in missing.items():
-                _count(item, sum(read.get(key, 0) for key in keys))
+                if any(key in read for key in keys):  # else its turn has not come yet
+                    _count(item, sum(read.get(key, 0) for key in keys))
             undecided = [item for item in items if not item.done.done() and self.is_outdated(item)]
         return [item for item in items if not item.done.done()]
 
@@ -265,6 +266,9 @@ class Decider:
     def _weigh(self, item: Item, view: View) -> None:
         """Know what the decision does to etcd's space. Raises `Overloaded`, `Unread`."""
         print_ = view.footprint
+        if not self._space.quota or not (print_.puts or print_.deletes or view.drafts):
+            item.effect = Effect.SAFETY  # nothing is refused here (seal), or nothing of it is left behind
+            return
         changed = bool(print_.puts or print_.deletes)
         said = item.work.effect or (view.effect if changed else None)
         records = size_of(view.drafts)

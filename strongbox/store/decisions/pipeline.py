@@ -300,9 +300,12 @@ class Pipeline:
         return time.monotonic() < self._full_until
 
     async def _out_of_space(self, attempt: Attempt, full: errors.OutOfSpace, asked: float) -> None:
-        """etcd may have carried it out all the same (the first one past the quota); the cursor says so."""
+        """etcd may have carried it out all the same (the first one past the quota); the cursor says so.
+
+        Not of an attempt before it that is still on its way.
+        """
         self._full_until, self._cursor.certain = time.monotonic() + FULL, False
-        if not await self._cursor.find():
+        if full.earlier or not await self._cursor.find():
             self._not_answered(attempt.items, full)
             return
         if self._cursor.stands_at(attempt.number, attempt.nonce):

@@ -190,14 +190,12 @@ class Duty:
         return (self._mine(rows[0], tenure) if rows else None), answer.header.revision
 
     def _candidacy(self, number: int, count_revision: int, tenure: Tenure) -> txn.TxnRequest:
-        return txn.txn(
-            [txn.mod_is(self._key, 0), txn.mod_is(self._count_key, count_revision)],
-            [
-                txn.put(self._key, f"{number} {self._node}".encode(), tenure.lease),
-                txn.put(self._count_key, str(number).encode()),
-            ],
-            [txn.range_(self._key)],
-        )
+        puts = [
+            txn.put(self._key, f"{number} {self._node}".encode(), tenure.lease),
+            txn.put(self._count_key, str(number).encode()),
+        ]
+        free = [txn.mod_is(self._key, 0), txn.mod_is(self._count_key, count_revision)]
+        return txn.txn(free, [txn.nested([], puts)], [txn.range_(self._key)])  # nested: a full etcd takes it
 
     def _mine(self, row: KV, tenure: Tenure) -> Term | None:
         """The term that a lost attempt of ours won: session leases are never shared."""

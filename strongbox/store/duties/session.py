@@ -184,8 +184,12 @@ class Session:
         return True
 
     async def _write(self, lease: int, deadline: float) -> None:
-        """Put the presence key. A late attempt puts an older value under the same lease, or none."""
-        request = txn.txn([], [txn.put(self._key, self._value(), lease)])
+        """Put the presence key. A late attempt puts an older value under the same lease, or none.
+
+        Nested, which a full etcd takes: whether duties get on, and who is sealed, is told then as well.
+        """
+        put = txn.put(self._key, self._value(), lease)
+        request = txn.txn([], [txn.nested([], [put])])
         await self._etcd.transact(request, deadline=deadline, idempotent=True)
 
     async def _revoke(self, lease: int) -> None:

@@ -20,7 +20,16 @@ from etcd3.etcdrpc import rpc_pb2 as pb
 
 from strongbox.handshakes import told, why_refused
 from strongbox.store.etcd.endpoints import METADATA, Endpoint, Options, Ring
-from strongbox.store.etcd.errors import EtcdError, OutcomeUnknown, OutOfSpace, Unavailable, classify
+from strongbox.store.etcd.errors import (
+    EtcdError,
+    OutcomeUnknown,
+    OutOfSpace,
+    PermissionDenied,
+    Refused,
+    TooLarge,
+    Unavailable,
+    classify,
+)
 from strongbox.store.etcd.patience import Patience
 
 Answer = TypeVar("Answer")
@@ -80,7 +89,8 @@ class Caller:
             started = time.monotonic()
             try:
                 answer = await self.ask_member(self.ring.pick(), method, request, min(remaining, seconds))
-            except OutOfSpace:
+            except OutOfSpace as full:
+                full.earlier = unknown
                 raise
             except OutcomeUnknown:
                 if not (idempotent or method.reads):
@@ -90,6 +100,10 @@ class Caller:
                 seconds = attempt or next(late)
             except Unavailable as error:
                 is_late, why = False, why_refused(str(error))
+            except (PermissionDenied, Refused, TooLarge) as refusal:
+                if unknown and method is TXN:  # an earlier attempt may have been carried out all the same
+                    raise OutcomeUnknown(str(refusal)) from None
+                raise
             else:
                 if attempt is None:
                     self.patience.answered(time.monotonic() - started, reads=method.reads)

@@ -37,7 +37,9 @@ class OutcomeUnknown(EtcdError):
 
 
 class OutOfSpace(OutcomeUnknown):
-    """etcd's space quota is used up."""
+    """etcd's space quota is used up. `earlier`: an attempt before this one was not answered at all."""
+
+    earlier = False
 
 
 class Compacted(EtcdError):

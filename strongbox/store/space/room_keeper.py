@@ -125,7 +125,7 @@ class Keeper:
                 self._making_room.cancel()
 
     async def look(self) -> Measured | None:
-        """Measure and say it; None: another replica does. Raises EtcdError."""
+        """Measure and say it; None: another replica does, or may try. Raises EtcdError."""
         row = await self._etcd.get(keyspace.ROOM)
         if (row is not None and self._is_kept_by_another(row)) or self._has_yielded():
             self._heard(None)  # somebody measures, so they tell
@@ -139,13 +139,16 @@ class Keeper:
         nested = txn.nested([], [txn.put(keyspace.ROOM, said)])
         request = txn.txn([txn.mod_is(keyspace.ROOM, seen)], [nested])
         await self._etcd.transact(request, idempotent=True)
+        return None if self._yields(measured) else measured
+
+    def _yields(self, measured: Measured) -> bool:
+        """Whether others may try from now on."""
         now = time.monotonic()
-        if measured.full and measured.silent and now - self._yielded_at >= 2 * YIELD:
-            self._yielded_at = now
-            _log.warning(
-                "etcd is full and a member does not answer here: others may try", silent=measured.silent
-            )
-        return measured
+        if not (measured.full and measured.silent) or now - self._yielded_at < 2 * YIELD:
+            return False
+        self._yielded_at = now
+        _log.warning("etcd is full and a member does not answer here: others may try", silent=measured.silent)
+        return True
 
     def _has_yielded(self) -> bool:
         return time.monotonic() - self._yielded_at < YIELD
