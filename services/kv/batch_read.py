@@ -152,7 +152,7 @@ class _Decision:
         try:
             caller = self._guard.authenticate(view, self._inbound)
         except PermissionDenied as refusal:  # he is somebody: a policy of his token is missing
-            results: list[Found | StrongBoxError] = [refusal] * len(self._items)
+            results: list[Found | StrongBoxError] = [refusal.with_traceback(None)] * len(self._items)
             is_whole = True
         else:
             found = self._found(view, caller)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from strongbox.audit_log.stored_hashes import NAME
 
 _LONGEST_LINE = 1 << 20  # bytes; ours are under 4 KiB, so a longer one is nobody's entry
 _FIRST_LINE = b'{"index":0,'
+_INDEX = re.compile(rb'\{"index":(\d{1,18}),')
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,15 @@ class OfTheArchive(Exception):
     def __init__(self, size: int, first: int) -> None:
         super().__init__(
             f"the checkpoint of {size} entries needs the archive's files: these begin at {first}"
+        )
+
+
+class Unsigned(Exception):
+    """The marker beside a log was made anew from the archive, and holds no checkpoint yet."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the marker beside the log was made anew and is not signed: name the archive's files too"
         )
 
 
@@ -85,7 +96,7 @@ class _Pass:
     """One log on its way through."""
 
     def __init__(self, proofs: Proofs, marker: Marker = BEGINNING) -> None:
-        """Begin where `marker` says. Raises Tampered, OfTheArchive."""
+        """Begin where `marker` says. Raises Tampered, OfTheArchive, Unsigned."""
         self.log = Log(marker.first, marker.first, marker.prev_hmac)
         self._verifier = Verifier(proofs.keys, marker.first, marker.prev_hmac, marker.term)
         self._frontier = marker.frontier()
@@ -101,6 +112,8 @@ class _Pass:
             raise Tampered(marker.first, "the marker beside the log was not made with the chain's key")
         if self._ahead and self._ahead[0].size < marker.first:
             raise OfTheArchive(self._ahead[0].size, marker.first)
+        if proofs.public and not marker.checkpoint:
+            raise Unsigned
         if proofs.public:
             try:
                 told = verify(marker.checkpoint, proofs.public)
@@ -139,16 +152,20 @@ class _Pass:
 
 
 def verify_files(files: Sequence[Path], proofs: Proofs, progress: Progress | None = None) -> list[Log]:
-    """Check every file; what each log is. Raises Tampered, MissingKey, OSError."""
+    """Check every file; what each log is. Raises Tampered, MissingKey, OSError.
+
+    A file begins a log when it holds the first entry of all, or the one that the marker beside it names and
+    the log before it has that entry already. Else it goes on with the one before: with what was archived.
+    """
     current: _Pass | None = None
     logs: list[Log] = []
     for file in files:
-        if current is not None and any(_is_same(file, known) for known in current.log.files):
-            continue  # archived, and not yet removed from the log
+        if current is not None and any(_is_left_over(file, known) for known in current.log.files):
+            continue
         with file.open("rb") as stream:
             first = True
             while line := stream.readline(_LONGEST_LINE):
-                if first and (current is None or line.startswith(_FIRST_LINE)):
+                if first and (current is None or _begins_another(file, line, current.log)):
                     if current is not None:
                         current.end()
                     current = _Pass(proofs, _marker_of(file, line))
@@ -166,20 +183,35 @@ def verify_files(files: Sequence[Path], proofs: Proofs, progress: Progress | Non
     return logs
 
 
-def _is_same(file: Path, known: Path) -> bool:
-    return file.name == known.name and file != known and filecmp.cmp(file, known, shallow=False)
+def _begins_another(file: Path, line: bytes, log: Log) -> bool:
+    """Whether a file whose first line this is belongs to another log than the one that is read."""
+    if line.startswith(_FIRST_LINE):
+        return True
+    return 0 < _marker_of(file, line).first < log.entries
+
+
+def _is_left_over(file: Path, known: Path) -> bool:
+    """Whether a file was archived as `known`, and is not removed yet: its own log begins above it."""
+    if file.name != known.name or file == known or not filecmp.cmp(file, known, shallow=False):
+        return False
+    with file.open("rb") as stream:
+        line = stream.readline(_LONGEST_LINE)
+    index = _INDEX.match(line)
+    return index is not None and any(int(index[1]) < marker.first for marker in _markers_beside(file))
 
 
 def _marker_of(file: Path, line: bytes) -> Marker:
     """The marker beside a log whose first line this is; that of a whole log if it fits no other."""
     if line.startswith(_FIRST_LINE):
         return BEGINNING
+    fitting = (one for one in _markers_beside(file) if line.startswith(b'{"index":%d,' % one.first))
+    return next(fitting, BEGINNING)
+
+
+def _markers_beside(file: Path) -> Iterator[Marker]:
     for beside in (file.with_name(NAME_OF_MARKER), file.with_name(COPY)):
         with contextlib.suppress(OSError, ValueError):
-            found = read_file(beside)
-            if line.startswith(b'{"index":%d,' % found.first):
-                return found
-    return BEGINNING
+            yield read_file(beside)
 
 
 def find_changed(files: Sequence[Path], checkpoint: Checkpoint) -> int | None:

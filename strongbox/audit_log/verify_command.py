@@ -37,7 +37,7 @@ from pathlib import Path
 from strongbox.audit_log.chain import MissingKey, Tampered
 from strongbox.audit_log.checkpoint import BadCheckpoint, Checkpoint, verify
 from strongbox.audit_log.key_file import parse_keys
-from strongbox.audit_log.log_checker import Log, OfTheArchive, Progress, Proofs, verify_files
+from strongbox.audit_log.log_checker import Log, OfTheArchive, Progress, Proofs, Unsigned, verify_files
 from strongbox.crypto.ed25519 import from_pem
 
 INTACT, TAMPERED, USAGE = 0, 1, 2
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return told.unusable(f"the key file lacks key term {error.term}, needed from entry {error.index} on")
     except OSError as error:
         return told.unusable(f"cannot read {error.filename}: {error.strerror}")
-    except (WrongInput, OfTheArchive) as error:
+    except (WrongInput, OfTheArchive, Unsigned) as error:
         return told.unusable(str(error))
     may_be_empty = arguments.allow_empty or any(one.size == 0 for one in proofs.checkpoints)
     if not may_be_empty and not any(log.entries for log in logs):

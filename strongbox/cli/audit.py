@@ -62,6 +62,10 @@ def _some(box: StrongBox, from_index: int, limit: int, asked: dict[str, Any]) ->
         limit -= len(page.entries)
         if not page.HasField("next_index"):
             return
+        if asked["newest_first"] and page.next_index <= page.first_index:
+            if limit:
+                typer.echo(f"older entries are archived: the log begins with {page.first_index}", err=True)
+            return
         from_index, before = (0, page.next_index) if asked["newest_first"] else (page.next_index, None)
 
 

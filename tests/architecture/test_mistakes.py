@@ -9,7 +9,7 @@ from pathlib import Path
 
 _TESTS = Path(__file__).resolve().parents[1]
 # What a kernel may refuse to a user is promised only where it does not.
-_MAY_SKIP = ("strongbox/crypto/test_hygiene.py",)
+_MAY_SKIP = ("strongbox/crypto/test_memory_protection.py",)
 _FORBIDDEN = {"skip", "skipif", "skipIf", "xfail", "importorskip"}
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -119,6 +119,7 @@ class Feed:
                 async with turn:  # and not while he reads, who may be slow
                     batch = await anext(batches)
                     changes, seen = follower.of(_projected(batch)), batch.revision
+                    del batch  # whole heads: who does not read what follows keeps none of them
                 follower.position = seen + 1
                 if changes:
                     yield changes
@@ -134,7 +135,7 @@ class Feed:
         except Exception as failure:  # noqa: BLE001  each of them is told; the next one begins anew
             self._task = None
             for follower in self._followers:
-                follower.fail(failure)
+                follower.fail(failure.with_traceback(None))
 
     def _watch(self, position: int) -> AsyncGenerator[Batch, None]:
         end = keyspace.prefix_end(keyspace.KV_HEADS)

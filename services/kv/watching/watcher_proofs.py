@@ -81,8 +81,8 @@ class Proofs:
             done = await self._pipeline.submit(Work(decide, None, now.deadline))
         except Exception as failure:  # noqa: BLE001  it is each stream's
             for ask in asks:
-                if not ask.answer.done():
-                    ask.answer.set_exception(failure)
+                if not ask.answer.done():  # without its frames: they hold the asks, and the requests in them
+                    ask.answer.set_exception(failure.with_traceback(None))
             return
         for ask, changes in zip(asks, done.value, strict=True):
             if ask.answer.done():

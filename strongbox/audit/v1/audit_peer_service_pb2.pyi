@@ -44,7 +44,7 @@ class StreamLinesResponse(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     MARKER_FIELD_NUMBER: _builtins.int
     marker: _builtins.bytes
-    """Where the lines begin, and what lies below (services/audit/marker.py); in the first answer or in none."""
+    """Where the lines begin, and what lies below (strongbox/audit_log/archive_marker.py); in the first answer or in none."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     def __init__(

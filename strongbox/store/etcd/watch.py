@@ -85,10 +85,11 @@ async def watch(
             endpoint.worked(started)
             while True:
                 reply = await _read(stream)
-                events = tuple(_event(item) for item in reply.events if item.kv.mod_revision >= position)
-                if events:
-                    position = events[-1].mod_revision + 1
-                    yield Batch(events, position - 1)
+                batches = [_batch_of(reply, position)]
+                del reply  # nothing of it is kept while whoever follows does not ask for more
+                if batches[0].events:
+                    position = batches[0].revision + 1
+                    yield batches.pop()
         except (
             grpc.aio.AioRpcError,
             grpc.aio.UsageError,
@@ -127,6 +128,12 @@ def _is_cancelled() -> bool:
     """Whether this task is to end; otherwise it was the stream that was ended, for a renewed certificate."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
+
+
+def _batch_of(reply: Any, position: int) -> Batch:
+    """What is new in a response; its revision is that of the last event."""
+    events = tuple(_event(item) for item in reply.events if item.kv.mod_revision >= position)
+    return Batch(events, events[-1].mod_revision if events else 0)
 
 
 def _event(item: Any) -> Event:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from strongbox.audit_log.chain import Verifier
 from strongbox.audit_log.checkpoint import Checkpoint, sign
 from strongbox.audit_log.key_file import format_keys
 from strongbox.audit_log.merkle import Frontier, leaf_hash
+from strongbox.audit_log.scan import read_file
 from strongbox.audit_log.stored_hashes import row_path
 from strongbox.audit_log.verify_command import main
 from strongbox.config import require_apart
@@ -237,6 +239,41 @@ def test_archive_and_rest_verify_together_and_the_rest_from_its_marker(
     file = tmp_path / "log" / markers.NAME
     file.write_bytes(file.read_bytes().replace(b'"mac":"', b'"mac":"0')[:-4] + b'"}\n')
     assert main([*rest, *keys]) == 1
+
+
+def test_logs_of_several_replicas_are_told_apart_though_their_files_have_the_same_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One is longer, one has archived: none goes on with another, and none is skipped for being the same."""
+    (tmp_path / "key").write_text(format_keys(KEYS))
+    for name, size in {"one": 700, "two": 800, "three": 800}.items():
+        log_of(tmp_path / name, size)
+    for name in ("four", "five"):
+        log = log_of(tmp_path / name)
+        Archive(tmp_path / "archive", name).move(log, log.firsts[3], KEYS, note_of(700))
+    names = ("one", "two", "three", "four", "five")
+    files = [str(file) for name in names for file in sorted((tmp_path / name).glob("*.jsonl"))]
+    assert main([*files, "--key-file", str(tmp_path / "key")]) == 0
+    said = capsys.readouterr().out
+    assert (said.count("intact: 700 entries"), said.count("intact: 800 entries")) == (1, 4), said
+
+
+def test_a_marker_that_is_not_signed_yet_is_no_sign_of_tampering(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = log_of(tmp_path / "log")
+    archive_of(tmp_path).move(log, log.firsts[3], KEYS, note_of(700))
+    file = tmp_path / "log" / markers.NAME
+    made_anew = replace(read_file(file), checkpoint="").signed(KEYS)
+    for name in (markers.NAME, markers.COPY):
+        (tmp_path / "log" / name).write_bytes(made_anew.pack())
+    (tmp_path / "pem").write_text(to_pem(SIGNING.public))
+    (tmp_path / "new").write_text(note_of(800))
+    proofs = ["--public-key", str(tmp_path / "pem"), "--checkpoint", str(tmp_path / "new")]
+    rest = sorted(map(str, (tmp_path / "log").glob("*.jsonl")))
+    assert main([*rest, *proofs]) == 2
+    assert "name the archive's files" in capsys.readouterr().err
+    assert main([*sorted(map(str, (tmp_path / "archive").glob("*.jsonl"))), *rest, *proofs]) == 0
 
 
 def test_a_full_archive_leaves_everything_where_it_was(
