@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 T ?= 1h
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types contracts breaking unit scenarios robustness soak rehearsal heavy bench \
+.PHONY: help install run test lint types contracts unit scenarios robustness soak rehearsal heavy bench \
         protos protos-check protos-image etcd manifests lock
 .NOTPARALLEL:
 

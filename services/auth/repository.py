@@ -102,7 +102,7 @@ class Repository:
 
     def move_expiry(self, view: View, digest: str, record: storage.TokenRecord, expires_ms: int) -> None:
         """Write the token anew with another expiry. `record` itself is not changed."""
-        view.means(Effect.NEUTRAL)  # every key that is put stands already
+        view.means(Effect.NEUTRAL)  # a key goes for each new one
         view.delete(due_key(record.expires_ms, digest))
         moved = storage.TokenRecord()
         moved.CopyFrom(record)

@@ -12,7 +12,7 @@ from services.lease.guarded_call import Calls
 from services.lease.messages import moment
 from strongbox import paths
 from strongbox.access.guard import Caller
-from strongbox.errors import StrongBoxError
+from strongbox.errors import DependencyDown, StrongBoxError
 from strongbox.lease.v1 import lease_service_pb2 as pb
 from strongbox.lease.v1 import lease_service_pb2_grpc as rpc
 from strongbox.lease_records import counters
@@ -65,6 +65,11 @@ class RoleCalls(rpc.LeaseServiceServicer):
 
         def decide(view: View, caller: Caller) -> database_roles.Record:
             caller.require("write", path)
+            if (
+                database_roles.connection_of(view, self._calls.guard.lookup, record).revision
+                != found.revision
+            ):
+                raise DependencyDown("the connection was changed meanwhile")
             return database_roles.write(view, self._calls.guard.lookup, record)
 
         await self._calls.act(inbound, op, path, decide)

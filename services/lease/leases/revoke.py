@@ -234,6 +234,9 @@ class Revoker:
         except (PostgresFailure, StrongBoxError) as error:
             _log.warning("credentials could not be ended", connection=stored.record.name, why=str(error))
             return dict.fromkeys(roles, str(error) or "PostgreSQL does not answer")
+        except Exception:  # noqa: BLE001  one defect must not cost the others of its group their attempt
+            _log.exception("ending credentials failed", connection=stored.record.name)
+            return dict.fromkeys(roles, "the attempt failed")
         return {name: still.get(role.username, "") for name, role in roles.items()}
 
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:

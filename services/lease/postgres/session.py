@@ -124,6 +124,8 @@ class Session:
             raise Lost("PostgreSQL did not answer in time") from None
         except psycopg2.Error as error:
             raise of_statement(error) from None
+        except UnicodeError:  # a name out of a database that knows no encoding
+            raise Rejected("PostgreSQL answered with a name that is no UTF-8") from None
 
     @contextlib.contextmanager
     def transaction(self, *, commit: bool = True) -> Iterator[None]:

@@ -57,7 +57,7 @@ class Refresher:
         async with self._one_at_a_time:
             if self._began < asked:
                 await asyncio.sleep(max(0.0, self._began + _AT_MOST_EVERY - time.monotonic()))
-                self._began = time.monotonic()
+                self._began, self._succeeded = time.monotonic(), False  # who is cancelled has seen nothing
                 self._succeeded = await self._read_once()
             return self._succeeded
 

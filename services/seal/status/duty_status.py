@@ -43,7 +43,7 @@ class Duties:
         self._looked_at: float | None = None
 
     def judge(self, seen: Snapshot, now: float) -> None:
-        """Take in a look begun at monotonic `now`."""
+        """Take in a look that ended at monotonic `now`."""
         gap = 0.0 if self._looked_at is None else min(MOST_GAP_S, max(0.0, now - self._looked_at))
         self._looked_at = now
         for name, duty in self.all.items():
@@ -64,6 +64,7 @@ def _gets_on(name: str, duty: Standing, seen: Snapshot) -> bool:
     if told.get(duty.holder, 0) is None:
         return True  # an older version
     fresh = {node: ms for node, ms in told.items() if ms and ms != duty.told.get(node)}
-    duty.told.update(fresh)
+    # Only of who is there: pods have another name after each restart.
+    duty.told = {node: ms for node, ms in {**duty.told, **fresh}.items() if node in told}
     duty.success_ms = max(fresh.values(), default=duty.success_ms)
     return bool(fresh)

@@ -76,7 +76,8 @@ class Unsealing:
     async def give(self, share: Share, inbound: Inbound) -> Progress:
         """Count a share in, tell the others.
 
-        Raises NotInitialized, WrongShare, RepeatedShare, NoQuorum, UnknownOutcome.
+        Raises NotInitialized, WrongShare, RepeatedShare, NoQuorum, UnknownOutcome; Overloaded when the share
+        counts and there was no time to put the shares together: giving it again does that.
         """
         try:
             standing = await self._count(share, inbound)

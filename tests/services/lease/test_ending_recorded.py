@@ -143,3 +143,26 @@ async def test_what_is_made_while_it_is_looked_for_is_not_told_to_be_gone(
     assert late == [intent.id]
     assert credential_lease.due_ms((await shop.grants())[intent.id]) == credential_lease.AT_ONCE
     assert intent.id not in {one.request_id for one in await shop.recorded("EndCredential")}
+
+
+async def test_a_defect_while_roles_are_taken_away_is_a_failed_attempt_and_ends_no_duty(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object that is dropped while it is looked at has no name: it was such a defect."""
+    issued = await shop.call("IssueCredential", role="c")
+
+    def defect(*_: object) -> dict[str, str]:
+        raise TypeError("no name")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(drop_roles, "remove", defect)
+        await shop.call("RevokeLease", id=issued.lease.id)
+        record = (await shop.grants())[issued.lease.id]
+        assert (record.state, record.attempts, record.last_error) == (
+            credential_lease.PENDING,
+            1,
+            "the attempt failed",
+        )
+    shop.clock.ahead_s = 20.0
+    await shop.reaper.one_pass(shop.fence)
+    assert (await shop.grants())[issued.lease.id].state == credential_lease.REVOKED

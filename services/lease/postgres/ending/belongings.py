@@ -43,6 +43,7 @@ _OBJECTS = (
     "SELECT i.type, i.identity FROM pg_catalog.pg_shdepend s"
     " CROSS JOIN LATERAL pg_catalog.pg_identify_object(s.classid, s.objid, s.objsubid) i"
     " WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass::pg_catalog.oid"
+    "  AND i.identity IS NOT NULL"  # NULL: it is being dropped while this looks
     "  AND s.refobjid = %s::pg_catalog.oid AND s.deptype = 'o'::pg_catalog.\"char\" AND s.dbid ="
     "  (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())"
     # A schema's new owner may create in it. The youngest first: they depend on what was there before.

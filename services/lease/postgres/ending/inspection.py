@@ -116,5 +116,6 @@ def owned(session: Session, enter: Enter) -> Found:
 def _ask(there: Session, most: int) -> list[tuple[str, str, bool]]:
     limit_ms = max(1, round(time_left() * 500))
     with there.transaction():
-        there.ask(f"SET LOCAL statement_timeout = {limit_ms}")
-        return [(kind, identity, runs) for kind, identity, runs in there.ask(_OWNED, (most,))]
+        # One message: behind a pooler each one sets the session's own limit first.
+        rows = there.ask(f"SET LOCAL statement_timeout = {limit_ms}; {_OWNED}", (most,))
+        return [(kind, identity, runs) for kind, identity, runs in rows]

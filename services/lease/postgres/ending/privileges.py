@@ -66,7 +66,8 @@ _GRANTED = (
     " LEFT JOIN pg_catalog.pg_roles o ON o.oid = s.refobjid"
     " LEFT JOIN pg_catalog.pg_namespace n ON pg_catalog.quote_ident(n.nspname) = i.schema"
     " LEFT JOIN pg_catalog.pg_roles p ON p.oid = n.nspowner"
-    " WHERE (a.grantee = %s::pg_catalog.oid OR a.grantor = %s::pg_catalog.oid)"
+    " WHERE i.identity IS NOT NULL"  # NULL: it is being dropped while this looks
+    "  AND (a.grantee = %s::pg_catalog.oid OR a.grantor = %s::pg_catalog.oid)"
     "  AND (o.oid IS NULL OR o.oid <> %s::pg_catalog.oid) AND c.oid = ANY(array("
     "   SELECT d.objid FROM pg_catalog.pg_shdepend d WHERE d.refobjid = %s::pg_catalog.oid))"
 )

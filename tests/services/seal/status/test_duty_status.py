@@ -117,3 +117,12 @@ def test_what_nobody_can_read_makes_no_progress_and_does_no_harm() -> None:
     watched.sessions["lease/node-2"] = {"duties": {"reaper": "soon"}}
     watched.go(LATE_AFTER + _EVERY)
     assert watched.is_late
+
+
+def test_pods_that_are_gone_are_forgotten_with_the_names_that_they_had() -> None:
+    watched = Watched()
+    for number in range(50):
+        watched.sessions.clear()
+        watched.tell(1000 + number, node=f"lease-{number}")
+        watched.look()
+    assert watched.duties.all["reaper"].told == {"lease-49": 1049}
