@@ -65,7 +65,7 @@ class Settings(BaseModel):
     # days entries stay in it at least (0: as long as there is no reason to move them)
     audit_archive: Path | None = None
     audit_limit_mib: int = Field(default=0, ge=0)
-    audit_keep_days: int = Field(default=0, ge=0)
+    audit_keep_days: int = Field(default=0, ge=0, le=36_500)
     data_dir: Path = Path(".")
     profile: Literal["local", "kubernetes"] = "local"
     metrics_listen: str = ""

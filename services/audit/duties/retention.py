@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from services.audit.following.position import Position
 from services.audit.following.replica import Replica
@@ -126,7 +127,11 @@ class Retention:
     async def run(self) -> None:
         """For ever."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception:  # noqa: BLE001  nothing here may stop the chain
+                _log.exception("looking after the audit log failed")
+                self.warning = "looking after the audit log failed: see the log"
             await asyncio.sleep(PERIOD)
 
     async def look(self) -> None:
@@ -144,8 +149,8 @@ class Retention:
     async def _try_keeping_the_marker(self) -> str:
         """Have the marker's files as they were, and its stand-in replaced; what people should look at."""
         log = self._replica.log
-        if not self._replica.healthy:
-            return ""
+        if not self._replica.healthy or not self._replica.has_begun:
+            return ""  # what was read at opening may be wrong, and a good copy beside it
         try:
             if log.stand_in is None:
                 await asyncio.shield(asyncio.to_thread(self._keep_copies, log))
@@ -175,7 +180,7 @@ class Retention:
         await asyncio.shield(asyncio.to_thread(prove_again, log, marker))
 
     async def _try_archiving(self) -> str:
-        if self._archive is None or not self._replica.healthy:
+        if self._archive is None or not self._replica.healthy or not self._replica.has_begun:
             return ""
         try:
             await self._archive_some(self._archive)
@@ -185,6 +190,8 @@ class Retention:
             return f"audit segments cannot be archived: {error.strerror}"
         except (NotArchived, MissingKey, Broken, ValueError) as fault:
             return f"audit segments cannot be archived: {fault}"
+        except DecodeError:
+            return "audit segments cannot be archived: what etcd holds at audit/mark cannot be read"
         return ""
 
     async def _archive_some(self, archive: Archive) -> None:

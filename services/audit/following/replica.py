@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -69,6 +70,7 @@ class Replica:
         self.gaps = 0
         self._etcd = etcd
         self._report_key = keyspace.AUDIT_REPLICAS + node_id.encode()
+        self.has_begun = False  # where the log begins was confirmed in this process, by the chain's keys
         self._copy_history = copy_history
         self._on_durable = on_durable
         self.copies = copies
@@ -111,14 +113,18 @@ class Replica:
         return True
 
     async def reports(self, deadline: float) -> dict[str, int]:
-        """The first entry that each replica, by node, has not archived. Raises EtcdError."""
+        """The first entry that each replica, by node, has not archived. Raises EtcdError.
+
+        What nobody can read is passed over.
+        """
         prefix = keyspace.AUDIT_REPLICAS
         request = txn.txn([], [txn.range_(prefix, keyspace.prefix_end(prefix))])
         seen = await self._etcd.transact(request, deadline=deadline, idempotent=True)
-        return {
-            row.key.removeprefix(prefix).decode(): first_of(row.value)
-            for row in rows_of(seen.responses[0].response_range)
-        }
+        reports: dict[str, int] = {}
+        for row in rows_of(seen.responses[0].response_range):
+            with contextlib.suppress(DecodeError, UnicodeDecodeError):
+                reports[row.key.removeprefix(prefix).decode()] = first_of(row.value)
+        return reports
 
     def doubt(self, why: str) -> None:
         """Somebody found that the log is not what was signed: say so, until a start has looked at it."""
@@ -169,6 +175,7 @@ class Replica:
         """Find the position to go on from, mending the log if need be."""
         opened = await keys.open()
         start = await find_start(self._etcd, self.log, opened, self._report_key, self._mending, self.copies)
+        self.has_begun = True
         self._cursors.begin(())  # what is replayed counts from its own first batch
         await self._move(start)
         if start.size and not start.revision:

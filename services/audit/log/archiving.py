@@ -60,7 +60,8 @@ class Archive:
         `checkpoint`: a signed note of `below` entries or more, with which the log agrees. Raises OSError,
         NotArchived, MissingKey, Broken.
         """
-        starts = {segment: first for segment, first in log.firsts.items() if log.first < first <= below}
+        self.clear(log, keys)  # what an earlier one left: the next marker will not name it any more
+        starts = {segment: first for segment, first in dict(log.firsts).items() if log.first < first <= below}
         kept = max(starts, default=log.marker.segment)
         going = range(log.marker.segment, kept)
         if going:

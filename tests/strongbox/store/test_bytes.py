@@ -15,7 +15,7 @@ from strongbox.store.decisions.cache import Memory
 from strongbox.store.decisions.deciding import Decider, Item, Work
 from strongbox.store.decisions.view import View
 from strongbox.store.etcd import txn
-from strongbox.store.space.admission import Effect
+from strongbox.store.space.admission import Effect, Space
 
 HALF = 512 << 10
 
@@ -47,7 +47,7 @@ def reading(call: str, *keys: bytes) -> Item:
 
 
 def made(store: Store) -> Decider:
-    return Decider(store, Memory(), SystemClock())  # type: ignore[arg-type]
+    return Decider(store, Memory(), SystemClock(), Space(1 << 30))  # type: ignore[arg-type]
 
 
 async def test_a_round_reads_few_bytes_and_the_rest_waits() -> None:

@@ -7,9 +7,12 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from services.audit.duties.retention import Retention
 from services.audit.log import archiving
 from services.audit.log.archiving import Archive, NotArchived
 from services.audit.log.query import Filter, ascending, descending
@@ -274,6 +277,57 @@ def test_a_marker_that_is_not_signed_yet_is_no_sign_of_tampering(
     assert main([*rest, *proofs]) == 2
     assert "name the archive's files" in capsys.readouterr().err
     assert main([*sorted(map(str, (tmp_path / "archive").glob("*.jsonl"))), *rest, *proofs]) == 0
+
+
+async def test_a_marker_that_nobody_has_confirmed_yet_does_not_replace_the_good_copy(tmp_path: Path) -> None:
+    """One digit of it is wrong, and the process has just started, perhaps while the cluster is sealed."""
+    log = log_of(tmp_path / "log")
+    archive_of(tmp_path).move(log, log.firsts[3], KEYS, note_of(700))
+    file, copy = tmp_path / "log" / markers.NAME, tmp_path / "log" / markers.COPY
+    good = copy.read_bytes()
+    file.write_bytes(_other_digit(good))
+    replica = SimpleNamespace(
+        log=Segments(tmp_path / "log", segment_bytes=LIMIT), healthy=True, has_begun=False
+    )
+    assert replica.log.damage is None
+    keep = Retention(cast("Any", None), cast("Any", replica), cast("Any", None), archive_of(tmp_path))
+    await keep.look()
+    assert copy.read_bytes() == good
+
+
+def _other_digit(marker: bytes) -> bytes:
+    place = marker.index(b'"mac":"') + 7
+    return marker[:place] + (b"0" if marker[place : place + 1] != b"0" else b"1") + marker[place + 1 :]
+
+
+def test_segments_that_a_crash_left_over_are_removed_before_the_next_are_archived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next marker names its own segments only."""
+    log, archive = log_of(tmp_path / "log"), archive_of(tmp_path)
+
+    def dies(_: Archive, log: Segments, __: object) -> None:
+        if log.first:  # the marker stands, and nothing is removed yet
+            raise OSError(errno.EIO, "died")
+
+    with monkeypatch.context() as dying:
+        dying.setattr(Archive, "clear", dies)
+        with pytest.raises(OSError, match="died"):
+            archive.move(log, log.firsts[2], KEYS, note_of(700))
+    archive.move(log, log.firsts[4], KEYS, note_of(700))
+    assert sorted(file.name for file in (tmp_path / "log").glob("*.jsonl"))[0] == "audit-000004.jsonl"
+    # and what stands altered in the archive goes on being told
+    again = log_of(tmp_path / "again")
+    other = Archive(tmp_path / "other", "node-1")
+    with monkeypatch.context() as dying:
+        dying.setattr(Archive, "clear", dies)
+        with pytest.raises(OSError, match="died"):
+            other.move(again, again.firsts[2], KEYS, note_of(700))
+    altered = tmp_path / "other" / "audit-000000.jsonl"
+    altered.write_bytes(altered.read_bytes().replace(b"alice", b"malic", 1))
+    for _ in range(2):
+        with pytest.raises(NotArchived):
+            other.move(again, again.firsts[4], KEYS, note_of(700))
 
 
 def test_a_full_archive_leaves_everything_where_it_was(

@@ -466,7 +466,7 @@ async def test_a_running_replica_says_that_its_marker_is_lost_and_looks_on(tmp_p
     assert await find_beginning(found, KEYS, NO_COPIES, lambda _: None, is_trimmed=True)
     keys = audit_keys()
     await keys.open()
-    replica: Any = SimpleNamespace(log=found, healthy=True, copies=Copies(archive.folder))
+    replica: Any = SimpleNamespace(log=found, healthy=True, has_begun=True, copies=Copies(archive.folder))
     keep = Retention(cast("Any", None), replica, keys)
     await keep.look()
     assert keep.warning == LOST and found.stand_in
