@@ -61,9 +61,11 @@ def _wait(connection: Any) -> None:
         left = time_left()
         if left <= 0:
             raise DeadlinePassed
-        reading = [connection.fileno()] if state == psycopg2.extensions.POLL_READ else []
-        writing = [connection.fileno()] if state == psycopg2.extensions.POLL_WRITE else []
-        select.select(reading, writing, [], left)
+        # Not select(), which knows no file above 1023: a process with many connections has those.
+        waiting = select.poll()
+        reads = state == psycopg2.extensions.POLL_READ
+        waiting.register(connection.fileno(), select.POLLIN if reads else select.POLLOUT)
+        waiting.poll(max(1, round(left * 1000)))
 
 
 psycopg2.extensions.set_wait_callback(_wait)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
@@ -308,3 +309,17 @@ async def test_a_template_has_to_be_there_and_to_be_given_away(
 def test_a_template_is_no_reserved_word(name: str) -> None:
     with pytest.raises(InvalidInput):
         database_roles.require_template(name)
+
+
+async def test_a_process_with_more_than_a_thousand_open_files_asks_as_well(
+    database: Database, postgres: PostgresServer
+) -> None:
+    """select() knows no file above 1023."""
+    role, password = role_named(), scram.new_password()
+    files = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        await database.run(creating(role, password), 5)
+    finally:
+        for file in files:
+            os.close(file)
+    assert role.username in postgres.roles()
