@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from services.audit.duties.retention import Retention, parse_index
+from services.audit.duties.retention import Retention, index_of
 from services.audit.following.replica import Replica
 from services.audit.keys import AuditKeys, OpenKeys
 from services.audit.log import query
@@ -201,7 +201,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
             if not 0 <= asked <= size:
                 raise InvalidInput("before_index is at most the log's size", size=str(size))
             known = view.get(keyspace.AUDIT_ARCHIVE).value
-            below = max(asked, _index_of(known))
+            below = max(asked, index_of(known))
             view.put(keyspace.AUDIT_ARCHIVE, b"%d" % below)
             if view.draft is not None:
                 view.draft.version = below
@@ -333,11 +333,3 @@ def limit_of(request: pb.ListEntriesRequest) -> int:
     if not 0 <= request.limit <= MAX_LIMIT:
         raise InvalidInput(f"limit is 1 to {MAX_LIMIT}")
     return request.limit or DEFAULT_LIMIT
-
-
-def _index_of(known: bytes | None) -> int:
-    """What etcd holds at audit/archive; 0 when it is nothing of ours."""
-    try:
-        return parse_index(known) if known else 0
-    except ValueError:
-        return 0

@@ -203,7 +203,7 @@ class Retention:
         if told is None or not mark:
             return
         safe = min(told.size, Position.parse(mark[0].value).size, self._replica.position.size)
-        index = parse_index(asked[0].value) if asked else 0
+        index = index_of(asked[0].value) if asked else 0
 
         def work() -> None:
             self._move(archive, min(safe, index), safe, keys.chain, told, signed[0].value.decode())
@@ -236,3 +236,11 @@ def parse_index(value: bytes) -> int:
     if not (value.isdigit() and len(value) < 19):
         raise ValueError("what etcd holds at audit/archive is not an index")
     return int(value)
+
+
+def index_of(value: bytes | None) -> int:
+    """What etcd holds at `audit/archive`; 0 when it is nothing of ours: archiving by rule goes on."""
+    try:
+        return parse_index(value) if value else 0
+    except ValueError:
+        return 0
