@@ -53,7 +53,7 @@ run: install ## three nodes, unsealed, a secret written and read; Ctrl-C ends it
 	$(call built,strongbox/dev/demo.py)
 	@exec $(BIN)/python -m strongbox.dev.demo
 
-test: lint types contracts unit ## lint, types, contracts, unit and cluster tests, the scenarios' short form (15 min)
+test: lint types contracts unit ## lint, types, contracts, unit and cluster tests, the scenarios' short form (25 min)
 	$(call built,tests/scenarios/__main__.py)
 	@$(BIN)/python -m tests.scenarios --short
 	@echo "make test: all passed"
