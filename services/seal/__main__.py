@@ -5,6 +5,7 @@ from __future__ import annotations
 from services.seal.ceremonies.ceremony_exchange import Ceremonies
 from services.seal.custody.freshness_watch import Vigil
 from services.seal.custody.held_keys import Custody
+from services.seal.custody.holders import Holders
 from services.seal.custody.process_replacement import Rebirth
 from services.seal.custody.replica_record import Registry
 from services.seal.key_stream import KeyStream
@@ -39,13 +40,14 @@ async def assemble(runtime: Runtime) -> None:
     custody, peers = Custody(clock), Peers(etcd, settings, lambda: runtime.address)
     runtime.renewal.on_renewed(peers.renew)
     runtime.require_unsealed_since = custody.require_unsealed_since
-    registry = Registry(pipeline, session, custody, node, ordinal)
+    registry = Registry(pipeline, session, custody, node, ordinal, lambda: runtime.address)
     opener = Opener(pipeline, custody, registry, clock)
     rebirth = Rebirth(custody, ordinal, runtime.restart)
     # The proof has connections of its own: it never queues behind what is read for an answer.
-    vigil = Vigil(runtime.own_etcd(), pipeline, custody, registry, rebirth.when_its_turn_comes)
+    holders = Holders(etcd, peers, custody, node)
+    vigil = Vigil(runtime.own_etcd(), pipeline, custody, registry, holders, rebirth.when_its_turn_comes)
     computing = Computing()
-    unsealing = Unsealing(etcd, pipeline, peers, opener, computing)
+    unsealing = Unsealing(pipeline, peers, holders, opener, computing)
     guard = Guard(custody)
     sealing = Sealing(etcd, pipeline, guard, vigil)
     refresher, wraps = Refresher(etcd, custody), Wraps(pipeline, node)
@@ -60,7 +62,9 @@ async def assemble(runtime: Runtime) -> None:
     runtime.serve(add_SealServiceServicer_to_server, servicer, "strongbox.seal.v1.SealService")
     runtime.serve(
         add_SealPeerServiceServicer_to_server,
-        SealPeerServicer(KeyStream(custody, refresher, wraps), vigil, unsealing, ceremonies, giver, rebirth),
+        SealPeerServicer(
+            KeyStream(custody, refresher, wraps), custody, vigil, unsealing, ceremonies, giver, rebirth
+        ),
         "strongbox.seal.v1.SealPeerService",
     )
     runtime.spawn(Readiness(custody, vigil, runtime.health).run())

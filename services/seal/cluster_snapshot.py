@@ -42,6 +42,7 @@ class Replica(NamedTuple):
     live: bool
     holds: bool
     says_held: bool
+    address: str = ""  # where it can be asked itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ def _told_by(row: KV) -> storage.SealReplica:
 
 def _replica(told: storage.SealReplica, session: KV | None) -> Replica:
     holds = told.holds and session is not None and session.lease == told.lease
-    return Replica(told.node, session is not None, holds, told.holds)
+    return Replica(told.node, session is not None, holds, told.holds, told.address)
 
 
 def _holders(rows: tuple[KV, ...]) -> dict[str, tuple[str, int]]:

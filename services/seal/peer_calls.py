@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -19,6 +19,7 @@ from strongbox.config import Settings
 from strongbox.handshakes import told
 from strongbox.process.presence import address_in
 from strongbox.rpc.channel import open_channel
+from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
 from strongbox.store import keyspace
 from strongbox.store.etcd.client import Etcd
@@ -31,6 +32,8 @@ else:  # one class for both at run time
     Stub = rpc.SealPeerServiceStub
 _FAREWELL = 6.0  # seconds for calls under way on a channel that is given up; none has more
 _PATIENCE = 0.5  # seconds with a replica that has no session
+# Of a replica that stands still, or is of a version that cannot be asked.
+_DOES_NOT_SAY = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
 _log = structlog.get_logger(__name__)
 
 
@@ -44,11 +47,7 @@ class Peers:
 
     def renew(self) -> None:
         """The certificate was renewed: the next call opens its channel anew; calls under way end first."""
-        for channel in self._channels.values():
-            leaving = asyncio.create_task(channel.close(_FAREWELL))
-            self._leaving.add(leaving)
-            leaving.add_done_callback(self._leaving.discard)
-        self._channels = {}
+        self._leave(set(self._channels))
 
     async def ask_all(self, call: Callable[[Stub, float], Awaitable[T]], deadline: float) -> list[T]:
         """`call(stub, seconds)` on every other replica at once; the answers that came."""
@@ -70,7 +69,7 @@ class Peers:
         own = keyspace.node("seal", self._settings.node_id)
         others = (row.value for row in found.rows if row.key != own)
         addresses = {address for value in others if (address := address_in(value))}
-        await self._close(self._channels.keys() - addresses - {*self._settings.seal_addresses})
+        self._leave(self._channels.keys() - addresses - {*self._settings.seal_addresses})
         return addresses
 
     async def ask(
@@ -85,15 +84,30 @@ class Peers:
             _log.info("a peer did not do as asked", peer=address, code=error.code().name)
             return None
 
+    async def holds(self, address: str, seconds: float) -> bool | None:
+        """Whether that replica holds a key; who is not there holds none. None: it does not say."""
+        stub = rpc.SealPeerServiceStub(self._channel(address))
+        try:
+            answer = await stub.GetHeldGeneration(pb.GetHeldGenerationRequest(), timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            told.tell(address, error.details())
+            return None if error.code() in _DOES_NOT_SAY else False
+        return answer.generation != 0
+
     async def close(self) -> None:
         """Close every channel."""
-        await self._close(set(self._channels))
+        channels, self._channels = self._channels, {}
+        for channel in channels.values():
+            await channel.close(None)
 
     def _channel(self, address: str) -> grpc.aio.Channel:
         if address not in self._channels:
             self._channels[address] = open_channel(address, "seal", self._settings)
         return self._channels[address]
 
-    async def _close(self, addresses: set[str]) -> None:
+    def _leave(self, addresses: Set[str]) -> None:
+        """Give channels up once the calls under way have ended: to close them at once would cancel these."""
         for address in addresses:
-            await self._channels.pop(address).close(None)
+            leaving = asyncio.create_task(self._channels.pop(address).close(_FAREWELL))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)

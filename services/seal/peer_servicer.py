@@ -9,6 +9,7 @@ import grpc.aio
 
 from services.seal.ceremonies.ceremony_exchange import Ceremonies
 from services.seal.custody.freshness_watch import Vigil
+from services.seal.custody.held_keys import Custody
 from services.seal.custody.process_replacement import Rebirth
 from services.seal.key_stream import KeyStream, require_purpose
 from services.seal.peer_unseal.responder import Giver
@@ -27,13 +28,14 @@ class SealPeerServicer(rpc.SealPeerServiceServicer):
     def __init__(
         self,
         keys: KeyStream,
+        custody: Custody,
         vigil: Vigil,
         unsealing: Unsealing,
         ceremonies: Ceremonies,
         giver: Giver,
         rebirth: Rebirth,
     ) -> None:
-        self._keys, self._vigil, self._unsealing = keys, vigil, unsealing
+        self._keys, self._custody, self._vigil, self._unsealing = keys, custody, vigil, unsealing
         self._ceremonies, self._giver, self._rebirth = ceremonies, giver, rebirth
 
     async def RelayShares(self, request: pb.RelaySharesRequest, context: Context) -> pb.RelaySharesResponse:
@@ -52,6 +54,12 @@ class SealPeerServicer(rpc.SealPeerServiceServicer):
         """The root key for a replica that restarted."""
         ordinal = peer_of(context).ordinal
         return await self._giver.give(str(ordinal), request, inbound_of(context).deadline)
+
+    async def GetHeldGeneration(
+        self, request: pb.GetHeldGenerationRequest, context: Context
+    ) -> pb.GetHeldGenerationResponse:
+        """Whether this replica holds a key."""
+        return pb.GetHeldGenerationResponse(generation=self._custody.generation or 0)
 
     async def StreamKeys(
         self, requests: AsyncIterator[pb.StreamKeysRequest], context: Context

@@ -43,9 +43,10 @@ def main() -> int:
     seed = options.seed if options.seed is not None else int(time.time()) % 100_000
     print(f"seed {seed}" + (f", planted bug: {options.plant}" if options.plant else ""), flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # then the stage is struck as ever
-    run, violations = Run(seed), list[str]()
+    run, violations, seen = Run(seed), list[str](), list[str]()
     try:
         with Stage(options.plant) as stage:
+            seen = stage.violations
             violations += ending.play(
                 stage,
                 run,
@@ -57,9 +58,10 @@ def main() -> int:
     except Exception as error:
         traceback.print_exc()
         violations.append(f"the run itself failed: {type(error).__name__}: {error}")
-        violations += run.seen  # what clients had met by then is no less wrong
+        violations += [*run.seen, *seen]  # what was met by then is no less wrong
     set_by = wall_ahead() - run.wall_ahead
-    for line in report.lines(run.history, run.struck, run.seconds, run.slack.worst, violations, set_by):
+    told = report.Told(run.seconds, run.slack.worst, set_by, run.unsealed)
+    for line in report.lines(run.history, run.struck, violations, told):
         _say(line)
     return 1 if violations else 0
 

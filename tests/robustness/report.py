@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from tests.robustness.history import AWAY, BROKEN, OK, REFUSED, History
 from tests.robustness.run import Struck
@@ -13,14 +14,19 @@ _MOST_VIOLATIONS = 40
 _NOTED_S = 0.5
 
 
-def lines(
-    history: History,
-    struck: Sequence[Struck],
-    seconds: float,
-    slack: float,
-    violations: Sequence[str],
-    wall_set_by: float = 0.0,
-) -> Iterator[str]:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Of the run: seconds, by how much times were allowed to be longer, seconds by which the wall clock was
+    set, and when people had to unseal because etcd had stood still.
+    """
+
+    seconds: float
+    slack: float
+    wall_set_by: float
+    unsealed: Sequence[str]
+
+
+def lines(history: History, struck: Sequence[Struck], violations: Sequence[str], told: Told) -> Iterator[str]:
     """The closing report."""
     yield ""
     yield f"{'operation':<10}" + "".join(f"{outcome:>9}" for outcome in _OUTCOMES)
@@ -36,12 +42,14 @@ def lines(
     yield ""
     yield (
         f"{len(history.ops)} operations ({answered} answered), {len(struck)} faults of "
-        f"{len(_by_kind(struck))} kinds in {seconds:.0f} s"
+        f"{len(_by_kind(struck))} kinds in {told.seconds:.0f} s"
     )
-    if slack > 1.0:
-        yield f"the machine was busy with other things: times were allowed to be {slack:.1f} times as long"
-    if abs(wall_set_by) > _NOTED_S:
-        yield f"the machine's wall clock was set by {wall_set_by:+.1f} s meanwhile"
+    if told.slack > 1.0:
+        yield f"the machine was busy with other things: times could be {told.slack:.1f} times as long"
+    if abs(told.wall_set_by) > _NOTED_S:
+        yield f"the machine's wall clock was set by {told.wall_set_by:+.1f} s meanwhile"
+    for when in told.unsealed:
+        yield f"no time for etcd: the cluster sealed itself, people unsealed it: {when}"
     for violation in violations[:_MOST_VIOLATIONS]:
         yield f"VIOLATION  {violation}"
     if len(violations) > _MOST_VIOLATIONS:

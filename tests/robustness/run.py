@@ -6,8 +6,11 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
+from tests.robustness import diagnosis
 from tests.robustness.door import Rest
+from tests.robustness.etcd_silence import SEALS_AFTER, EtcdSilence
 from tests.robustness.faults import Fault, every
 from tests.robustness.history import History
 from tests.robustness.ledger import Ledger, wall_ahead
@@ -23,6 +26,7 @@ from tests.robustness.traffic.rivals import Told
 
 LONGEST = 390.0  # seconds of faults in a run that has no time of its own: a busy machine does not get further
 SOAK = 600.0  # seconds: whoever has so long has what takes long as well
+_LOOK_EVERY = 5.0  # seconds
 CALM = 1.0  # seconds between recovery and the next fault
 Say = Callable[[str], None]
 
@@ -39,6 +43,7 @@ class Struck:
     undone: float
     recovered: float
     silence: float
+    etcd_silence: float
     trouble: str = ""
 
 
@@ -60,6 +65,10 @@ class Run:
     seen: list[str] = field(default_factory=list)  # violations that clients met on the way
     ended: Seen = field(default_factory=Seen)
     told: Told = field(default_factory=Told)
+    etcd_silence: EtcdSilence | None = None
+    unsealed: list[str] = field(
+        default_factory=list
+    )  # why people had to, once the machine had no time for etcd
 
 
 def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
@@ -68,13 +77,16 @@ def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
     enders.prepare(stage.gateway(0), run.clients_token)
     target = Target([stage.gateway(number) for number in NODES], stage.cluster.root_token, run.clients_token)
     run.ledger = Ledger(stage.postgres)
-    with Traffic(target, run.history, run.ledger, stage.etcd, run.seed) as traffic:
+    run.etcd_silence = EtcdSilence(stage.etcd)
+    traffic = Traffic(target, run.history, run.ledger, stage.etcd, run.seed)
+    with run.etcd_silence, traffic:
         time.sleep(2.0)
         for fault in _faults(run, seconds, only):
             struck = _inject(stage, run, fault)
             run.struck.append(struck)
             say(_line(struck))
             if struck.trouble:
+                _tell_why(stage, run, struck, say)
                 break
             time.sleep(CALM)
         run.paths = list(traffic.hot.all)
@@ -106,7 +118,7 @@ def _inject(stage: Stage, run: Run, fault: Fault) -> Struck:
     fault.end(stage)
     undone, trouble = time.monotonic(), ""
     try:
-        stage.wait_recovered(fault.recovery * run.slack.now())
+        _recover(stage, run, fault, begun)
     except TimeoutError as late:
         trouble = str(late)
     recovered = time.monotonic()
@@ -116,13 +128,41 @@ def _inject(stage: Stage, run: Run, fault: Fault) -> Struck:
         if fault.spared
         else history.longest_silence(begun, recovered, NODES)
     )
-    return Struck(fault, begun, undone, recovered, silence, trouble)
+    etcd_silence = run.etcd_silence.longest(begun) if run.etcd_silence else 0.0
+    return Struck(fault, begun, undone, recovered, silence, etcd_silence, trouble)
+
+
+def _recover(stage: Stage, run: Run, fault: Fault, begun: float) -> None:
+    """Until everything serves, by itself. Raises TimeoutError.
+
+    Where etcd itself answered nobody for so long that the cluster had to seal itself, people unseal it.
+    """
+    until = time.monotonic() + fault.recovery * run.slack.now()
+    while True:
+        try:
+            return stage.wait_recovered(min(_LOOK_EVERY, until - time.monotonic()))
+        except TimeoutError:
+            silent = run.etcd_silence.longest(begun) if run.etcd_silence else 0.0
+            if silent >= SEALS_AFTER and all(stage.is_sealed(number) for number in NODES):
+                run.unsealed.append(f"{fault.kind}: etcd answered nobody for {silent:.0f} s")
+                stage.give_shares()
+                return stage.wait_recovered(fault.recovery * run.slack.now())
+            if time.monotonic() >= until:
+                raise
+
+
+def _tell_why(stage: Stage, run: Run, struck: Struck, say: Say) -> None:
+    ago = timedelta(seconds=time.monotonic() - struck.begun)
+    say("    warnings meanwhile:")
+    for line in diagnosis.lines(stage.folder, [stage.node(n) for n in NODES], datetime.now(UTC) - ago):
+        say(line)
 
 
 def _line(struck: Struck) -> str:
     return (
         f"  {struck.fault!s:60} held {struck.undone - struck.begun:5.1f} s, served again after "
-        f"{struck.recovered - struck.undone:4.1f} s, longest silence {struck.silence:4.1f} s {struck.trouble}"
+        f"{struck.recovered - struck.undone:4.1f} s, longest silence {struck.silence:4.1f} s, "
+        f"etcd's {struck.etcd_silence:4.1f} s {struck.trouble}"
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 from strongbox.dev import runner_socket
 from strongbox.dev.processes import Identity
 from tests.robustness import probe
+from tests.robustness.disks import Disks
 from tests.robustness.door import Answer, Rest
 from tests.robustness.environment import environment
 from tests.robustness.postgres import DATABASE_ROLES, Postgres
@@ -31,8 +32,9 @@ from tests.support.lab import Lab
 NODES = (0, 1, 2)
 NAMES = ("etcd", "seal", "kv", "auth", "lease", "audit", "envoy")
 RELAYED = 1  # the node whose services reach their own etcd through the relay
-SMALL_DISK = 2  # the node whose folder is on a small tmpfs
-_DISK = "900m"  # etcd's log and file (twice while it is defragmented), and room to spare
+SMALL_DISK = 2  # the node whose disk gets filled
+_SMALL = "900m"  # etcd's log and file (twice while it is defragmented), and room to spare
+_LARGE = "4g"
 QUOTA = 128 << 20  # bytes of each member
 # etcd's own log grows by whatever is written until its next snapshot, so that comes soon here.
 _ETCD_FLAGS = {"quota-backend-bytes": str(QUOTA), "snapshot-count": "2000"}
@@ -47,7 +49,7 @@ class Stage:
         self.folder = Path(tempfile.mkdtemp(prefix="strongbox-robustness-"))
         self._plant = plant
         self._relay: subprocess.Popen[str] | None = None
-        self._mounted = False
+        self._disks = Disks(self.folder)
         self._undertaker: subprocess.Popen[bytes] | None = None
         self._sealed_at = 0.0
         self.killed: list[str] = []  # names of processes, each time that one was killed
@@ -75,11 +77,7 @@ class Stage:
             if process is not None:
                 process.kill()
                 process.wait()
-        if self._mounted:
-            if os.environ.get("STRONGBOX_KEEP"):
-                disk = self.folder / self.node(SMALL_DISK)
-                shutil.copytree(disk / "logs", self.folder / "logs-of-the-small-disk", dirs_exist_ok=True)
-            subprocess.run(["umount", "-l", str(self.folder / "node-3")], check=False)
+        self._disks.unmount(keep_logs=bool(os.environ.get("STRONGBOX_KEEP")))
         self.lab.__exit__(None, None, None)
         if not os.environ.get("STRONGBOX_KEEP"):
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -150,8 +148,12 @@ class Stage:
         raise RuntimeError("no node takes the order to seal")
 
     def unseal(self) -> None:
-        """Give the shares to different nodes."""
+        """Undo `seal`."""
         self.sealed.append((self._sealed_at, time.monotonic()))
+        self.give_shares()
+
+    def give_shares(self) -> None:
+        """Unseal as people do: the shares, to different nodes."""
         for number, share in enumerate(self.cluster.shares[:2]):
             deadline = time.monotonic() + 30
             while True:
@@ -267,12 +269,8 @@ class Stage:
 
     def _set(self) -> None:
         self.lab.__enter__()
-        disk = self.folder / self.node(SMALL_DISK)
-        disk.mkdir(mode=0o700)
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={_DISK},mode=0700", "none", str(disk)], check=True
-        )
-        self._mounted = True
+        for number in NODES:
+            self._disks.mount(self.node(number), _SMALL if number == SMALL_DISK else _LARGE)
         if self._plant:
             (self.folder / "plant").write_text(self._plant)
         hosts = self.lab.hosts()

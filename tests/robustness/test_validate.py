@@ -31,7 +31,7 @@ def _line(request_id: str, **changes: object) -> bytes:
 
 def _struck(begun: float, recovered: float, **changes: object) -> Struck:
     fault = Fault("kill kv", "node-1", nothing, nothing, 1.0, **changes)  # type: ignore[arg-type]
-    return Struck(fault, begun, begun + 1, recovered, silence=0.5)
+    return Struck(fault, begun, begun + 1, recovered, silence=0.5, etcd_silence=0.1)
 
 
 def test_an_answer_that_was_not_recorded_is_found() -> None:

@@ -2,11 +2,14 @@
 
 * A linearizable read every 0.5 s is the proof; a watch of `seal/state` makes the next read come at once. A
   read that failed is repeated without a pause: etcd's elections take longer than what is left of a proof.
+  One that is late is not waited for: the next is asked for beside it, and the first answer counts. So an
+  etcd that takes two seconds for each answer still proves every half second.
 * The wipe 10 s after the last proof does not wait for a read to fail: it has a timer of its own.
 * After a wipe the replica says so in etcd (`seal` waits for that) and the process is
   replaced.
-* When etcd says unsealed and nobody living has held a key for 3 s (everything was restarted), the cluster
-  *is* sealed; then the record is made to say so, and people unseal it as ever.
+* When etcd says unsealed and nobody has held a key for 3 s (everything was restarted), the cluster *is*
+  sealed; then the record is made to say so, and people unseal it as ever. Who said that it holds a key is
+  asked first (`holders`), and who does not answer is given the time in which it would have wiped its keys.
 """
 
 from __future__ import annotations
@@ -19,8 +22,9 @@ from contextlib import aclosing
 import structlog
 from google.protobuf.message import DecodeError
 
-from services.seal import cluster_snapshot, seal_decisions
-from services.seal.custody.held_keys import Custody
+from services.seal import seal_decisions
+from services.seal.custody.held_keys import WIPE_AFTER_S, Custody
+from services.seal.custody.holders import Found, Holders
 from services.seal.custody.replica_record import Registry
 from services.seal.custody.seal_confirmations import Revisions
 from services.seal.repository import SealState
@@ -33,9 +37,11 @@ from strongbox.store.etcd.errors import Compacted, EtcdError
 from strongbox.store.etcd.watch import watch
 
 READ_EVERY = 0.5  # seconds
-_READ_WITHIN = 1.0  # seconds for one read, all its attempts together
+_READ_WITHIN = 3.0  # seconds for one read, all its attempts together
 _FAILED_PAUSE = 0.05  # seconds after a read that failed
 _NOBODY_FOR = 3.0  # seconds without a holder before the cluster is called sealed
+_GAP = 2.0  # seconds between two looks that belong together: what was between longer ones is not known
+_UNKNOWN_FOR = WIPE_AFTER_S + 1.0  # the same, where somebody who may hold a key does not answer
 _log = structlog.get_logger(__name__)
 
 
@@ -48,22 +54,28 @@ class Vigil:
         pipeline: Pipeline,
         custody: Custody,
         registry: Registry,
+        holders: Holders,
         on_wiped: Callable[[], Awaitable[None]],
     ) -> None:
         self._etcd, self._pipeline = etcd, pipeline
-        self._custody, self._registry, self._on_wiped = custody, registry, on_wiped
-        self._wake = asyncio.Event()
-        self._held_at = time.monotonic()
+        self._custody, self._registry, self._holders, self._on_wiped = custody, registry, holders, on_wiped
+        self._wake, self._is_read = asyncio.Event(), asyncio.Event()
+        self._readings: set[asyncio.Task[bool]] = set()
+        self._held_at = self._looked_at = time.monotonic()
         self.revisions = Revisions()
         self.state: SealState | None = None
         self.read_at = float("-inf")  # when `state` was asked for, in monotonic seconds
         self.seen = asyncio.Event()
 
     async def run(self) -> None:
-        """All four duties of it."""
-        async with asyncio.TaskGroup() as tasks:
-            for work in (self._read(), self._watch(), self._expire(), self._after_wipe()):
-                tasks.create_task(work)
+        """All five duties of it."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for work in (self._read, self._watch, self._expire, self._after_wipe, self._follow):
+                    tasks.create_task(work())
+        finally:
+            for reading in self._readings:
+                reading.cancel()
 
     def look_now(self) -> None:
         """Read again at once."""
@@ -73,20 +85,38 @@ class Vigil:
         while True:
             asked = time.monotonic()
             self._wake.clear()
-            try:
-                found = await self._etcd.range(keyspace.SEAL_STATE, deadline=asked + _READ_WITHIN)
-                self.state = SealState.parse(found.rows[0].value if found.rows else None)
-            except (EtcdError, ValueError) as error:
-                _log.info("the seal state is not known", kind=type(error).__name__)
+            reading = asyncio.create_task(self._ask(asked), name="the seal state")
+            self._readings.add(reading)
+            reading.add_done_callback(self._readings.discard)
+            await asyncio.wait({reading}, timeout=READ_EVERY)
+            if reading.done() and not reading.result():
                 await asyncio.sleep(_FAILED_PAUSE)
                 continue
-            self.read_at = asked
+            await _happens(self._wake, READ_EVERY - (time.monotonic() - asked))
+
+    async def _ask(self, asked: float) -> bool:
+        """Whether etcd told the state; what was asked for before the last that was told says nothing new."""
+        try:
+            found = await self._etcd.range(keyspace.SEAL_STATE, deadline=asked + _READ_WITHIN)
+            state = SealState.parse(found.rows[0].value if found.rows else None)
+        except (EtcdError, ValueError) as error:
+            _log.info("the seal state is not known", kind=type(error).__name__)
+            return False
+        if asked > self.read_at:
+            self.state, self.read_at = state, asked
             self.revisions.note(asked, found.revision)
-            self._custody.prove(self.state, asked)
+            self._custody.prove(state, asked)
             self.seen.set()
+            self._is_read.set()
+        return True
+
+    async def _follow(self) -> None:
+        """What each state read leads to; it may take a second, for which no proof has to wait."""
+        while True:
+            await self._is_read.wait()
+            self._is_read.clear()
             await self._registry.settle(self.state)
             await self._call_it_sealed()
-            await _happens(self._wake, READ_EVERY - (time.monotonic() - asked))
 
     async def _watch(self) -> None:
         while True:
@@ -116,16 +146,15 @@ class Vigil:
         """Put sealed where nobody holds a key for long enough."""
         state, now = self.state, time.monotonic()
         try:
-            if state is None or state.is_sealed or await self._is_held():
+            found = Found.HELD if state is None or state.is_sealed else await self._holders.look()
+            if state is None or found is Found.HELD or now - self._looked_at > _GAP:
                 self._held_at = now
-            elif now - self._held_at >= _NOBODY_FOR:
+            elif now - self._held_at >= (_NOBODY_FOR if found is Found.NOBODY else _UNKNOWN_FOR):
                 await self._pipeline.submit(abandoning(state.generation))
         except (EtcdError, StrongBoxError, DecodeError, ValueError) as error:  # etcd may hold anything
             _log.info("whether anybody holds a key is not known", kind=type(error).__name__)
             self._held_at = now
-
-    async def _is_held(self) -> bool:
-        return self._custody.generation is not None or (await cluster_snapshot.take(self._etcd)).is_held
+        self._looked_at = time.monotonic()
 
 
 def abandoning(generation: int) -> Work[SealState]:

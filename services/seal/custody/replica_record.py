@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -34,10 +35,16 @@ class Registry:
     """Keeps one record true."""
 
     def __init__(
-        self, pipeline: Pipeline, session: Session, custody: Custody, node: str, ordinal: str
+        self,
+        pipeline: Pipeline,
+        session: Session,
+        custody: Custody,
+        node: str,
+        ordinal: str,
+        address: Callable[[], str],
     ) -> None:
         self._pipeline, self._session, self._custody = pipeline, session, custody
-        self._node, self._ordinal = node, ordinal
+        self._node, self._ordinal, self._address = node, ordinal, address
         self._settled: object = None
 
     def record(self) -> storage.SealReplica:
@@ -49,6 +56,7 @@ class Registry:
             holds=generation is not None,
             generation=generation or 0,
             lease=self._session.lease_id,
+            address=self._address(),
         )
 
     async def settle(self, state: SealState | None) -> None:

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from services.seal import cluster_snapshot, seal_decisions
+from services.seal import seal_decisions
 from services.seal.custody.freshness_watch import abandoning
+from services.seal.custody.holders import Found, Holders
 from services.seal.keys import root_key
 from services.seal.peer_calls import Peers, Stub
 from services.seal.seal_decisions import Pool, Standing
@@ -35,12 +36,11 @@ from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.store.decisions.audit_journal import Draft
 from strongbox.store.decisions.pipeline import Pipeline, Work
 from strongbox.store.decisions.view import View
-from strongbox.store.etcd.client import Etcd
 from strongbox.store.etcd.errors import EtcdError
 
 PATH = "sys/unseal"
 _EXCHANGE_WITHIN = 1.5  # seconds
-_LOOKS = (0.0, 0.5, 0.5)  # seconds before each look for a holder
+_LOOKS = (0.5, 0.5)  # seconds after each look for a holder
 _log = structlog.get_logger(__name__)
 
 
@@ -66,9 +66,9 @@ class Unsealing:
     """One replica's part in it."""
 
     def __init__(
-        self, etcd: Etcd, pipeline: Pipeline, peers: Peers, opener: Opener, computing: Computing
+        self, pipeline: Pipeline, peers: Peers, holders: Holders, opener: Opener, computing: Computing
     ) -> None:
-        self._etcd, self._pipeline, self._peers, self._opener = etcd, pipeline, peers, opener
+        self._pipeline, self._peers, self._holders, self._opener = pipeline, peers, holders, opener
         self._computing = computing
         self._pool = Pool()
         self._one_at_a_time = asyncio.Lock()
@@ -228,15 +228,15 @@ class Unsealing:
         return _progress(now, now.given)
 
     async def _is_held(self) -> bool:
-        """Whether somebody living holds a key; no only after a second, in which sessions settle."""
-        for pause in _LOOKS:
-            await asyncio.sleep(pause)
-            try:
-                if self._opener.is_open or (await cluster_snapshot.take(self._etcd)).is_held:
+        """Whether somebody holds a key; no only after a second, in which sessions settle, and asking."""
+        try:
+            for pause in _LOOKS:
+                if self._opener.is_open or await self._holders.is_shown():
                     return True
-            except EtcdError:
-                raise NoQuorum from None
-        return False
+                await asyncio.sleep(pause)
+            return await self._holders.look() is Found.HELD
+        except EtcdError:
+            raise NoQuorum from None
 
 
 def _progress(standing: Standing, given: frozenset[int], *, sealed: bool = True) -> Progress:

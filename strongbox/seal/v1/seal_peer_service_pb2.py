@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from strongbox.options.v1 import rule_pb2 as strongbox_dot_options_dot_v1_dot_rule__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)strongbox/seal/v1/seal_peer_service.proto\x12\x11strongbox.seal.v1\x1a\x1fstrongbox/options/v1/rule.proto\"3\n\x12RelaySharesRequest\x12\r\n\x05nonce\x18\x01 \x01(\t\x12\x0e\n\x06shares\x18\x02 \x03(\x0c\":\n\x13RelaySharesResponse\x12\x0e\n\x06sealed\x18\x01 \x01(\x08\x12\x13\n\x06shares\x18\x02 \x03(\x0c\x42\x03\x80\x01\x01\"J\n\x15\x45xchangeSharesRequest\x12\x10\n\x08\x63\x65remony\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\t\x12\x0e\n\x06shares\x18\x03 \x03(\x0c\"-\n\x16\x45xchangeSharesResponse\x12\x13\n\x06shares\x18\x01 \x03(\x0c\x42\x03\x80\x01\x01\"<\n\x15RequestRootKeyRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"p\n\x16RequestRootKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\x12\x0b\n\x03tag\x18\x04 \x01(\x0c\x12\x12\n\ngeneration\x18\x05 \x01(\x03\"\'\n\x07\x44\x61taKey\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x10\n\x03key\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"Z\n\x0eWrappedDataKey\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x0c\n\x04term\x18\x02 \x01(\x05\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\x12\x0b\n\x03tag\x18\x04 \x01(\x0c\x12\r\n\x05nonce\x18\x05 \x01(\x0c\"\xe0\x01\n\x11StreamKeysRequest\x12\n\n\x02id\x18\x01 \x01(\x03\x12(\n\x04wrap\x18\x02 \x03(\x0b\x32\x1a.strongbox.seal.v1.DataKey\x12\x31\n\x06unwrap\x18\x03 \x03(\x0b\x32!.strongbox.seal.v1.WrappedDataKey\x12\x13\n\x0brecord_keys\x18\x04 \x01(\x08\x12\x0c\n\x04wait\x18\x05 \x01(\x08\x12\x31\n\x06rewrap\x18\x06 \x03(\x0b\x32!.strongbox.seal.v1.WrappedDataKey\x12\x0c\n\x04term\x18\x07 \x01(\x05\"\xd3\x01\n\x12StreamKeysResponse\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x32\n\x07wrapped\x18\x02 \x03(\x0b\x32!.strongbox.seal.v1.WrappedDataKey\x12-\n\tunwrapped\x18\x03 \x03(\x0b\x32\x1a.strongbox.seal.v1.DataKey\x12\x31\n\x0brecord_keys\x18\x04 \x03(\x0b\x32\x1c.strongbox.seal.v1.RecordKey\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0c\n\x04term\x18\x06 \x01(\x05\"+\n\tRecordKey\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\x10\n\x03key\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x32\xde\x03\n\x0fSealPeerService\x12h\n\x0bRelayShares\x12%.strongbox.seal.v1.RelaySharesRequest\x1a&.strongbox.seal.v1.RelaySharesResponse\"\n\x8a\xb5\x18\x06:\x04seal\x12q\n\x0e\x45xchangeShares\x12(.strongbox.seal.v1.ExchangeSharesRequest\x1a).strongbox.seal.v1.ExchangeSharesResponse\"\n\x8a\xb5\x18\x06:\x04seal\x12q\n\x0eRequestRootKey\x12(.strongbox.seal.v1.RequestRootKeyRequest\x1a).strongbox.seal.v1.RequestRootKeyResponse\"\n\x8a\xb5\x18\x06:\x04seal\x12{\n\nStreamKeys\x12$.strongbox.seal.v1.StreamKeysRequest\x1a%.strongbox.seal.v1.StreamKeysResponse\"\x1c\x8a\xb5\x18\x18:\x02kv:\x04\x61uth:\x05lease:\x05\x61udit(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)strongbox/seal/v1/seal_peer_service.proto\x12\x11strongbox.seal.v1\x1a\x1fstrongbox/options/v1/rule.proto\"3\n\x12RelaySharesRequest\x12\r\n\x05nonce\x18\x01 \x01(\t\x12\x0e\n\x06shares\x18\x02 \x03(\x0c\":\n\x13RelaySharesResponse\x12\x0e\n\x06sealed\x18\x01 \x01(\x08\x12\x13\n\x06shares\x18\x02 \x03(\x0c\x42\x03\x80\x01\x01\"J\n\x15\x45xchangeSharesRequest\x12\x10\n\x08\x63\x65remony\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\t\x12\x0e\n\x06shares\x18\x03 \x03(\x0c\"-\n\x16\x45xchangeSharesResponse\x12\x13\n\x06shares\x18\x01 \x03(\x0c\x42\x03\x80\x01\x01\"<\n\x15RequestRootKeyRequest\x12\x0f\n\x07node_id\x18\x01 \x01(\t\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"p\n\x16RequestRootKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\x12\x0b\n\x03tag\x18\x04 \x01(\x0c\x12\x12\n\ngeneration\x18\x05 \x01(\x03\"\x1a\n\x18GetHeldGenerationRequest\"/\n\x19GetHeldGenerationResponse\x12\x12\n\ngeneration\x18\x01 \x01(\x03\"\'\n\x07\x44\x61taKey\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x10\n\x03key\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\"Z\n\x0eWrappedDataKey\x12\n\n\x02id\x18\x01 \x01(\x0c\x12\x0c\n\x04term\x18\x02 \x01(\x05\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\x12\x0b\n\x03tag\x18\x04 \x01(\x0c\x12\r\n\x05nonce\x18\x05 \x01(\x0c\"\xe0\x01\n\x11StreamKeysRequest\x12\n\n\x02id\x18\x01 \x01(\x03\x12(\n\x04wrap\x18\x02 \x03(\x0b\x32\x1a.strongbox.seal.v1.DataKey\x12\x31\n\x06unwrap\x18\x03 \x03(\x0b\x32!.strongbox.seal.v1.WrappedDataKey\x12\x13\n\x0brecord_keys\x18\x04 \x01(\x08\x12\x0c\n\x04wait\x18\x05 \x01(\x08\x12\x31\n\x06rewrap\x18\x06 \x03(\x0b\x32!.strongbox.seal.v1.WrappedDataKey\x12\x0c\n\x04term\x18\x07 \x01(\x05\"\xd3\x01\n\x12StreamKeysResponse\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x32\n\x07wrapped\x18\x02 \x03(\x0b\x32!.strongbox.seal.v1.WrappedDataKey\x12-\n\tunwrapped\x18\x03 \x03(\x0b\x32\x1a.strongbox.seal.v1.DataKey\x12\x31\n\x0brecord_keys\x18\x04 \x03(\x0b\x32\x1c.strongbox.seal.v1.RecordKey\x12\r\n\x05\x65rror\x18\x05 \x01(\t\x12\x0c\n\x04term\x18\x06 \x01(\x05\"+\n\tRecordKey\x12\x0c\n\x04term\x18\x01 \x01(\x05\x12\x10\n\x03key\x18\x02 \x01(\x0c\x42\x03\x80\x01\x01\x32\xda\x04\n\x0fSealPeerService\x12h\n\x0bRelayShares\x12%.strongbox.seal.v1.RelaySharesRequest\x1a&.strongbox.seal.v1.RelaySharesResponse\"\n\x8a\xb5\x18\x06:\x04seal\x12q\n\x0e\x45xchangeShares\x12(.strongbox.seal.v1.ExchangeSharesRequest\x1a).strongbox.seal.v1.ExchangeSharesResponse\"\n\x8a\xb5\x18\x06:\x04seal\x12q\n\x0eRequestRootKey\x12(.strongbox.seal.v1.RequestRootKeyRequest\x1a).strongbox.seal.v1.RequestRootKeyResponse\"\n\x8a\xb5\x18\x06:\x04seal\x12z\n\x11GetHeldGeneration\x12+.strongbox.seal.v1.GetHeldGenerationRequest\x1a,.strongbox.seal.v1.GetHeldGenerationResponse\"\n\x8a\xb5\x18\x06:\x04seal\x12{\n\nStreamKeys\x12$.strongbox.seal.v1.StreamKeysRequest\x1a%.strongbox.seal.v1.StreamKeysResponse\"\x1c\x8a\xb5\x18\x18:\x02kv:\x04\x61uth:\x05lease:\x05\x61udit(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +46,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEALPEERSERVICE'].methods_by_name['ExchangeShares']._serialized_options = b'\212\265\030\006:\004seal'
   _globals['_SEALPEERSERVICE'].methods_by_name['RequestRootKey']._loaded_options = None
   _globals['_SEALPEERSERVICE'].methods_by_name['RequestRootKey']._serialized_options = b'\212\265\030\006:\004seal'
+  _globals['_SEALPEERSERVICE'].methods_by_name['GetHeldGeneration']._loaded_options = None
+  _globals['_SEALPEERSERVICE'].methods_by_name['GetHeldGeneration']._serialized_options = b'\212\265\030\006:\004seal'
   _globals['_SEALPEERSERVICE'].methods_by_name['StreamKeys']._loaded_options = None
   _globals['_SEALPEERSERVICE'].methods_by_name['StreamKeys']._serialized_options = b'\212\265\030\030:\002kv:\004auth:\005lease:\005audit'
   _globals['_RELAYSHARESREQUEST']._serialized_start=97
@@ -60,16 +62,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REQUESTROOTKEYREQUEST']._serialized_end=393
   _globals['_REQUESTROOTKEYRESPONSE']._serialized_start=395
   _globals['_REQUESTROOTKEYRESPONSE']._serialized_end=507
-  _globals['_DATAKEY']._serialized_start=509
-  _globals['_DATAKEY']._serialized_end=548
-  _globals['_WRAPPEDDATAKEY']._serialized_start=550
-  _globals['_WRAPPEDDATAKEY']._serialized_end=640
-  _globals['_STREAMKEYSREQUEST']._serialized_start=643
-  _globals['_STREAMKEYSREQUEST']._serialized_end=867
-  _globals['_STREAMKEYSRESPONSE']._serialized_start=870
-  _globals['_STREAMKEYSRESPONSE']._serialized_end=1081
-  _globals['_RECORDKEY']._serialized_start=1083
-  _globals['_RECORDKEY']._serialized_end=1126
-  _globals['_SEALPEERSERVICE']._serialized_start=1129
-  _globals['_SEALPEERSERVICE']._serialized_end=1607
+  _globals['_GETHELDGENERATIONREQUEST']._serialized_start=509
+  _globals['_GETHELDGENERATIONREQUEST']._serialized_end=535
+  _globals['_GETHELDGENERATIONRESPONSE']._serialized_start=537
+  _globals['_GETHELDGENERATIONRESPONSE']._serialized_end=584
+  _globals['_DATAKEY']._serialized_start=586
+  _globals['_DATAKEY']._serialized_end=625
+  _globals['_WRAPPEDDATAKEY']._serialized_start=627
+  _globals['_WRAPPEDDATAKEY']._serialized_end=717
+  _globals['_STREAMKEYSREQUEST']._serialized_start=720
+  _globals['_STREAMKEYSREQUEST']._serialized_end=944
+  _globals['_STREAMKEYSRESPONSE']._serialized_start=947
+  _globals['_STREAMKEYSRESPONSE']._serialized_end=1158
+  _globals['_RECORDKEY']._serialized_start=1160
+  _globals['_RECORDKEY']._serialized_end=1203
+  _globals['_SEALPEERSERVICE']._serialized_start=1206
+  _globals['_SEALPEERSERVICE']._serialized_end=1808
 # @@protoc_insertion_point(module_scope)

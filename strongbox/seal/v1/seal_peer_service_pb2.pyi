@@ -178,6 +178,41 @@ class RequestRootKeyResponse(_message.Message):
 Global___RequestRootKeyResponse: _TypeAlias = RequestRootKeyResponse  # noqa: Y015
 
 @_typing.final
+class GetHeldGenerationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHeldGenerationRequest: _TypeAlias = GetHeldGenerationRequest  # noqa: Y015
+
+@_typing.final
+class GetHeldGenerationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    """Of the seal state the key is held under; 0: it holds none."""
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetHeldGenerationResponse: _TypeAlias = GetHeldGenerationResponse  # noqa: Y015
+
+@_typing.final
 class DataKey(_message.Message):
     """A data key on its way; `key` is 32 bytes in clear (requests to wrap, answers to unwrap), inside mutual TLS."""
 

@@ -50,6 +50,11 @@ class SealPeerServiceStub:
                 request_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyRequest.SerializeToString,
                 response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyResponse.FromString,
                 _registered_method=True)
+        self.GetHeldGeneration = channel.unary_unary(
+                '/strongbox.seal.v1.SealPeerService/GetHeldGeneration',
+                request_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.GetHeldGenerationRequest.SerializeToString,
+                response_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.GetHeldGenerationResponse.FromString,
+                _registered_method=True)
         self.StreamKeys = channel.stream_stream(
                 '/strongbox.seal.v1.SealPeerService/StreamKeys',
                 request_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.StreamKeysRequest.SerializeToString,
@@ -82,6 +87,13 @@ class SealPeerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetHeldGeneration(self, request, context):
+        """Whether the answering replica holds a key: asked before a cluster is called sealed that says it is not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamKeys(self, request_iterator, context):
         """Wraps and unwraps data keys in batches, for the purpose of the caller's certificate.
         """
@@ -106,6 +118,11 @@ def add_SealPeerServiceServicer_to_server(servicer, server):
                     servicer.RequestRootKey,
                     request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyRequest.FromString,
                     response_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyResponse.SerializeToString,
+            ),
+            'GetHeldGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetHeldGeneration,
+                    request_deserializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.GetHeldGenerationRequest.FromString,
+                    response_serializer=strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.GetHeldGenerationResponse.SerializeToString,
             ),
             'StreamKeys': grpc.stream_stream_rpc_method_handler(
                     servicer.StreamKeys,
@@ -195,6 +212,33 @@ class SealPeerService:
             '/strongbox.seal.v1.SealPeerService/RequestRootKey',
             strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyRequest.SerializeToString,
             strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.RequestRootKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetHeldGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/strongbox.seal.v1.SealPeerService/GetHeldGeneration',
+            strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.GetHeldGenerationRequest.SerializeToString,
+            strongbox_dot_seal_dot_v1_dot_seal__peer__service__pb2.GetHeldGenerationResponse.FromString,
             options,
             channel_credentials,
             insecure,

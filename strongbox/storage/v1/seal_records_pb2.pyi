@@ -263,6 +263,7 @@ class SealReplica(_message.Message):
     HOLDS_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     LEASE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
     node: _builtins.str
     ordinal: _builtins.str
     """From its certificate, spiffe://strongbox/seal/<ordinal>."""
@@ -271,6 +272,8 @@ class SealReplica(_message.Message):
     """Of the seal state this was said of."""
     lease: _builtins.int
     """The etcd lease of the session it was said under."""
+    address: _builtins.str
+    """host:port where it can be asked whether it still holds a key: its session may lapse while it does."""
     def __init__(
         self,
         *,
@@ -279,10 +282,11 @@ class SealReplica(_message.Message):
         holds: _builtins.bool = ...,
         generation: _builtins.int = ...,
         lease: _builtins.int = ...,
+        address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "holds", b"holds", "lease", b"lease", "node", b"node", "ordinal", b"ordinal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "generation", b"generation", "holds", b"holds", "lease", b"lease", "node", b"node", "ordinal", b"ordinal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -18,7 +18,7 @@ from tests.robustness.stage import NODES, SMALL_DISK, Stage
 FILLER = b"/filler/"
 FILLER_END = b"/filler0"
 _BLOCK = 1 << 20
-_FILLED_WITHIN = 60.0  # seconds
+_FILLED_WITHIN = 120.0  # seconds
 _REVOKED_WITHIN = 30.0  # seconds
 
 

@@ -66,9 +66,9 @@ async def test_shares_are_combined_beside_the_event_loop(monkeypatch: pytest.Mon
     spied = Spied(root_key.open_root)
     monkeypatch.setattr(root_key, "open_root", spied)
     unsealing = Unsealing(
-        cast(Any, None),
         cast(Any, FakePipeline(world.store)),
         cast(Any, NoPeers()),
+        cast(Any, None),
         cast(Any, opener),
         Computing(),
     )

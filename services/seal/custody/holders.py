@@ -1,0 +1,55 @@
+"""Whether anybody living holds a key: by what etcd shows, and by asking those who said so.
+
+Sessions lapse while etcd is slow, and none can be had while it is full. Who holds a key then still holds it,
+though etcd shows no living holder. So before anybody calls the cluster sealed, each replica whose record says
+that it holds a key is asked itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+
+from services.seal import cluster_snapshot
+from services.seal.cluster_snapshot import Replica
+from services.seal.custody.held_keys import Custody
+from services.seal.peer_calls import Peers
+from strongbox.store.etcd.client import Etcd
+
+_ASK_WITHIN = 0.5  # seconds for one replica
+
+
+class Found(enum.Enum):
+    """What is known: somebody holds a key, nobody does, or somebody who may does not answer."""
+
+    HELD = 1
+    NOBODY = 2
+    UNKNOWN = 3
+
+
+class Holders:
+    """Asks on behalf of the replica of `node`."""
+
+    def __init__(self, etcd: Etcd, peers: Peers, custody: Custody, node: str) -> None:
+        self._etcd, self._peers, self._custody, self._node = etcd, peers, custody, node
+
+    async def is_shown(self) -> bool:
+        """Whether this replica or, by what etcd shows, a living one does. Raises as `look`."""
+        return self._custody.generation is not None or (await cluster_snapshot.take(self._etcd)).is_held
+
+    async def look(self) -> Found:
+        """Within a second. Raises EtcdError, DecodeError, ValueError."""
+        if self._custody.generation is not None:
+            return Found.HELD
+        snapshot = await cluster_snapshot.take(self._etcd)
+        if snapshot.is_held:
+            return Found.HELD
+        others = [one for one in snapshot.replicas if one.says_held and one.node != self._node]
+        told = await asyncio.gather(*map(self._ask, others))
+        if Found.HELD in told:
+            return Found.HELD
+        return Found.UNKNOWN if Found.UNKNOWN in told else Found.NOBODY
+
+    async def _ask(self, replica: Replica) -> Found:
+        holds = await self._peers.holds(replica.address, _ASK_WITHIN) if replica.address else None
+        return Found.UNKNOWN if holds is None else Found.HELD if holds else Found.NOBODY
