@@ -1,4 +1,4 @@
-"""`python -m tests.rehearsal [dev|prod|prod-cert-manager …] [--short]`: a row for each step.
+"""`python -m tests.rehearsal [dev|prod|prod-cert-manager …] [--short | --by-hand]`: a row for each step.
 
 Exit 0 when everything held, 1 when something did not, 2 when this machine cannot rehearse (said on stderr).
 """
@@ -13,7 +13,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from tests.rehearsal import outer
+from tests.rehearsal import by_hand, outer
 from tests.rehearsal.node.etcd35 import etcd_version
 from tests.rehearsal.scene import Scene
 from tests.rehearsal.stage import Stage
@@ -35,6 +35,10 @@ def main() -> int:
     if etcd_version() < (3, 6, 0):
         version = ".".join(map(str, etcd_version()))
         print(f"notice: the manifests are for etcd 3.6, here is {version}: one flag is spelt differently")
+    if options.by_hand:
+        by_hand.offer(stage)
+        sys.stdout.flush()
+        os._exit(0)
     scene = Scene(stage, overlay, _PATIENCE_SHORT if options.short else _PATIENCE)
     held = True
     for step in SHORT if options.short else PLANS[overlay]:
@@ -52,12 +56,15 @@ def _outside(options: argparse.Namespace) -> int:
     for overlay in options.overlays:
         words = [overlay, *(["--short"] if options.short else [])]
         words += ["--go-on"] if options.go_on else []
+        words += ["--by-hand"] if options.by_hand else []
         words += ["--logs", str(Path(options.logs, overlay).resolve())] if options.logs else []
         try:
             command, environment = outer.command(words)
         except outer.CannotRehearse as error:
             print(f"rehearsal: {error}", file=sys.stderr)
             return 2
+        if options.by_hand:
+            return by_hand.run(command, environment)
         print(f"rehearsal of {overlay}", flush=True)
         status = max(status, subprocess.run(command, env=environment, check=False).returncode)
     print("rehearsal: all held" if status == 0 else "rehearsal: FAILED")
@@ -116,8 +123,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("overlays", nargs="*", choices=[*OVERLAYS, []], help="all of them by default")
     parser.add_argument("--short", action="store_true", help="to a first secret only")
     parser.add_argument("--go-on", action="store_true", help="do the other steps too when one has failed")
+    parser.add_argument("--by-hand", action="store_true", help="an empty cluster, and how to get into it")
     parser.add_argument("--logs", default="", help="keep the pods' logs in this folder")
     options = parser.parse_args()
+    if options.by_hand and len(options.overlays) != 1:
+        parser.error("--by-hand: one overlay (cert-manager is there for prod-cert-manager only)")
     options.overlays = options.overlays or list(OVERLAYS)
     return options
 
