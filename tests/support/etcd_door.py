@@ -6,7 +6,7 @@ Short blocking calls to one member each; what a dead or paused member does not a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,13 @@ from strongbox.store.etcd.client import Tls
 from tests.support.cluster import Cluster
 
 _SECONDS = 2.0
+_OPTIONS = (
+    # A member that was killed is back soon, and is to be reached at once.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.use_local_subchannel_pool", 1),
+)
 _IN_USE = 9  # a field of StatusResponse that the stubs do not know
 _CLUSTER, _KV, _MAINTENANCE = "etcdserverpb.Cluster", "etcdserverpb.KV", "etcdserverpb.Maintenance"
 
@@ -27,6 +34,8 @@ class EtcdDoor:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        self._channels: dict[str, grpc.Channel] = {}
+        self._lock = threading.Lock()
 
     def leader(self) -> str:
         """The node whose member leads. Raises LookupError when nobody says so."""
@@ -109,24 +118,25 @@ class EtcdDoor:
     def _ask(self, node: str, service: str, name: str, request: Any, answer: Any) -> Any:
         failure: Exception = LookupError("the cluster has no nodes")
         for one in [node] if node else self._cluster.node_ids:
-            with self._channel(one) as channel:
-                call = channel.unary_unary(
-                    f"/{service}/{name}",
-                    request_serializer=lambda message: message.SerializeToString(),
-                    response_deserializer=answer.FromString,
-                )
-                try:
-                    return call(request, timeout=_SECONDS)
-                except grpc.RpcError as error:
-                    if "database space exceeded" in str(error):
-                        raise  # every member would say so
-                    failure = error
+            call = self._channel(one).unary_unary(
+                f"/{service}/{name}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=answer.FromString,
+            )
+            try:
+                return call(request, timeout=_SECONDS)
+            except grpc.RpcError as error:
+                if "database space exceeded" in str(error):
+                    raise  # every member would say so
+                failure = error
         raise failure
 
-    @contextlib.contextmanager
-    def _channel(self, node: str) -> Iterator[grpc.Channel]:
-        certificates = Path(self._cluster.description["certs"])
-        tls = Tls.read(certificates / "ca.pem", certificates / "operator.pem", certificates / "operator.key")
+    def _channel(self, node: str) -> grpc.Channel:
+        """One for each address: a handshake for each call would take longer than the call."""
         address = self._cluster.process(node, "etcd").address
-        with grpc.secure_channel(address, tls.credentials()) as channel:
-            yield channel
+        with self._lock:
+            if address not in self._channels:
+                folder = Path(self._cluster.description["certs"])
+                tls = Tls.read(folder / "ca.pem", folder / "operator.pem", folder / "operator.key")
+                self._channels[address] = grpc.secure_channel(address, tls.credentials(), _OPTIONS)
+            return self._channels[address]
