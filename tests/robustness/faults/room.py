@@ -23,7 +23,7 @@ from tests.robustness.stage import NODES, QUOTA, Stage
 _GROWS_NO_MORE, _ONLY_WHAT_FREES = 0.76, 0.88  # of the quota: the brakes are at 0.7 and 0.85
 _LARGEST_FILE = 0.94  # of the quota: the brake for all but what frees is at 0.93, the alarm at 1
 _BLOCK = 256 << 10  # a megabyte at once finds no pages that are free inside the file: it grows
-_LOOK_EVERY = 2  # blocks
+_LOOK_EVERY = 6  # blocks: one and a half per cent of the quota
 _FILLED_WITHIN = 120.0  # seconds
 _SEEN_WITHIN = 4.0  # seconds: the store is looked at every three
 _ROOM_WITHIN = 90.0  # seconds until history is gone, files have shrunk, and everybody is served
