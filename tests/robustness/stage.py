@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from strongbox.dev import runner_socket
-from strongbox.dev.processes import Identity
+from strongbox.dev.processes.children import Identity
+from strongbox.dev.runner import runner_socket
 from tests.robustness import probe
 from tests.robustness.disks import Disks
 from tests.robustness.door import Answer, Rest
