@@ -34,8 +34,9 @@ from strongbox.store.decisions import batch_txn as batches
 from strongbox.store.decisions.audit_journal import Journal
 from strongbox.store.decisions.batch_txn import Claims, Part, PartAnswer
 from strongbox.store.decisions.cache import Memory
-from strongbox.store.decisions.deciding import Decider, Item, Outcome, Work
+from strongbox.store.decisions.deciding import Decider
 from strongbox.store.decisions.producer_cursor import Cursor
+from strongbox.store.decisions.work import Item, Outcome, Work
 from strongbox.store.etcd import errors
 from strongbox.store.etcd.client import KV, Etcd, rows_of
 from strongbox.store.space.admission import Effect, Space, bytes_of

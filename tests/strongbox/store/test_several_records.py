@@ -8,8 +8,8 @@ import pytest
 
 from strongbox.errors import PermissionDenied
 from strongbox.store.decisions.audit_journal import Draft
-from strongbox.store.decisions.deciding import Work
 from strongbox.store.decisions.view import View
+from strongbox.store.decisions.work import Work
 from tests.strongbox.store.decisions.test_pipeline import Replica, increment, look, running
 from tests.support.etcd import EtcdCluster
 

@@ -27,9 +27,9 @@ from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.audit_journal import Draft
 from strongbox.store.decisions.cache import Memory
-from strongbox.store.decisions.deciding import Work
 from strongbox.store.decisions.pipeline import Pipeline
 from strongbox.store.decisions.view import View
+from strongbox.store.decisions.work import Work
 from strongbox.store.etcd import txn
 from strongbox.store.etcd.client import Etcd
 from strongbox.store.etcd.endpoints import Options
