@@ -8,6 +8,7 @@ Where to look:
     space_check      whether there is space for what was decided
     pipeline         group commit
     batch_txn        a batch as one transaction
+    batch_recovery   a batch whose answer was lost, or that found etcd full
     producer_cursor  what a lost answer would have said
     audit_journal    what is known of the audit trail
 """
