@@ -15,7 +15,7 @@ from strongbox.store.decisions import batch_txn as batches
 from strongbox.store.decisions.batch_txn import Claims
 from strongbox.store.decisions.view import Fetch, Footprint, View
 from strongbox.store.decisions.work import Work
-from tests.strongbox.store.decisions.test_pipeline import running
+from tests.strongbox.store.decisions.replicas import running
 from tests.support.etcd import EtcdCluster
 
 NAMES = [b"a", b"b", b"c", b"d"]
