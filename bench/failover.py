@@ -22,7 +22,7 @@ import httpx
 
 from bench.openbao import OpenBao
 from bench.strongbox import StrongBox
-from strongbox.dev import runner_socket
+from strongbox.dev.runner import runner_socket
 from tests.robustness.outage import kill_node
 from tests.support.etcd_door import EtcdDoor
 

@@ -25,7 +25,7 @@ from typing import Any
 from bench.processes import cpu_seconds, resident_mib
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.crypto.shamir import Share
-from strongbox.dev.processes import started_at
+from strongbox.dev.processes.children import started_at
 from strongbox.lease_records import read_lease
 from strongbox.store.etcd.client import Etcd, Tls
 from tests.support.clients import Patience, RestClient

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from strongbox.cli import (
+from strongbox.cli.commands import (
     approle,
     audit,
     kubernetes,

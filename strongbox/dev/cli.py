@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from strongbox.dev import commands
-from strongbox.dev.commands import DevError, Up
 from strongbox.dev.layout import Wishes
+from strongbox.dev.runner import commands
+from strongbox.dev.runner.commands import DevError, Up
 
 app = typer.Typer(help="A cluster on this machine, for trying out and for tests.", no_args_is_help=True)
 

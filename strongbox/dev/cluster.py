@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from strongbox.dev import commands
-from strongbox.dev.commands import Up
 from strongbox.dev.layout import Wishes
 from strongbox.dev.ports import free_base
-from strongbox.dev.processes import Identity, wait_until_gone
+from strongbox.dev.processes.children import Identity, wait_until_gone
+from strongbox.dev.runner import commands
+from strongbox.dev.runner.commands import Up
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from strongbox.dev import ports
 from strongbox.dev.cluster import Cluster
-from strongbox.dev.commands import DevError, Up, up
 from strongbox.dev.layout import DEFAULT_BASE_PORT, Wishes
+from strongbox.dev.runner.commands import DevError, Up, up
 
 NODES = 3
 

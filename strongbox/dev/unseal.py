@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from strongbox.dev.layout import Layout, write_private_json
-from strongbox.dev.processes import StartError
+from strongbox.dev.processes.children import StartError
 from strongbox.errors import RepeatedShare
 
 Answer = dict[str, Any]

@@ -12,7 +12,7 @@ import yaml
 
 from strongbox.config import SERVICES
 from strongbox.dev.certs import Certificates
-from strongbox.dev.envoy import envoy_binary
+from strongbox.dev.processes.envoy import envoy_binary
 from strongbox.setup import __main__ as setup
 from tests.k8s.manifests import environment, workloads
 

@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from strongbox.config import PREFIX, SERVICES, Settings, load
-from strongbox.dev import services
 from strongbox.dev.layout import Layout
+from strongbox.dev.processes import services
 from strongbox.setup.certificates import leaves
 from strongbox.setup.settings import (
     CertificateSettings,

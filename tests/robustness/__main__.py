@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 
-from strongbox.dev.etcd import find_etcd
+from strongbox.dev.processes.etcd import find_etcd
 from tests.robustness import ending, others, report
 from tests.robustness.ledger import wall_ahead
 from tests.robustness.run import SOAK, Run, strike

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 
-from strongbox.dev import runner_socket
+from strongbox.dev.runner import runner_socket
 from tests.robustness.postgres import Postgres
 from tests.support.cluster import Cluster
 

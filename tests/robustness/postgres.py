@@ -18,9 +18,9 @@ from typing import Any, Final
 
 import psycopg2
 
-from strongbox.dev import runner_socket
 from strongbox.dev.layout import POSTGRES
-from strongbox.dev.processes import Identity, wait_until_gone
+from strongbox.dev.processes.children import Identity, wait_until_gone
+from strongbox.dev.runner import runner_socket
 from tests.support.clients import RestClient
 from tests.support.cluster import Cluster
 from tests.support.database import Database

@@ -8,7 +8,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,16 +15,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from strongbox.dev import runner_socket
-from strongbox.dev.processes import Identity
+from strongbox.dev.processes.children import Identity
+from strongbox.dev.runner import runner_socket
 from tests.robustness import probe
 from tests.robustness.disks import Disks
 from tests.robustness.door import Answer, Rest
 from tests.robustness.environment import environment
 from tests.robustness.postgres import DATABASE_ROLES, Postgres
+from tests.robustness.side_processes import start_probe, start_relay, start_undertaker
 from tests.support.clients import Patience
-from tests.support.cluster import ROOT, Cluster, free_base_port
-from tests.support.etcd import dying_with_parent
+from tests.support.cluster import Cluster, free_base_port
 from tests.support.etcd_door import EtcdDoor
 from tests.support.lab import Lab
 
@@ -59,7 +58,7 @@ class Stage:
 
     def __enter__(self) -> Self:
         try:
-            self._undertaker = self._start_undertaker()
+            self._undertaker = start_undertaker(self.folder)
             self._set()
         except BaseException:
             self.__exit__(None, None, None)
@@ -234,13 +233,7 @@ class Stage:
         node, told = self.node(number), self.cluster.description
         members = [url.removeprefix("https://") for url in told["etcd"]]
         own_first = [members.pop(number), *members] if number != RELAYED else self._relayed()
-        with (self.folder / f"probe-{number + 1}.log").open("wb") as log, environment():
-            return subprocess.Popen(
-                [*self.lab.enter(number + 1), *dying_with_parent(), sys.executable, "-m",
-                 "tests.robustness.probe", node, str(told["certs"]), ",".join(own_first)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=ROOT,
-                env={**os.environ, "STRONGBOX_DATA_DIR": str(self.folder / node / "probe")},
-            )  # fmt: skip
+        return start_probe(self.lab, number + 1, node, self.folder, [str(told["certs"]), ",".join(own_first)])
 
     def _troubles(self, number: int) -> list[str]:
         root = self.cluster.root_token
@@ -287,12 +280,6 @@ class Stage:
         with self.cluster.rest(self.cluster.root_token, 0, Patience()) as root:
             self.postgres.prepare(root)
 
-    def _start_undertaker(self) -> subprocess.Popen[bytes]:
-        """Takes the cluster down when this process is gone, however it went: the pipe to it ends then."""
-        down = f"exec {sys.executable} -m strongbox.dev down --data {self.folder}"
-        command = ["sh", "-c", f"cat >/dev/null; {down}"]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True)
-
     def _relayed(self) -> list[str]:
         """Where that host's processes find the members: its own first."""
         return [f"{self.lab.address(RELAYED + 1)}:{_RELAY_PORT - path}" for path in range(len(NODES))]
@@ -302,12 +289,4 @@ class Stage:
         pairs = [
             f"{listen}={self.node(number)}" for listen, number in zip(self._relayed(), nodes, strict=True)
         ]
-        relay = subprocess.Popen(
-            [*self.lab.enter(RELAYED + 1), *dying_with_parent(), sys.executable, "-m",
-             "tests.robustness.relay", str(self.folder / "layout.json"), *pairs],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-        )  # fmt: skip
-        assert relay.stdout is not None
-        if relay.stdout.readline().strip() != "ready":
-            raise RuntimeError("the relay does not start")
-        return relay
+        return start_relay(self.lab, RELAYED + 1, self.folder, pairs)

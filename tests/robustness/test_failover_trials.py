@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from strongbox.dev import runner_socket
-from strongbox.dev.processes import Identity, started_at, wait_until_gone
+from strongbox.dev.processes.children import Identity, started_at, wait_until_gone
+from strongbox.dev.runner import runner_socket
 from tests.robustness.load import Load
 from tests.robustness.outage import wait_for_successor
 from tests.support.clients import Patience

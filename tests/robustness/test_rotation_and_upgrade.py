@@ -16,9 +16,9 @@ from collections.abc import Iterator
 import pytest
 
 from strongbox.authority import serial_of
-from strongbox.dev import runner_socket
 from strongbox.dev.certs import Certificates
-from strongbox.dev.processes import Identity, wait_until_gone
+from strongbox.dev.processes.children import Identity, wait_until_gone
+from strongbox.dev.runner import runner_socket
 from tests.k8s.manifests import workloads
 from tests.robustness.load import Load
 from tests.support.clients import Patience

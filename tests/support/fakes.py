@@ -32,7 +32,7 @@ class FakeRow(NamedTuple):
 
 
 class FakeOutcome(NamedTuple):
-    """As strongbox.store.decisions.deciding.Outcome, and the view it was decided from."""
+    """As strongbox.store.decisions.work.Outcome, and the view it was decided from."""
 
     value: object
     revision: int

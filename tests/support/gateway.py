@@ -26,9 +26,9 @@ from strongbox.auth.v1 import auth_service_pb2 as auth_pb
 from strongbox.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from strongbox.config import SERVICES
 from strongbox.dev.certs import Certificates
-from strongbox.dev.envoy import envoy_command
 from strongbox.dev.ports import free_ports
-from strongbox.dev.processes import dying_with_parent
+from strongbox.dev.processes.children import dying_with_parent
+from strongbox.dev.processes.envoy import envoy_command
 from strongbox.gateway.configuration import Endpoint, GatewaySettings, write_configuration
 from strongbox.gateway.source_limits import Limits
 from strongbox.kv.v1 import kv_service_pb2 as kv_pb

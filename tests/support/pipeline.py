@@ -15,8 +15,8 @@ from typing import Any, TypeVar, cast
 from strongbox import proof
 from strongbox.errors import StrongBoxError
 from strongbox.store.decisions.audit_journal import Draft
-from strongbox.store.decisions.deciding import Outcome, Work
 from strongbox.store.decisions.view import Row, View
+from strongbox.store.decisions.work import Outcome, Work
 from tests.support.fakes import FakeStore
 
 T = TypeVar("T")

@@ -17,9 +17,9 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 
-from strongbox.dev import postgres as dev
 from strongbox.dev.layout import POSTGRES, Layout
-from strongbox.dev.processes import Child
+from strongbox.dev.processes import postgres as dev
+from strongbox.dev.processes.children import Child
 from tests.support.etcd import free_ports
 
 PASSWORD = "test-password-of-the-superuser"

@@ -1,14 +1,9 @@
-"""The audit duty, done by one replica at a time: every second put the cluster's time and trim the outbox,
-every ten seconds sign a checkpoint, and close the cursors of producers that are gone (`producer_closing`).
+"""The audit duty, done by one replica at a time: every second put the cluster's time (`cluster_time`) and
+trim the outbox, every ten seconds sign a checkpoint, and close the cursors of producers that are gone
+(`producer_closing`).
 
 Every transaction compares the duty's term and the very key it moves (cluster/time, audit/mark), so neither a
 deposed holder nor an attempt that arrives late changes anything.
-
-The time never goes back and advances at most by the holder's own monotonic time since the first put of its
-term (what it lost while the holder's clock was behind is made up once that is right again). At takeover it
-goes to the holder's clock if that is later, but no further than the median of the clocks that live replicas
-report, and `CLOCK_AGE` beyond (a report can be that old): one clock that is far ahead cannot end everything
-that expires.
 
 Trimming goes up to the newest position that (1) `min(2, replicas)` replicas, the holder among them, hold
 durably, and (2) the holder's own log confirms. If the report of any replica contradicts the holder's log,
@@ -20,15 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import structlog
 from google.protobuf.message import DecodeError
 
+from services.audit.duties.cluster_time import Begun, clocks_of, next_time
 from services.audit.duties.outbox_backlog import Backlog, Measuring
 from services.audit.duties.producer_closing import Closing, incarnations_of
 from services.audit.following.position import BEGINNING, Position
@@ -38,7 +32,6 @@ from services.audit.proofs.checkpoint_publisher import Forked, Publisher
 from strongbox.audit_log.archive_marker import Unproven
 from strongbox.clock import Clock
 from strongbox.errors import Sealed
-from strongbox.process.presence import told_in
 from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.duties.election import Deposed, Term
@@ -50,7 +43,6 @@ PERIOD = 1.0  # seconds
 SIGN_EVERY = 10.0  # seconds
 _MAX_PRODUCERS = 200  # range deletions in one transaction
 _DEADLINE = 0.9  # seconds for one transaction
-CLOCK_AGE = 6_000  # milliseconds; sessions write their clock every 5 s
 _log = structlog.get_logger(__name__)
 
 
@@ -75,17 +67,6 @@ class Seen:
     def mark_position(self) -> Position:
         """Up to where the outbox is trimmed."""
         return Position.parse(self.mark.value) if self.mark else BEGINNING
-
-
-class Begun(NamedTuple):
-    """The first put of a term: the time that was put (milliseconds), and when (monotonic seconds)."""
-
-    value_ms: int
-    at: float
-
-    def allowance(self, now: float, known_ms: int) -> int:
-        """By how much the time may advance at monotonic `now`, in milliseconds."""
-        return max(0, self.value_ms + int((now - self.at) * 1000) - known_ms)
 
 
 class Trimming:
@@ -250,28 +231,6 @@ class Trimming:
         if not rows or rows[0].mod_revision != term.fence:
             raise Deposed(f"term {term.number} of the audit duty is over")
         return False
-
-
-def next_time(known_ms: int, clock_ms: int, elapsed_ms: int | None, clocks: Sequence[int] = ()) -> int:
-    """The time to put: never before `known_ms`; after the first put of a term at most `elapsed_ms` later.
-
-    At takeover (`elapsed_ms` None) the holder's clock counts, as far as the replicas' `clocks` bear it out.
-    """
-    limit = clock_ms if not clocks else int(statistics.median(clocks)) + CLOCK_AGE
-    if elapsed_ms is not None:
-        limit = known_ms + elapsed_ms
-    return max(known_ms, min(clock_ms, limit))
-
-
-def clocks_of(sessions: Sequence[KV]) -> tuple[int, ...]:
-    """The clocks (milliseconds since the epoch) that live replicas report in their session keys."""
-    told = (_clock_of(row.value) for row in sessions)
-    return tuple(clock for clock in told if clock)
-
-
-def _clock_of(value: bytes) -> int:
-    told = told_in(value).get("clock_ms")
-    return told if isinstance(told, int) else 0
 
 
 def reported_in(row: KV) -> Position:

@@ -128,7 +128,7 @@ class Reaper(_Duty):
             after, done = entries[-1], done + len(entries)
 
     async def now_ms(self, term: Fence) -> int:
-        """The cluster's time, which no single clock moves (services.audit.duties.audit_duty)."""
+        """The cluster's time, which no single clock moves (services.audit.duties.cluster_time)."""
         return (await self._submit(lambda view: reaper_decisions.cluster_ms(view, term))).value
 
     async def _settle(self, term: Fence, entries: list[bytes]) -> None:

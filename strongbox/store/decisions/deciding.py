@@ -16,28 +16,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain, zip_longest
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from strongbox.clock import Clock
-from strongbox.errors import Internal, NoQuorum, StrongBoxError, TooLarge, UnknownOutcome
+from strongbox.errors import Internal, StrongBoxError, TooLarge
 from strongbox.store import keyspace
-from strongbox.store.decisions.audit_journal import Draft, size_of
 from strongbox.store.decisions.batch_txn import Decided, fact_of
 from strongbox.store.decisions.cache import ABSENT, Fact, Memory
-from strongbox.store.decisions.view import Row, Unread, View
+from strongbox.store.decisions.space_check import SpaceCheck
+from strongbox.store.decisions.view import Unread, View
+from strongbox.store.decisions.work import Item, Work
 from strongbox.store.duties.election import Deposed
 from strongbox.store.etcd import errors, txn
 from strongbox.store.etcd.client import Etcd
-from strongbox.store.space.admission import HISTORY, NOTHING_KNOWN, RECORDS, Effect, Room, Space, effect_of
+from strongbox.store.space.admission import Effect, Space
 
 T = TypeVar("T")
-FROM_MEMORY = 2  # tries before a contended request reads first
 READ_AT_ONCE = 64  # keys in one answer at most; fewer while values are large
 READ_LEAST = 4
 ANSWER_BYTES = 2 << 20  # an answer larger than this halves the next ones
@@ -49,121 +48,12 @@ MAX_ROUNDS = 32  # reads that one decision may ask for, one after the other: a c
 _log = structlog.get_logger(__name__)
 
 
-class Outcome(NamedTuple, Generic[T]):
-    """What was decided, the etcd revision that proves it, and the rows of its fetches."""
-
-    value: T
-    revision: int
-    rows: tuple[Row, ...]
-
-
-@dataclass(slots=True)
-class Work(Generic[T]):
-    """One request; `draft` is its audit record to be (None: a duty's work), `deadline` is monotonic.
-
-    `on_decided` is called when the transaction is about to be sent, and again if it is decided again.
-    `always`: taken even when the audit outbox or etcd is full (init, unseal, sealing, the outbox's own
-    upkeep). `effect` is said by duties that must go on when etcd is nearly full, reading included.
-    `weight`: bytes that it keeps in memory until it is over; what is small needs none.
-    """
-
-    decide: Callable[[View], T]
-    draft: Draft | None
-    deadline: float
-    on_decided: Callable[[T], None] | None = None
-    always: bool = False
-    effect: Effect | None = None
-    weight: int = 0
-
-    def __post_init__(self) -> None:
-        if self.always:
-            self.effect = Effect.SAFETY
-
-
-class Item:
-    """A request in the pipeline."""
-
-    __slots__ = (
-        "accepted",
-        "alone",
-        "bystander",
-        "decided",
-        "done",
-        "effect",
-        "fresh_since",
-        "proved",
-        "read",
-        "refusal",
-        "rounds",
-        "sent",
-        "tries",
-        "value",
-        "view",
-        "weight",
-        "work",
-    )
-
-    def __init__(self, work: Work[Any]) -> None:
-        self.work = work
-        self.done: asyncio.Future[Outcome[Any]] = asyncio.get_running_loop().create_future()
-        self.accepted = time.monotonic()
-        self.fresh_since = 0.0
-        self.tries = 0
-        self.weight = work.weight
-        self.read, self.rounds = 0, 0  # bytes read for it, in so many reads one after the other
-        self.effect = Effect.NEUTRAL
-        self.alone = False
-        self.bystander = 0  # times that its part failed by another's compares
-        self.sent = False
-        self.value: Any = None
-        self.view: View | None = None
-        self.refusal: StrongBoxError | None = None
-        self.decided: Decided | None = None
-        self.proved: float | None = None  # when the transaction was sent that found the cluster unsealed
-
-    @property
-    def must_go_on(self) -> bool:
-        """Whether it is taken however full etcd is: it frees, or safety needs it."""
-        return self.effect in (Effect.FREES, Effect.SAFETY)
-
-    def fail(self, error: Exception) -> None:
-        # A traceback's frames hold the item: the circle would keep a request's values in memory (`Decider`).
-        if not self.done.done():
-            self.done.set_exception(error.with_traceback(None))
-
-    def expire(self) -> None:
-        """The deadline has come: what was sent may still take effect, what was not never will."""
-        changes = self.sent and self.decided is not None and self.decided.footprint.changes
-        self.fail(UnknownOutcome() if changes else NoQuorum())
-
-    def again(self, *, fresh: bool) -> None:
-        """Prepare to be decided once more: what was sent has surely not taken effect."""
-        self.tries += 1
-        self.sent, self.decided, self.read, self.rounds = False, None, 0, 0
-        if fresh or self.tries > FROM_MEMORY:
-            self.fresh_since = time.monotonic()
-
-    def succeed(self, revision: int, rows: tuple[Row, ...], asked: float) -> None:
-        if self.done.done():
-            return
-        if self.view is not None and self.view.proves_unsealed:
-            self.proved = asked
-        if self.refusal is not None or self.view is None:
-            self.done.set_exception(self.refusal or Internal())
-            return
-        try:
-            self.done.set_result(Outcome(self.view.told(self.value, rows), revision, rows))
-        except Exception:  # noqa: BLE001  one defective reading must not fail its whole batch
-            _log.exception("what was read could not be told")
-            self.done.set_exception(Internal())
-
-
 class Decider:
     """Turns requests into decisions, over one replica's memory."""
 
     def __init__(self, etcd: Etcd, memory: Memory, clock: Clock, space: Space | None = None) -> None:
         self._etcd, self._memory, self._clock = etcd, memory, clock
-        self._space = space or Space()
+        self._space_check = SpaceCheck(memory, space or Space())
         self._at_once = READ_AT_ONCE // 4
 
     async def decide(self, items: list[Item]) -> list[Item] | None:
@@ -220,12 +110,12 @@ class Decider:
         draft = replace(work.draft) if work.draft is not None else None
         # The view is not given the item: a circle of the two would keep a request's values in memory until
         # the collector of circles runs, hundreds of requests later.
-        may_grow = partial(self._may_grow, item.accepted)
+        may_grow = partial(self._space_check.may_grow, item.accepted)
         view = View(self._memory, draft, self._now_ms(), item.fresh_since, may_grow)
         item.view = view
         try:
             item.value = _decided(work, view)
-            self._weigh(item, view)
+            self._space_check.weigh(item, view)
         except Unread as unread:
             return unread.keys
         except StrongBoxError as refusal:
@@ -249,7 +139,7 @@ class Decider:
             view.drop_effects()
             item.effect = Effect.NEUTRAL
             try:
-                self._require_space(item)
+                self._space_check.require_space(item)
             except Unread as unread:
                 return unread.keys
             except StrongBoxError as full:  # no space for the record
@@ -262,44 +152,6 @@ class Decider:
             return self._attempt(item)
         item.fail(refusal)
         return ()
-
-    def _weigh(self, item: Item, view: View) -> None:
-        """Know what the decision does to etcd's space. Raises `Overloaded`, `Unread`."""
-        print_ = view.footprint
-        if not self._space.quota or not (print_.puts or print_.deletes or view.drafts):
-            item.effect = Effect.SAFETY  # nothing is refused here (seal), or nothing of it is left behind
-            return
-        changed = bool(print_.puts or print_.deletes)
-        said = item.work.effect or (view.effect if changed else None)
-        records = size_of(view.drafts)
-        records = records if records > RECORDS else 0  # reading goes on
-        if said is Effect.NEUTRAL and sum(map(len, print_.puts.values())) + records > HISTORY:
-            said = Effect.GROWS
-        item.effect = said or effect_of(print_.puts, print_.deletes, print_.reads, self._held, records)
-        self._require_space(item)
-
-    def _held(self, key: bytes) -> bytes | None:
-        known = self._memory.recall(key)
-        return known.fact.value if known is not None else None
-
-    def _may_grow(self, since: float) -> bool:
-        return not self._refuses(Effect.GROWS, since)
-
-    def _require_space(self, item: Item) -> None:
-        if self._refuses(item.effect, item.accepted):
-            raise self._space.refusal(item.effect)
-
-    def _refuses(self, effect: Effect, since: float) -> bool:
-        """Whether etcd is too full, by a look made since the request came. Raises `Unread`: look first."""
-        known = self._memory.recall(keyspace.ROOM)
-        room = known.parsed(keyspace.ROOM, Room.parse) if known is not None else None
-        if room is not None and known is not None and room.revision >= known.fact.mod_revision:
-            room = None  # measured in the future: another cluster's, or a lie
-        if not self._space.refuses(effect, room or NOTHING_KNOWN):
-            return False
-        if known is None or known.seen_at < since:
-            raise Unread((keyspace.ROOM,))
-        return True
 
     def _refreshes(self, item: Item, view: View) -> bool:
         """Have what no transaction proves rest on facts read since; whether to decide again."""

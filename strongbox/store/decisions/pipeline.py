@@ -6,12 +6,8 @@ proved and carried out by the batch's transaction (`batch_txn`); a request whose
 again, from what the failed branch found, then after a few tries by reading first (`deciding`).
 
 Every attempt compares the producer's cursor, which the batch itself moves, so an attempt that arrives after
-its own retry does nothing. When an answer is lost, the cursor says whether the batch landed and its outbox
-records, read at the cursor's revision, say which parts did; if that revision is compacted the answer is
-`UnknownOutcome`, never a redo. Until the cursor is known again no other batch is sent.
-
-When etcd's own alarm says that its space is used up, what frees some and what safety needs goes on: in
-batches of their own, in a form that the quota does not count (`FULL` seconds from each such answer on).
+its own retry does nothing. When an answer is lost, or etcd is full, the cursor says what became of the batch
+(`batch_recovery`). Until the cursor is known again no other batch is sent.
 """
 
 from __future__ import annotations
@@ -21,23 +17,24 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
 
 from strongbox import proof
 from strongbox.clock import Clock
-from strongbox.errors import Internal, NoQuorum, Overloaded, TooLarge, UnknownOutcome
+from strongbox.errors import Internal, NoQuorum, Overloaded, TooLarge
 from strongbox.store import keyspace
 from strongbox.store.decisions import batch_txn as batches
 from strongbox.store.decisions.audit_journal import Journal
+from strongbox.store.decisions.batch_recovery import Attempt, Recovery, parted
 from strongbox.store.decisions.batch_txn import Claims, Part, PartAnswer
 from strongbox.store.decisions.cache import Memory
-from strongbox.store.decisions.deciding import Decider, Item, Outcome, Work
+from strongbox.store.decisions.deciding import Decider
 from strongbox.store.decisions.producer_cursor import Cursor
+from strongbox.store.decisions.work import Item, Outcome, Work
 from strongbox.store.etcd import errors
-from strongbox.store.etcd.client import KV, Etcd, rows_of
+from strongbox.store.etcd.client import Etcd, rows_of
 from strongbox.store.space.admission import Effect, Space, bytes_of
 
 __all__ = ["Effect", "Outcome", "Pipeline", "Work"]
@@ -48,7 +45,6 @@ MAX_WAITING = 4096  # requests
 MAX_WAITING_BYTES = 32 << 20  # what they keep in memory, from the moment they are taken until they are over
 PAUSE = 0.02  # seconds between two tries to reach etcd
 LONGEST = 4.0  # seconds one batch may hold up the next
-FULL = 5.0  # seconds for which etcd is taken to be full after it has said so
 _log = structlog.get_logger(__name__)
 
 
@@ -66,8 +62,8 @@ class Pipeline:
         self._enough = 1
         self._task: asyncio.Task[None] | None = None
         self._cursor = Cursor(etcd, journal)
+        self._recovery = Recovery(self._cursor, journal, self._decider, self._requeue, self._count)
         self._company = False
-        self._full_until = float("-inf")
         self._max_parts = MAX_WAITING
         self._waiting_bytes = 0
 
@@ -178,8 +174,8 @@ class Pipeline:
         claims = Claims()
         chosen: list[Item] = []
         later: list[Item] = []
-        if self._is_full() and any(item.must_go_on for item in ready):
-            ready, later = _parted(ready)
+        if self._recovery.is_full() and any(item.must_go_on for item in ready):
+            ready, later = parted(ready)
         operations = size = 0
         for item in ready:
             if item.decided is None:  # its keys are still to be read
@@ -216,7 +212,7 @@ class Pipeline:
             attempt.number,
             attempt.nonce,
             self._cursor.revision,
-            past_quota=self._is_full() and all(item.must_go_on for item in items),
+            past_quota=self._recovery.is_full() and all(item.must_go_on for item in items),
         )
         _announce(items)
         asked = time.monotonic()
@@ -224,13 +220,13 @@ class Pipeline:
         try:
             reply = await self._etcd.transact(request, deadline=deadline, idempotent=True)
         except errors.OutOfSpace as full:
-            await self._out_of_space(attempt, full, asked)
+            await self._recovery.out_of_space(attempt, full, asked)
             return
         except errors.EtcdError as error:
             self._not_answered(items, error)
             return
         if not reply.succeeded:
-            await self._cursor_moved(attempt, rows_of(reply.responses[0].response_range), asked)
+            await self._recovery.cursor_moved(attempt, rows_of(reply.responses[0].response_range), asked)
             return
         self._cursor.at(attempt.number, reply.header.revision)
         self._max_parts = MAX_WAITING
@@ -289,103 +285,7 @@ class Pipeline:
             else:
                 items[0].fail(TooLarge())
             return
-        if isinstance(error, errors.PermissionDenied | errors.Refused):
-            _log.error("etcd refused a batch", kind=type(error).__name__)
-        self._cursor.certain = False
-        for item in items:
-            item.fail(_failure(item, error))
-
-    def _is_full(self) -> bool:
-        """Whether etcd has said lately that its space is used up."""
-        return time.monotonic() < self._full_until
-
-    async def _out_of_space(self, attempt: Attempt, full: errors.OutOfSpace, asked: float) -> None:
-        """etcd may have carried it out all the same (the first one past the quota); the cursor says so.
-
-        Not of an attempt before it that is still on its way.
-        """
-        self._full_until, self._cursor.certain = time.monotonic() + FULL, False
-        if full.earlier or not await self._cursor.find():
-            self._not_answered(attempt.items, full)
-            return
-        if self._cursor.stands_at(attempt.number, attempt.nonce):
-            await self._recover(attempt, asked)
-            return
-        goes_on, others = _parted(attempt.items)
-        for item in goes_on:
-            item.again(fresh=True)
-        self._requeue(goes_on)
-        for item in others:
-            item.fail(_failure(item, full))
-
-    async def _cursor_moved(self, attempt: Attempt, rows: Sequence[KV], asked: float) -> None:
-        """An earlier attempt landed: of this batch, its answer lost, or of an abandoned one."""
-        if not rows:
-            self._begin_anew(attempt.items)
-            return
-        self._cursor.found(rows[0])
-        if self._cursor.stands_at(attempt.number, attempt.nonce):
-            await self._recover(attempt, asked)
-            return
-        for item in attempt.items:
-            item.again(fresh=True)
-        self._requeue(attempt.items)
-
-    def _begin_anew(self, items: Sequence[Item]) -> None:
-        """The cursor was removed: nothing under way can take effect any more, only what already has."""
-        _log.warning("the producer's cursor is gone; going on as a new incarnation")
-        self._journal.begin_anew()
-        self._cursor.begin_anew()
-        for item in items:
-            item.expire()
-
-    async def _recover(self, attempt: Attempt, asked: float) -> None:
-        """This batch landed: its records say which parts did; parts without a record are decided again."""
-        try:
-            landed = await self._cursor.landed()
-        except errors.EtcdError:
-            for item in attempt.items:
-                item.fail(UnknownOutcome())
-            return
-        keys = [self._journal.record_key(attempt.number, index) for index in range(len(attempt.parts))]
-        done = [part.record and key in landed for part, key in zip(attempt.parts, keys, strict=True)]
-        self._count(attempt, [part for part, is_done in zip(attempt.parts, done, strict=True) if is_done])
-        for part, is_done in zip(attempt.parts, done, strict=True):
-            members = [attempt.items[i] for i in part.members]
-            if is_done:
-                await self._finish(members, asked)
-                continue
-            for item in members:
-                item.alone = True
-                item.again(fresh=True)
-            self._requeue(members)
-
-    async def _finish(self, members: list[Item], asked: float) -> None:
-        """These took effect; what they fetched is read again at the batch's own revision."""
-        for item in members:
-            assert item.decided is not None
-            self._decider.learn_effects(item, self._cursor.revision, asked)
-            try:
-                rows = await self._cursor.fetched(item.decided.footprint.fetches)
-            except errors.EtcdError:
-                item.fail(UnknownOutcome())
-                continue
-            item.succeed(self._cursor.revision, rows, asked)
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A batch on its way; its number and nonce are the cursor's value if it lands."""
-
-    items: list[Item]
-    parts: list[Part]
-    number: int
-    nonce: str
-
-
-def _parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """Those that must go on however full etcd is, and the others."""
-    return [item for item in items if item.must_go_on], [item for item in items if not item.must_go_on]
+        self._recovery.not_answered(items, error)
 
 
 def _announce(items: Sequence[Item]) -> None:
@@ -394,13 +294,3 @@ def _announce(items: Sequence[Item]) -> None:
         item.sent = True
         if item.work.on_decided is not None and item.refusal is None:
             item.work.on_decided(item.value)
-
-
-def _failure(item: Item, error: errors.EtcdError) -> Exception:
-    """What a caller is told when etcd did not carry a batch out, or did not say."""
-    changes = item.decided is not None and item.decided.footprint.changes
-    if error.maybe_applied and changes:
-        return UnknownOutcome()
-    if isinstance(error, errors.PermissionDenied | errors.Refused):
-        return Internal("etcd refused the transaction")
-    return Overloaded("etcd's space is used up") if isinstance(error, errors.OutOfSpace) else NoQuorum()

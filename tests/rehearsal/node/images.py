@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from strongbox.dev.envoy import envoy_binary
+from strongbox.dev.processes.envoy import envoy_binary
 from tests.support.etcd import etcd_binary
 
 ROOT = Path(__file__).resolve().parents[3]

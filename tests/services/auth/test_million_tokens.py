@@ -23,7 +23,7 @@ from strongbox.store.decisions.view import View
 from strongbox.store.etcd import txn
 from strongbox.store.etcd.client import Etcd
 from strongbox.store.etcd.errors import EtcdError
-from tests.strongbox.store.decisions.test_pipeline import look, running
+from tests.strongbox.store.decisions.replicas import look, running
 from tests.support.access import FakeCluster
 from tests.support.etcd import EtcdCluster
 

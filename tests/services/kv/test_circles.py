@@ -15,8 +15,8 @@ import pytest
 
 from strongbox.errors import DependencyDown, StrongBoxError
 from strongbox.kv.v1 import kv_service_pb2 as pb
-from strongbox.store.decisions.deciding import Item
 from strongbox.store.decisions.view import View
+from strongbox.store.decisions.work import Item
 from tests.services.kv.test_over_etcd import Replica
 from tests.services.kv.watching.test_watch_secrets import folder, kv
 from tests.support.etcd import etcd_member

@@ -12,7 +12,7 @@ from strongbox.paths import DirectoryPath
 from strongbox.store import keyspace
 from strongbox.store.etcd import txn
 from strongbox.store.etcd.client import Etcd
-from tests.strongbox.store.decisions.test_pipeline import increment, look, running
+from tests.strongbox.store.decisions.replicas import increment, look, running
 from tests.support.etcd import EtcdCluster
 
 pytestmark = [pytest.mark.heavy, pytest.mark.timeout(1800)]

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from strongbox.dev import etcd, layout, ports
+from strongbox.dev import layout, ports
 from strongbox.dev.layout import LayoutError, Wishes
+from strongbox.dev.processes import etcd
 
 
 @contextmanager

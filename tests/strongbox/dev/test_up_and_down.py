@@ -16,10 +16,10 @@ from typing import Any
 import psycopg2
 import pytest
 
-from strongbox.dev import commands
 from strongbox.dev.cluster import Cluster
 from strongbox.dev.ports import free_base
-from strongbox.dev.processes import Identity, wait_until_gone
+from strongbox.dev.processes.children import Identity, wait_until_gone
+from strongbox.dev.runner import commands
 from strongbox.dev.unseal import call
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]

@@ -12,8 +12,9 @@ from strongbox.errors import TooLarge
 from strongbox.store.decisions import batch_txn, deciding
 from strongbox.store.decisions.audit_journal import Draft
 from strongbox.store.decisions.cache import Memory
-from strongbox.store.decisions.deciding import Decider, Item, Work
+from strongbox.store.decisions.deciding import Decider
 from strongbox.store.decisions.view import View
+from strongbox.store.decisions.work import Item, Work
 from strongbox.store.etcd import txn
 from strongbox.store.space.admission import Effect, Space
 

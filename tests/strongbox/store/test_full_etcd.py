@@ -14,9 +14,9 @@ from strongbox.errors import Overloaded
 from strongbox.store import keyspace
 from strongbox.store.decisions.audit_journal import Draft
 from strongbox.store.decisions.cache import Memory
-from strongbox.store.decisions.deciding import Work
 from strongbox.store.decisions.pipeline import Pipeline
 from strongbox.store.decisions.view import View
+from strongbox.store.decisions.work import Work
 from strongbox.store.duties.election import Duty, Term
 from strongbox.store.duties.session import Session
 from strongbox.store.etcd import txn

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from strongbox.store import keyspace
 from strongbox.store.decisions import batch_txn as batches
 from strongbox.store.decisions.batch_txn import Claims
-from strongbox.store.decisions.deciding import Work
 from strongbox.store.decisions.view import Fetch, Footprint, View
-from tests.strongbox.store.decisions.test_pipeline import running
+from strongbox.store.decisions.work import Work
+from tests.strongbox.store.decisions.replicas import running
 from tests.support.etcd import EtcdCluster
 
 NAMES = [b"a", b"b", b"c", b"d"]

@@ -8,9 +8,9 @@ import pytest
 
 from strongbox.errors import PermissionDenied
 from strongbox.store.decisions.audit_journal import Draft
-from strongbox.store.decisions.deciding import Work
 from strongbox.store.decisions.view import View
-from tests.strongbox.store.decisions.test_pipeline import Replica, increment, look, running
+from strongbox.store.decisions.work import Work
+from tests.strongbox.store.decisions.replicas import Replica, increment, look, running
 from tests.support.etcd import EtcdCluster
 
 

@@ -13,9 +13,10 @@ from strongbox.clock import SystemClock
 from strongbox.store import keyspace
 from strongbox.store.decisions.batch_txn import PartAnswer
 from strongbox.store.decisions.cache import Fact, Memory
-from strongbox.store.decisions.deciding import Decider, Item, Work
 from strongbox.store.decisions.pipeline import Pipeline
+from strongbox.store.decisions.space_check import SpaceCheck
 from strongbox.store.decisions.view import View
+from strongbox.store.decisions.work import Item, Work
 from strongbox.store.etcd import txn
 from strongbox.store.etcd.client import MemberStatus
 from strongbox.store.etcd.errors import Unavailable
@@ -167,8 +168,7 @@ def test_a_measurement_from_the_future_cancels_nothing_that_was_counted() -> Non
     known.put(8, QUOTA)
     now = time.monotonic()
     memory.learn(keyspace.ROOM, Fact(Room(99, 10, 10, QUOTA, "liar").pack(), 9), 9, now)
-    decider = Decider(cast("Any", None), memory, SystemClock(), known)
-    assert decider._refuses(Effect.GROWS, now)
+    assert SpaceCheck(memory, known).refuses(Effect.GROWS, now)
 
 
 async def test_a_read_whose_part_fails_twice_by_others_is_alone_from_then_on() -> None:

@@ -14,8 +14,7 @@ from strongbox.audit.v1 import audit_peer_service_pb2_grpc as pb_grpc
 from strongbox.store import keyspace
 from strongbox.store.etcd import txn
 from strongbox.store.etcd.client import Etcd
-from tests.services.audit.log.test_archiving import LIMIT
-from tests.services.audit.log.test_find_beginning import archived
+from tests.services.audit.log.archived_logs import LIMIT, archived
 from tests.services.audit.logs import chain
 from tests.services.audit.producers import Producer, caught_up, following, text_of, until
 

@@ -11,8 +11,9 @@ import pytest
 from strongbox.clock import SystemClock
 from strongbox.errors import Internal
 from strongbox.store.decisions.cache import Fact, Memory
-from strongbox.store.decisions.deciding import Decider, Item, Work
+from strongbox.store.decisions.deciding import Decider
 from strongbox.store.decisions.view import Row, View
+from strongbox.store.decisions.work import Item, Work
 from strongbox.store.duties.election import Deposed, Term
 from strongbox.store.etcd import txn
 

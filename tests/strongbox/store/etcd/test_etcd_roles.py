@@ -268,8 +268,8 @@ async def test_setting_the_users_again_repairs_what_somebody_changed(
 
 async def test_only_a_members_certificate_speaks_to_members(certificates: Certificates) -> None:
     """The peers' port of the local cluster's own flags."""
-    from strongbox.dev import etcd as dev_etcd
     from strongbox.dev.layout import Layout
+    from strongbox.dev.processes import etcd as dev_etcd
 
     layout = Layout(
         Path("nowhere"), 1, 1, False, False, "", {"node-1": dict.fromkeys(("etcd", "etcd-peer"), 1)}

@@ -12,10 +12,10 @@ from types import FrameType
 from typing import Any
 
 from strongbox.config import SERVICES
-from strongbox.dev import etcd, postgres, services
 from strongbox.dev.layout import POSTGRES, Layout, cluster_json, write_private_json
-from strongbox.dev.processes import Child, Identity, Spec, StartError, stop_all, wait_until_ready
-from strongbox.dev.runner_socket import Answer, Listener
+from strongbox.dev.processes import etcd, postgres, services
+from strongbox.dev.processes.children import Child, Identity, Spec, StartError, stop_all, wait_until_ready
+from strongbox.dev.runner.runner_socket import Answer, Listener
 from strongbox.dev.unseal import wait_until_answering
 
 _ETCD_PATIENCE, _SERVICE_PATIENCE, _GATEWAY_PATIENCE = 30.0, 90.0, 30.0

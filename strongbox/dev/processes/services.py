@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from strongbox.config import SERVICES
-from strongbox.dev.envoy import envoy_command
-from strongbox.dev.etcd import quota_mib
 from strongbox.dev.layout import Layout
-from strongbox.dev.processes import Spec, dying_with_parent
+from strongbox.dev.processes.children import Spec, dying_with_parent
+from strongbox.dev.processes.envoy import envoy_command
+from strongbox.dev.processes.etcd import quota_mib
 from strongbox.gateway.configuration import ROOT, Endpoint, GatewaySettings, write_configuration
 from strongbox.gateway.source_limits import Limits
 

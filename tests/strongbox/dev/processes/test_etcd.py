@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from strongbox.dev import etcd, runner_socket
-from strongbox.dev.runner_socket import Busy
+from strongbox.dev.processes import etcd
+from strongbox.dev.runner import runner_socket
+from strongbox.dev.runner.runner_socket import Busy
 
 
 @pytest.fixture(autouse=True)

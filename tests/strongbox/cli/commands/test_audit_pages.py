@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from strongbox.audit.v1 import audit_service_pb2 as pb
-from strongbox.cli import audit
+from strongbox.cli.commands import audit
 from strongbox.errors import InvalidInput
 
 

@@ -15,7 +15,13 @@ from functools import partial
 from pathlib import Path
 
 from strongbox.dev.layout import POSTGRES, Layout
-from strongbox.dev.processes import Spec, StartError, dying_with_parent, inherited_environment, wheel_folder
+from strongbox.dev.processes.children import (
+    Spec,
+    StartError,
+    dying_with_parent,
+    inherited_environment,
+    wheel_folder,
+)
 
 
 def server(layout: Layout) -> Spec:

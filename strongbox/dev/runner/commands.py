@@ -15,10 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from strongbox.config import ConfigError
-from strongbox.dev import etcd, layout, runner_socket, unseal
+from strongbox.dev import layout, unseal
 from strongbox.dev.layout import POSTGRES, Layout, LayoutError, Wishes
-from strongbox.dev.processes import Identity, StartError, dying_with_parent, end_of, stop_all, wait_until_gone
-from strongbox.dev.runner import Interrupted, Runner, Say
+from strongbox.dev.processes import etcd
+from strongbox.dev.processes.children import (
+    Identity,
+    StartError,
+    dying_with_parent,
+    end_of,
+    stop_all,
+    wait_until_gone,
+)
+from strongbox.dev.runner import runner_socket
+from strongbox.dev.runner.runner import Interrupted, Runner, Say
 from strongbox.gateway.configuration import ROOT
 
 DEFAULT_FOLDER = Path(".strongbox")
@@ -105,7 +114,7 @@ def up_detached(asked: Up) -> None:
         log.touch(mode=0o600)
     reading, writing = os.pipe()
     request = json.dumps(asdict(asked), default=str)
-    command = [sys.executable, "-m", "strongbox.dev.detached", str(writing), request]
+    command = [sys.executable, "-m", "strongbox.dev.runner.detached", str(writing), request]
     with open(reading, encoding="utf-8") as told, log.open("ab") as output:
         process = subprocess.Popen(
             [*(dying_with_parent("TERM") if asked.owned else []), *command],

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from strongbox.cli.commands.user import ARGV, read_password
 from strongbox.cli.connect import complain, connected
 from strongbox.cli.output import Format, Output, say, show, to_dict
-from strongbox.cli.user import ARGV, read_password
 
 if TYPE_CHECKING:
     from strongbox.client import StrongBox

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from strongbox.dev.processes import wheel_folder
+from strongbox.dev.processes.children import wheel_folder
 
 
 def envoy_binary() -> Path:

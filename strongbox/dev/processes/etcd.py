@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from strongbox.dev.layout import Layout
-from strongbox.dev.processes import (
+from strongbox.dev.processes.children import (
     Spec,
     StartError,
     dying_with_parent,

@@ -1,6 +1,6 @@
 """`strongbox dev up --detach` runs this: the runner, which tells over a pipe how starting went, then stays.
 
-Called as `python -m strongbox.dev.detached FD REQUEST`; REQUEST is commands.Up as JSON.
+Called as `python -m strongbox.dev.runner.detached FD REQUEST`; REQUEST is commands.Up as JSON.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
-from strongbox.dev.commands import DevError, Up, up
 from strongbox.dev.layout import Wishes
+from strongbox.dev.runner.commands import DevError, Up, up
 
 
 def main(descriptor: int, request: str) -> int:

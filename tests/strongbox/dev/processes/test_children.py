@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from strongbox.dev.processes import (
+from strongbox.dev.processes.children import (
     Child,
     Identity,
     Spec,
@@ -84,7 +84,7 @@ def test_a_child_dies_with_the_process_that_started_it(tmp_path: Path) -> None:
     program = f"""
 import time
 from pathlib import Path
-from strongbox.dev.processes import Child, Spec, dying_with_parent
+from strongbox.dev.processes.children import Child, Spec, dying_with_parent
 command = [*dying_with_parent(), "sleep", "60"]
 child = Child(Spec("n", "kv", "a", command, Path({str(tmp_path / "kv.log")!r}), lambda: True))
 print(child.identity.pid, child.identity.started, flush=True)
