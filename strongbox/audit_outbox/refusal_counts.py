@@ -40,7 +40,7 @@ class AlreadyCounted(StrongBoxError):
 
 @dataclass(slots=True)
 class Attempt:
-    """A count on its way into a slot: the same until it is known to be there."""
+    """A count that is being recorded; it stays the same until it is known to be in its slot."""
 
     count: int
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
