@@ -6,6 +6,6 @@ Where to look:
     deciding         from requests to decisions
     pipeline         group commit
     batch_txn        a batch as one transaction
-    producer_cursor  what a lost answer would have said
-    audit_journal    what is known of the audit trail
+    producer_cursor  whether a batch without an answer landed
+    audit_journal    what the pipeline knows of the audit trail
 """

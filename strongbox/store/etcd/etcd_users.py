@@ -1,7 +1,7 @@
 """Etcd's users and roles brought in line with the table (`etcd_roles`), whatever they were.
 
-Each step is a change towards the table, so it can be repeated, and two that run at once come to the same.
-Nothing here is atomic: a role gains what it lacks before it loses what it has too much, so that a service
+Each step is a change towards the table, so it can be repeated, and two runs at once come to the same end.
+Nothing here is atomic: a role gains what it lacks before it loses what it should not have, so that a service
 of the new version is not refused meanwhile. Authentication is switched on at the end, and never off.
 """
 
@@ -86,7 +86,7 @@ class Users:
             await self._ask(_REVOKE, request)
 
     async def _ask(self, method: Method[Any], request: Any) -> Any:
-        """One call. What is as asked already is a success: an attempt whose answer was lost, or another's."""
+        """One call. Already done is a success: by an attempt whose answer was lost, or by somebody else."""
         try:
             return await self._etcd.caller.ask(method, request, deadline=self._end, idempotent=True)
         except EtcdError as error:
