@@ -77,7 +77,7 @@ class AppRoles:
         return self._wire.call(self._stub.CreateSecretId, request)
 
     def revoke_secret_id(self, name: str, accessor: str) -> pb.RevokeSecretIdResponse:
-        """End a secret id by its accessor. Ending the ended succeeds."""
+        """End a secret id by its accessor. Ending it again succeeds."""
         request = pb.RevokeSecretIdRequest(name=_named(name), accessor=accessor)
         return self._wire.call(self._stub.RevokeSecretId, request)
 
