@@ -49,7 +49,7 @@ BUILT_IN: Final = {DEFAULT_POLICY: DEFAULT, ROOT_POLICY: ROOT}
 
 
 class Lookup:
-    """Token and policy records by way of a view. All methods raise `Sealed` without record keys."""
+    """Token and policy records by way of a view. Reading raises `Sealed` without record keys."""
 
     def __init__(self, source: KeySource) -> None:
         self._source = source

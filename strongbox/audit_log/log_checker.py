@@ -19,7 +19,7 @@ from strongbox.audit_log.merkle import HASH_BYTES, Frontier, leaf_hash, stored_p
 from strongbox.audit_log.scan import read_file
 from strongbox.audit_log.stored_hashes import NAME
 
-_LONGEST_LINE = 1 << 20  # bytes; ours are under 4 KiB, so a longer one is nobody's entry
+_LONGEST_LINE = 1 << 20  # bytes; entries are under 4 KiB, so a longer line is none
 _FIRST_LINE = b'{"index":0,'
 _INDEX = re.compile(rb'\{"index":(\d{1,18}),')
 

@@ -116,7 +116,7 @@ def prove_inclusion(index: int, size: int, read: Read) -> list[bytes]:
 
 
 def prove_consistency(old: int, size: int, read: Read) -> list[bytes]:
-    """PROOF(old, D[size]) of RFC 6962 §2.1.2; empty for 0 and for `size`. Raises ValueError when larger."""
+    """PROOF(old, D[size]) of RFC 6962 §2.1.2; empty for 0 and `size`. ValueError unless 0 ≤ old ≤ size."""
     if not 0 <= old <= size:
         raise ValueError("the older tree is not the larger one")
     if old in (0, size):

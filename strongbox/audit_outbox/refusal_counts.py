@@ -47,7 +47,7 @@ class Attempt:
 
 
 def slot_of(source: str) -> bytes:
-    """The one slot a source uses: which one is of no consequence, only that there are 64."""
+    """The slot that a source uses, always the same; it only matters that there are no more than 64."""
     return keyspace.AUDIT_SLOTS + b"%02d" % (zlib.crc32(source.encode()) % SLOTS)
 
 

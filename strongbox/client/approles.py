@@ -54,7 +54,7 @@ class AppRoles:
         return self._wire.call(self._stub.ReadAppRole, pb.ReadAppRoleRequest(name=_named(name)))
 
     def delete(self, name: str) -> pb.DeleteAppRoleResponse:
-        """Remove a role; its secret ids are worth nothing from then on."""
+        """Remove a role; its secret ids are invalid from then on."""
         return self._wire.call(self._stub.DeleteAppRole, pb.DeleteAppRoleRequest(name=_named(name)))
 
     def list(self) -> Iterator[str]:

@@ -50,7 +50,7 @@ class Audit:
     ) -> pb.ListEntriesResponse:  # fmt: skip
         """Entries from an index on (with `newest_first` below `before_index`), and the head of the chain.
 
-        100 unless `limit` says more; where to go on is in `next_index`, if anything is left.
+        100 unless `limit` says otherwise; where to go on is in `next_index`, if anything is left.
         """
         request = pb.ListEntriesRequest(
             from_index=from_index, limit=limit, path=path, accessor=accessor, op=op, path_prefix=path_prefix,

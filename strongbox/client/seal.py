@@ -59,7 +59,7 @@ class Seal:
         return self._wire.call(self._stub.UpdateRekey, request, slow=True)
 
     def verify_rekey(self, nonce: str, share: str) -> pb.VerifyRekeyResponse:
-        """Give a new share back; with a threshold of them the old shares are worth nothing."""
+        """Give a new share back; with a threshold of them the old shares become invalid."""
         request = pb.VerifyRekeyRequest(nonce=nonce, share=share)
         return self._wire.call(self._stub.VerifyRekey, request, slow=True)
 

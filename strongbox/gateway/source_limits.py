@@ -29,7 +29,8 @@ _TYPE = "type.googleapis.com/envoy.extensions.filters.http"
 _LUA = Path(__file__).resolve().parents[2] / "gateway" / "refused.lua"
 # All sources together may do so many times what one may.
 _ALL = 10
-# Sources that are remembered for each method; beyond these the longest silent one begins anew.
+# Sources that are remembered: for each method (beyond these the longest silent one begins anew), and by
+# refused.lua for each worker (beyond these none is added until the window ends).
 _SOURCES = 10_000
 _WINDOW_S = 10
 

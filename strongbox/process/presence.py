@@ -1,4 +1,4 @@
-"""What a process says of itself in its session key: every other second, and when `unsealed` changes.
+"""What a process says of itself in its session key: every 2 s, and when `unsealed` or `trouble` changes.
 
 Whoever may write to `nodes/` may leave junk there: it is read as if nothing were told (`told_in`).
 """

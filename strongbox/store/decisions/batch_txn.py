@@ -28,7 +28,7 @@ MAX_BYTES = 1 << 20  # below etcd's request limit; a single decision may be larg
 
 @dataclass(slots=True)
 class Decided:
-    """One decision on its way: its footprint and its audit record, or records."""
+    """One decision of a batch: its footprint and its audit record, or records."""
 
     footprint: Footprint
     draft: Draft | None

@@ -60,7 +60,7 @@ class Users:
             if user not in users:
                 await self._ask(_USER_ADD, _without_password(user))
             await self._ensure_roles(user, {role})
-        for user in {*users} - {*wanted}:  # of an older table: nobody has its certificate any more, or should
+        for user in {*users} - {*wanted}:  # of an older table: nobody should have its certificate any more
             # A deleted user was seen to go on for 0.13 s, until etcd's next commit to its file; taking its
             # roles away is seen at once.
             await self._ensure_roles(user, set())

@@ -81,7 +81,7 @@ class Defragmenter:
             await self._wait_for(other)
         try:
             await self._etcd.defragment(member, timeout=ATTEMPT)
-        except OutcomeUnknown:  # it may be at it still
+        except OutcomeUnknown:  # it may still be defragmenting
             await self._wait_for(member)
         except EtcdError as error:
             _log.warning("a member was not defragmented", member=member, why=str(error))
