@@ -49,7 +49,7 @@ class Seal:
         return self._wire.call(self._stub.GetKeyStatus, pb.GetKeyStatusRequest())
 
     def start_rekey(self, share: str, shares: int = 3, threshold: int = 2) -> pb.StartRekeyResponse:
-        """Begin to make `shares` new key shares; only this answer has the nonce."""
+        """Begin to make `shares` new key shares; the nonce in the answer is for this caller alone."""
         request = pb.StartRekeyRequest(share=share, shares=shares, threshold=threshold)
         return self._wire.call(self._stub.StartRekey, request, slow=True)
 
@@ -68,7 +68,7 @@ class Seal:
         return self._wire.call(self._stub.CancelRekey, pb.CancelRekeyRequest(nonce=nonce), slow=True)
 
     def start_generate_root(self, share: str) -> pb.StartGenerateRootResponse:
-        """Begin to make a root token; only this answer has the nonce."""
+        """Begin to make a root token; the nonce in the answer is for this caller alone."""
         request = pb.StartGenerateRootRequest(share=share)
         return self._wire.call(self._stub.StartGenerateRoot, request, slow=True)
 
