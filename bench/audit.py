@@ -39,7 +39,7 @@ class Figure:
 
 
 def measure(cluster: Cluster, entries: int, tell: Callable[[Figure], None]) -> list[Figure]:
-    """All of them; `tell` hears each figure."""
+    """All figures; `tell` is called with each."""
     found = []
     for figure in (*_on_disk(entries), *_delays(cluster)):
         tell(figure)

@@ -1,9 +1,9 @@
 """`python -m bench.failover`: how long nobody can write after the leading node was killed, beside OpenBao.
 
 Both systems have three nodes on this machine and are treated alike: clients write through one of the other
-nodes, kill -9 strikes everything of the node that leads (etcd's leader with all its services and its gateway;
+nodes, kill -9 ends all processes of the leading node (etcd's leader with all its services and its gateway;
 OpenBao's active node), and the time counts to the first acknowledged write that was begun after the kill.
-Then the node is started again. OpenBao runs as it comes (`performance_multiplier` 5) and tuned (1).
+Then the node is started again. OpenBao runs with its default `performance_multiplier` (5) and with 1.
 """
 
 from __future__ import annotations

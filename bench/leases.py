@@ -44,7 +44,7 @@ _ROW = "{:>10} {:>9} {:>9} {:>9} {:>12} {:>13} {:>13} {:>13}"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What it is with so many leases; latencies are medians."""
+    """What was measured with so many leases; latencies are medians."""
 
     leases: int
     ready_s: float
@@ -64,7 +64,7 @@ def heading() -> str:
 
 
 def row(figure: Figure) -> str:
-    """A row. `answer`: a lease is told again; idle CPU: seconds a minute; `1st`: of one not seen before."""
+    """A row. `answer`: a lease can be read again; idle CPU: seconds a minute; `1st`: one not read before."""
     return _ROW.format(
         figure.leases, f"{figure.ready_s:.2f}", f"{figure.answer_s:.2f}", f"{figure.memory_mib:.0f}",
         f"{figure.cpu_s_per_minute:.2f}",
@@ -73,7 +73,7 @@ def row(figure: Figure) -> str:
 
 
 def measure(sizes: Sequence[int], seconds: float, tell: Callable[[Figure], None]) -> list[Figure]:
-    """With none, then with each of these numbers; `tell` hears each figure."""
+    """Measure with no lease, then with each of these numbers; `tell` is called with each figure."""
     found: list[Figure] = []
     with Cluster.start(1) as cluster:
         keys = RecordKeys({1: _record_key(cluster)}, 1)
@@ -132,7 +132,7 @@ def _said_ready(cluster: Cluster, process: Process) -> float:
 
 
 def _median(root: RestClient, method: str, paths: Sequence[str], body: Any = None) -> float:
-    """Milliseconds; 0 when there is nothing to ask."""
+    """The median time of these requests, in milliseconds; 0 without any."""
     times = []
     for path in paths:
         begun = time.perf_counter()

@@ -144,7 +144,7 @@ class OpenBao:
         raise LookupError("no node is active")
 
     def wait_voters(self) -> None:
-        """Until every node votes: who joins does not for its first ten seconds, and could not take over."""
+        """Until every node votes: a new one does not for its first ten seconds, and could not take over."""
         deadline = time.monotonic() + _START_SECONDS
         while time.monotonic() < deadline:
             told = self._nodes[self.active()].call("GET", "/v1/sys/storage/raft/configuration", self._root)
@@ -169,12 +169,12 @@ class OpenBao:
 
     @property
     def url(self) -> str:
-        """The first node's door."""
+        """The first node's address."""
         return self._nodes[0].url
 
     @property
     def root(self) -> str:
-        """The root token, for what a benchmark sets up besides."""
+        """The root token, for what a benchmark has to set up."""
         return self._root
 
     def stop(self) -> None:

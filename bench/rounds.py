@@ -1,4 +1,4 @@
-"""The measurements: interleaved rounds, so that what else the machine does falls on both alike."""
+"""The measurements: interleaved rounds, so that other work of the machine slows both systems alike."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def measure_idle(system: System, nodes: int, seconds: float) -> Idle:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how often; `spread` the connections over all doors, or use the first alone."""
+    """How long and how often; `spread` the connections over all addresses, or use the first alone."""
 
     rounds: int
     seconds: float

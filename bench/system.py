@@ -46,7 +46,7 @@ class System(Protocol):
 
     @property
     def addresses(self) -> Sequence[Address]:
-        """Every door; clients use the first alone, or are spread over all."""
+        """Every address for clients; they use the first alone, or are spread over all."""
         ...
 
     @property

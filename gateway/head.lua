@@ -1,5 +1,5 @@
--- HEAD for what monitors ask (health, ready, seal status): asked as GET, answered without the body. Envoy would
--- write the body behind the headers, where HTTP/1.1 expects the next answer. Only for the routes that say so.
+-- HEAD for monitors (health, ready, seal status): sent on as GET, answered without the body. Envoy would write
+-- the body after the headers, where HTTP/1.1 expects the next answer. Only for the routes that enable it.
 function envoy_on_request(handle)
   handle:headers():replace(":method", "GET")
 end

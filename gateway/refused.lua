@@ -1,9 +1,9 @@
--- Junk for tokens: each costs a read of etcd, so a source whose requests are answered 401 again and again is
--- refused here until the window ends. Nobody else is, and nothing is counted while tokens are good.
--- Before this stand LIMIT (answers 401 in a window), WINDOW_S and SOURCES (how many sources are remembered).
--- Calls that take access away (rule `for_safety`, in the route's metadata) are counted by themselves: whoever
--- sends junk elsewhere keeps no neighbour behind the same address from sealing and revoking.
--- A worker of Envoy has a state of its own, so with n workers it is n times LIMIT at the most.
+-- A junk token costs a read of etcd, so a source whose requests are answered 401 too often is refused here until
+-- the window ends. No other source is refused, and requests with good tokens are not counted.
+-- In front of this text are set: LIMIT (answers 401 in a window), WINDOW_S and SOURCES (how many are remembered).
+-- Calls that take access away (rule `for_safety`, in the route's metadata) are counted by themselves: junk that is
+-- sent elsewhere must not keep others behind the same address from sealing and revoking.
+-- Each worker of Envoy counts by itself, so with n workers the limit is n times LIMIT at most.
 local window, refused, sources = 0, {}, 0
 
 -- The first four groups of an IPv6 address (its /64), an IPv4 address as it is.

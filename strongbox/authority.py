@@ -1,11 +1,11 @@
-"""A certificate authority of a cluster's own, and what it signs: P-256, SHA-256, names as in docs/adr/0005.
+"""A cluster's own certificate authority and what it signs: P-256, SHA-256, names as in docs/adr/0005.
 
     CN=<name>, SAN spiffe://strongbox/<identity>, <name>.strongbox.internal, and where it can be reached;
     good for servers and clients alike. Etcd takes the common name for its user.
 
-The authority's key is what the trust inside a cluster hangs on: whoever has it can be any service. It is kept
-(by `certs.py` in a file, in Kubernetes in a secret that only their account may read), so that certificates
-can be renewed without replacing what everybody trusts.
+All trust inside a cluster rests on the authority's key: whoever has it can pose as any service. It is kept
+(by strongbox/dev/certs.py in a file, in Kubernetes in a secret that only the account of strongbox.setup may
+read), so that certificates can be renewed without replacing what everybody trusts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CLOCKS_DIFFER = dt.timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """Whom a certificate is for. `identity`: behind `spiffe://strongbox/`; `hosts`: further DNS names."""
+    """Whom a certificate is for. `identity`: what follows `spiffe://strongbox/`; `hosts`: more DNS names."""
 
     name: str
     identity: str
@@ -54,14 +54,14 @@ class Pair:
 
 
 class Authority:
-    """Signs. Made new, or loaded from its own pair."""
+    """Signs certificates; made new (`create`), or from a pair that was kept (`load`)."""
 
     def __init__(self, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
         self._key, self._certificate = key, certificate
 
     @classmethod
     def create(cls, name: str) -> Authority:
-        """A new one, called `name`."""
+        """A new authority with the common name `name`, good for `AUTHORITY_LIFETIME`."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _common_name(name)
         built = (
@@ -74,7 +74,7 @@ class Authority:
 
     @classmethod
     def load(cls, pair: Pair) -> Authority:
-        """One that was kept. Raises ValueError when it makes no sense."""
+        """The authority of a kept pair. Raises ValueError when it cannot be parsed or does not fit."""
         key = serialization.load_pem_private_key(pair.key, None)
         certificate = x509.load_pem_x509_certificate(pair.certificate)
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
@@ -83,7 +83,7 @@ class Authority:
 
     @property
     def pair(self) -> Pair:
-        """To be kept."""
+        """Its own certificate and key, to be kept."""
         return Pair(self._certificate.public_bytes(serialization.Encoding.PEM), _pem(self._key))
 
     def issue(self, leaf: Leaf, lifetime: dt.timedelta) -> Pair:

@@ -125,7 +125,7 @@ class Settings(BaseModel):
 
 
 def require_apart(archive: Path, log: Path) -> None:
-    """Raise ValueError when one of these folders is the other, or in it: a copy there would be none."""
+    """Raise ValueError when one folder is the other or lies in it: what loses one would lose both."""
     one, other = archive.resolve(), log.resolve()
     if one.is_relative_to(other) or other.is_relative_to(one):
         raise ValueError("the archive has to be a folder apart from the log's")
@@ -141,7 +141,7 @@ def load(service: str, environ: Mapping[str, str] = os.environ) -> Settings:
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        # `error` itself quotes the input; its own words and the setting's name are enough.
+        # The text of `error` quotes the input; each message and its setting's name are enough.
         problems = (f"{PREFIX}{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         raise ConfigError("; ".join(problems)) from None
 

@@ -1,9 +1,9 @@
-"""Why another process was not believed: what gRPC says of a failed handshake, in a line of the log.
+"""Logs why a TLS handshake with another process failed, by what gRPC says of it.
 
-A certificate that does not fit looks like a process that does not answer: both are UNAVAILABLE, asked again
-and again. Only gRPC's text tells them apart; it is looked at for known words and never shown.
+A process whose certificate is refused looks like one that does not answer: gRPC reports UNAVAILABLE for both,
+and both are tried again. Only gRPC's text tells them apart; it is searched for known words and never shown.
 
-Whom the other side does not believe is told by the other side: here its refusal is a connection that ended.
+When the other side refuses our certificate, only its log says so: here we see a connection that ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 EVERY = 30.0  # seconds between two lines about the same address and reason
 _MOST = 256  # addresses and reasons that are remembered
 _REASONS = (
-    # The first that is found. BoringSSL's words, as gRPC 1.85 passes them on.
+    # The first that is found counts. BoringSSL's words, as gRPC 1.85 passes them on.
     ("Hostname Verification Check failed", "its certificate is not for the name that was dialled"),
     ("certificate has expired", "its certificate has expired"),
     ("certificate is not yet valid", "its certificate is not valid yet: the clocks differ"),
@@ -32,7 +32,7 @@ def why_refused(details: str) -> str:
 
 
 class Told:
-    """Who was complained of, and when: asking goes on many times a second."""
+    """What was logged when, by address and reason: attempts go on many times a second."""
 
     def __init__(self) -> None:
         self._last: dict[tuple[str, str], float] = {}

@@ -39,8 +39,8 @@ def configure(level: str, **always: str) -> None:
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(**always)
-    # Libraries that use logging (grpc, asyncio) get the same shape; their messages may quote, so only theirs
-    # from warning on are shown, by name and place.
+    # Libraries that use logging (grpc, asyncio) get the same shape, from warning on. Their messages may quote
+    # what a client sent, so only the library's name and the place are logged.
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
 
 
@@ -67,12 +67,12 @@ def where_it_failed(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutable
 
 
 def to_json(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
-    """The line."""
+    """The event as one line of JSON; what JSON cannot hold is shown as `…`."""
     return _ENCODER.encode(event)
 
 
 def redact(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A last net under the rules: fields that sound like a secret, and raw bytes, are not printed."""
+    """In case a rule above is broken: fields named like a secret, and raw bytes, are not printed."""
     for name, value in event.items():
         if isinstance(value, bytes | bytearray | memoryview) or name.lower() in _FORBIDDEN:
             event[name] = "[redacted]"

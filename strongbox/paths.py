@@ -51,7 +51,7 @@ class DirectoryPath:
 
     @classmethod
     def parse(cls, raw: str) -> DirectoryPath:
-        """Accept `""`, `a/b` and `a/b/` (a directory may say that it is one). Raises `InvalidPath`."""
+        """Accept `""`, `a/b` and `a/b/` (one final slash is dropped). Raises `InvalidPath`."""
         trimmed = raw[:-1] if raw.endswith("/") else raw
         if trimmed:
             require_canonical(trimmed)

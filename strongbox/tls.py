@@ -1,9 +1,9 @@
-"""This process's certificate, key and authority, as the files say now: they are renewed while it runs.
+"""This process's certificate, key and authority, as the files hold them now: they are renewed while it runs.
 
-* Three files are never read as one: whoever renews them replaces one after the other (or, better, a folder
-  in one step, as Kubernetes does with a secret). What was read counts only if nothing changed meanwhile and
-  the key fits the certificate; until then what counted before still counts.
-* Looking is a stat of three files (some 5 µs), so every handshake may look.
+* Three files cannot be read in one step, and whoever renews them may replace one after the other (or, better,
+  a folder in one step, as Kubernetes does with a secret). What was read counts only if no file changed
+  meanwhile and the key fits the certificate; until then the former material stays in use.
+* A look is a stat of three files (some 5 µs), so every handshake may look.
 * The authority's file may hold several certificates: the old one beside the new one while both are in use.
 """
 
@@ -52,7 +52,7 @@ class Identity:
         self._current: Material | None = None
 
     def current(self) -> Material:
-        """What counts now. Raises OSError only when nothing that makes sense was ever there."""
+        """The material in use. Raises OSError only when no valid files were ever read."""
         with self._lock:
             try:
                 self._look()
@@ -90,5 +90,5 @@ def identity(authority: Path, certificate: Path, key: Path) -> Identity:
 
 
 def identity_of(files: TlsFiles) -> Identity:
-    """A process's own."""
+    """The Identity of the files that a process's settings name."""
     return identity(files.tls_ca, files.tls_cert, files.tls_key)

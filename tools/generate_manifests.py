@@ -1,6 +1,6 @@
 """Write what follows from tables: `python -m tools.generate_manifests [--check]` (`make manifests`).
 
-    k8s/base/network-policies.yaml                   from the RPCs' rules, and who goes where besides
+    k8s/base/network-policies.yaml                   from the RPCs' rules, and what else connects where
     k8s/components/cert-manager/certificates.yaml    from the identities (strongbox.setup.certificates)
     docs/etcd-roles.md                               from the table of etcd's roles
     docs/configuration.md                            from the settings classes

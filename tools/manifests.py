@@ -48,7 +48,7 @@ def flows() -> set[tuple[str, str, int]]:
 
 
 def network_policies() -> str:
-    """One policy for everybody (nothing), and one for each that may something."""
+    """One policy that allows no pod anything, and one for each app with what it may do."""
     several = [_policy("default", {}, {})]
     names = sorted({name for flow in flows() for name in flow[:2]} | {"certificates"})
     for name in names:
@@ -63,7 +63,7 @@ def network_policies() -> str:
                 *({"to": [_pods(other)], "ports": [_tcp(p) for p in ports]} for other, ports in egress),
             ],
         }
-        if name == "gateway":  # the one door
+        if name == "gateway":  # the only one that is reached from outside
             rules["ingress"].append({"ports": [_tcp(GATEWAY_TLS)]})
         elif name in (*SERVICES, "etcd"):
             metrics = ETCD_METRICS if name == "etcd" else METRICS
@@ -71,7 +71,7 @@ def network_policies() -> str:
             rules["ingress"].append({"from": [scraper], "ports": [_tcp(metrics)]})
         if name in OUTSIDE:
             rules["egress"].append({"ports": [_tcp(port) for port in OUTSIDE[name]]})
-        # The API server drops an empty list: with one, `kubectl diff` would never be quiet.
+        # The API server drops an empty list: with one, `kubectl diff` would always show a change.
         rules = {direction: allowed for direction, allowed in rules.items() if allowed}
         several.append(_policy(name, {"matchLabels": _labels(name)}, rules))
     return _GENERATED + _documents(several)
@@ -95,7 +95,7 @@ def _policy(name: str, selector: dict[str, Any], rules: dict[str, Any]) -> dict[
 
 
 def _tcp(port: int) -> dict[str, Any]:
-    """The protocol is what it would be anyway; left out, `kubectl apply` would send all of it each time."""
+    """TCP is the default, but without it `kubectl apply` would send the whole object each time."""
     return {"port": port, "protocol": "TCP"}
 
 
@@ -177,7 +177,7 @@ def etcd_roles() -> str:
 
 
 def _cell(role: frozenset[Permission], key: bytes, end: bytes) -> str:
-    """Also by a wider range of the same role."""
+    """What a role may do with these keys, also by a wider range of its own."""
     last = end or key + b"\0"
     covering = [one for one in role if one.key <= key and last <= (one.end or one.key + b"\0")]
     return "**rw**" if any(one.writes for one in covering) else "r" if covering else ""

@@ -1,7 +1,7 @@
-"""What of the lock the services need at run time: `python runtime_lock.py pyproject.toml requirements.lock`.
+"""The part of the lock needed at run time: `python runtime_lock.py pyproject.toml requirements.lock`.
 
-The lock names, below each package, who wants it (`# via`). Kept are the project's own dependencies and, again
-and again, what a kept package wants; the developers' tools and what only they want are left out.
+The lock names, below each package, what requires it (`# via`). The project's own dependencies are kept, and
+all that kept packages require; the developers' tools and what only these require are left out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who is asking, and may he. Pure over a view, so the answer is proved with the effect.
+"""Who is asking, and whether he may. Pure over a view: the effect's transaction proves the answer.
 
 Where to look:
     guard                  authenticates and authorizes

@@ -13,8 +13,8 @@ Rules:
   term is newer than the one in use, which a decision can prove (`find_record`).
 * What does not verify is treated as absent by whoever reads it, and logged by its etcd key.
 
-A record that was replaced by an older one, or deleted, by somebody who can write to etcd is in the threat
-model; nothing here detects it.
+Somebody who can write to etcd can put an older record back, or delete one: nothing here detects that
+(docs/threat-model.md).
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Forged(Exception):
 
 
 class KeyNotHere(DependencyDown):
-    """A record names a key term that is newer than any that was heard of."""
+    """A record names a key term that is newer than any this process has heard of."""
 
     def __init__(self, term: int) -> None:
         super().__init__("the record key of this term has not arrived yet")
@@ -70,11 +70,11 @@ def term_in_use(state: bytes | None) -> int:
 
 
 def find_record(view: View, key: bytes, parse: Callable[[bytes, bytes], T | None]) -> T | None:
-    """`view.parsed`, where a record of a term that never was is absent instead of awaited for ever.
+    """Like `view.parsed`, but a record of a key term that does not exist is absent, not waited for in vain.
 
     A rotation's transaction names the new term in the seal state before anybody writes under it. So a record
-    of a newer one than the state of the same revision is nobody's: the transaction compares both. From stale
-    memory it may only look so, hence nothing is remembered of the record.
+    of a newer term than the seal state of the same revision is forged; the transaction compares both. With
+    stale memory a good record may look like that, hence nothing is remembered of it.
     """
     try:
         return view.parsed(key, parse)

@@ -1,13 +1,13 @@
-"""Whose a token is when something is counted: its holder's, and that of the group he is one of. Pure.
+"""Under which holder and which group a token is counted. Pure.
 
-    holder    who has it in hands. A login's credential where each has one of its own, for all tokens that it
-              gives and their children: `secret-id/<accessor>` (an AppRole's), `pod/<uid>` or
+    holder    who uses it. Where each client logs in with a credential of its own, that credential, for all
+              tokens that it gives and their children: `secret-id/<accessor>` (an AppRole's), `pod/<uid>` or
               `service-account/<namespace>/<name>` (Kubernetes). Else the token itself: `token/<accessor>`.
     group     what its tokens are counted in (services.auth.quotas): the tree below a token that root made,
-              the logins of one user or role. Who is in none is the root of its own: `token/<accessor>`.
+              or the logins of one user or role. A token in neither is a group by itself: `token/<accessor>`.
 
-So who makes children, or logs in again, has no more than before, and who holds one credential of a role does
-not use up what the others have. Nothing secret is in these names.
+So making children or logging in again gives nobody more, and the holder of one credential of a role does not
+use up what the others have. Nothing secret is in these names.
 """
 
 from __future__ import annotations
@@ -34,6 +34,6 @@ class Groups(NamedTuple):
 
 
 def groups_of(record: Named) -> Groups:
-    """Whose a token is."""
+    """The holder and the group of a token."""
     own = f"token/{record.accessor}"
     return Groups(record.holder or own, record.quota or own)

@@ -1,19 +1,19 @@
-"""The guard: who is asking, and may he. Pure over a view, so the answer is proved with the effect.
+"""The guard: who is asking, and whether he may. Pure over a view: the effect's transaction proves the answer.
 
 Rules, in this order; the first that fails refuses:
 1. The cluster is initialized (`NotInitialized`) and unsealed (`Sealed`), and this process has record keys,
    that of the term in use among them (`DependencyDown`): nothing is made under an older one.
-2. The token has a token's form, its record stands under its digest, verifies, and is not expired; so do the
-   records of all its ancestors: revoking or losing one kills the child (`Unauthenticated`, one text for all).
+2. The token has a token's form; its record stands under its digest, verifies, and has not expired. The same
+   holds for the records of all its ancestors: a token ends when one of them is revoked or lost
+   (`Unauthenticated`, one text for all).
    A token with a limited number of uses needs one that auth took for this very request (`UseNeeded`).
-3. From here on the refusal is the caller's own and is audited: the draft gets the accessor.
+3. From here on a refusal is audited in the caller's name: the draft gets the accessor.
 4. Every policy the token names exists, in this spelling: one that is missing, or forged, might have held a
    `deny` (`PermissionDenied`).
-5. The winning pattern allows the capability (`PermissionDenied`), decided before anything's existence.
+5. The winning pattern allows the capability (`PermissionDenied`); only then is looked whether a thing exists.
 
 Everything read is compared by the transaction: token, ancestors, policies, seal state; the earliest expiry of
-token and ancestors is compared with `cluster/time`. A policy is compiled once for
-each of its revisions.
+token and ancestors is compared with `cluster/time`. A policy is compiled once for each of its revisions.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ MAX_ANCESTORS = 16  # each is one compare more
 class Caller:
     """Somebody the guard has let in; only the guard makes one.
 
-    He belongs to the view of one decision, whose transaction proves him, and answers nothing beyond it: a
-    second transaction has to ask the guard again. Every use after that raises RuntimeError.
+    He is valid for the view of one decision, whose transaction proves him: a second transaction has to ask
+    the guard again. Every use after the view's end raises RuntimeError.
     """
 
     __slots__ = ("_compiled", "_expires_at_ms", "_record", "_token_key", "_view")
@@ -122,7 +122,7 @@ class Caller:
         return self._rights.decide(capability, path)
 
     def allows(self, capability: str, path: str) -> bool:
-        """Whether the caller may."""
+        """Whether the caller's policies allow `capability` on a policy path."""
         return self._rights.decide(capability, path).allowed
 
     def require(self, capability: str, path: str) -> None:
@@ -151,7 +151,7 @@ class Guard:
         return caller
 
     def authenticate(self, view: View, inbound: Inbound) -> Caller:
-        """The caller, whatever he may; raises as the module says, rules 1 to 4."""
+        """The caller, whatever his policies allow; raises as the module says, rules 1 to 4."""
         self.lookup.use_term(require_unsealed(view, inbound))
         self.lookup.require_keys()
         digest, record = self._token(view, inbound)
@@ -163,7 +163,7 @@ class Guard:
         return Caller(view, record, keyspace.token(digest), expires_ms, compiled)
 
     def is_alive(self, view: View, record: storage.TokenRecord) -> bool:
-        """Whether a token and all its ancestors stand, unspent and unexpired by this replica's time."""
+        """Whether a token has uses left, its ancestors exist, and none has expired by this replica's time."""
         inherited = self.ancestors_expiry(view, record)
         if inherited is None or is_spent(record):
             return False
@@ -212,7 +212,7 @@ class Guard:
         return expires_ms
 
     def _together(self, found: Sequence[StoredPolicy]) -> Policies:
-        # In one order, in whatever order the token names them; by what they are called is how they are told.
+        # Sorted by name, so that the order in which the token names them changes nothing.
         ordered = sorted(set(found), key=lambda policy: policy.name)
         compiled, nodes = [], 0
         for policy in ordered:  # summed on the way: what is refused costs no more than what is allowed
@@ -240,7 +240,7 @@ def is_spent(record: storage.TokenRecord) -> bool:
 
 
 def require_use(inbound: Inbound, record: storage.TokenRecord) -> None:
-    """Raise `UseNeeded` unless a use was taken for this request, which etcd knows of.
+    """Raise `UseNeeded` unless auth took a use for this request and the token's record counts it.
 
     Auth numbers uses in the transaction that takes them, so two requests never have the same one.
     """

@@ -1,13 +1,12 @@
 """Whether a token that has only some of another's policies could do more than that other. Pure.
 
-Rules of one policy narrow those of another: where `secret/app/keys/*` (list) is in one, and `secret/*` (read)
-in the other, who has both does not read the keys, and who has the second only does.
+Rules of one policy narrow those of another: with `secret/app/keys/*` (list) in one and `secret/*` (read) in
+the other, a token with both policies cannot read the keys, and a token with only the second can.
 
-A dropped rule is compared with the kept rules that it overlaps and stands before, the best of them first:
-they must grant no more than is granted where the dropped rule wins. Below a kept rule that matches all that
-the dropped one matches nothing more is looked at: it never wins there. The answer errs to one side only: it
-may be yes for policies that give nothing more, as when a third rule stands before both, and is never no for
-policies that do.
+A dropped rule is compared with the kept rules that overlap it and do not rank above it, the strongest first:
+none may grant more than is granted where the dropped rule wins. Once a kept rule matches all that the dropped
+one matches, those ranked below it are not looked at: they never win there. The answer may be yes for policies
+that give nothing more, as when a third rule ranks above both; it is never no for policies that give more.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def may_widen(kept: Sequence[CompiledPolicy], dropped: Sequence[CompiledPolicy])
     lengths, compared = {len(head) for head in heads}, 0
     for pattern in _joined(dropped):
         rule = whole[pattern]
-        # Rule and loser match one path, and the loser's wildcard comes no later: its head begins the rule's.
+        # A loser that overlaps the rule has its first wildcard no later, so the rule's head begins with its.
         starts = {rule.head[:length] for length in lengths}
         losers = [loser for start in starts for loser in heads.get(start, ()) if loser.rank <= rule.rank]
         compared += len(losers)
@@ -56,7 +55,7 @@ def may_widen(kept: Sequence[CompiledPolicy], dropped: Sequence[CompiledPolicy])
 
 
 def _gives_more(losers: list[_Joined], rule: _Joined) -> bool:
-    """Whether one of the losers grants more than `rule` on a path where it is the best of them."""
+    """Whether one of the losers grants more than `rule` on a path where it ranks highest of them."""
     for loser in sorted(losers, key=lambda one: one.rank, reverse=True):
         if overlap(loser.rank.text, rule.rank.text) and not loser.granted <= rule.granted:
             return True

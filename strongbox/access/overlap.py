@@ -1,4 +1,4 @@
-"""What two path patterns have to do with each other. Pure; patterns as in `policy_engine`.
+"""Which paths two patterns have in common. Pure; patterns as in `policy_engine`.
 
 Compared segment by segment: a word stands for itself, `+` for one segment that is not empty, and a last
 segment that ends in `*` for everything that begins with what is before the `*`, further segments included.
@@ -38,7 +38,7 @@ def _meets(wildcard: str, segment: str) -> bool:
 
 
 def _begins_alike(one: str, two: str) -> bool:
-    """Whether some segment fits both, at least one of which ends in `*`; what follows then fits as well."""
+    """Whether some segment fits both; at least one ends in `*`, so that what follows fits as well."""
     if "+" in (one, two):
         return True
     starts = one.removesuffix("*"), two.removesuffix("*")

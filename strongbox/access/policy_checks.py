@@ -1,11 +1,11 @@
-"""What the rules of a policy are refused for when it is written, though each of them is a rule. Pure.
+"""Why a policy is refused when it is written, although each of its rules is well formed. Pure.
 
 * A rule that can never match any path there is, and one that can never win: another rule of the same policy
-  matches every path that it matches, and stands before it. Above all a `deny` that denies nothing.
+  matches every path that it matches, and ranks above it. The worst case is a `deny` that denies nothing.
 * A pattern of more than 32 segments, and rules that need more than 2,048 nodes together: they are compiled in
   every service (strongbox.access.policy_engine), by the event loop.
-* No rule at all: a request whose field was misspelt reads like that. A policy that allows nothing says so by
-  a rule with `deny`.
+* No rule at all: so reads a request whose field was misspelt. A policy that is to allow nothing says so by a
+  rule with `deny`.
 """
 
 from __future__ import annotations

@@ -6,16 +6,16 @@ Rules:
   mid-segment: it matches any suffix, the empty one and further segments included. Nothing else is special.
 * Of all patterns that match, one wins: first wildcard later (none at all is latest); then not ending in `*`;
   then fewer `+`; then longer; then lexically larger (Vault's order).
-* Rules of equal pattern are joined, across policies. `deny` in the winning pattern refuses everything. A
-  pattern that does not win has no say. Nothing matching means no.
-* Refused, with the rule's index and the reason, is what is no pattern, and what is ambiguous: one pattern
-  twice in a policy. What makes no sense is refused as well (strongbox.access.policy_checks).
+* Rules of equal pattern are joined, across policies. `deny` in the winning pattern refuses everything.
+  Patterns that do not win have no say. Where none matches, nothing is allowed.
+* Text that is no pattern, and one pattern twice in a policy (ambiguous), are refused with the rule's index
+  and the reason. So are rules that make no sense (strongbox.access.policy_checks).
 * The built-in `root` allows everything; no rule can express it.
 
-Each policy is compiled into a trie by segment, once for its revision, whoever has it; a token's policies are
-walked one after the other along the path, and the best of their winners wins. What a decision costs follows
-the path's length and the patterns that match so far, not the number of rules. What a segment may begin with
-(`app*`) is found by the lengths that occur, each one lookup, however many such patterns there are.
+Each policy is compiled into a trie by segment, once for each revision, for all tokens that have it. A token's
+policies are walked one after the other along the path, and the best of their winners wins. What a decision
+costs follows the path's length and the patterns that match so far, not the number of rules. Patterns such as
+`app*` cost one lookup for each length of such a beginning that occurs, however many patterns there are.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class _Ending(NamedTuple):
 
 
 class _Node:
-    """The patterns that share the segments on the way here. There may be thousands: what is empty is None."""
+    """The patterns that share the segments on the way here. Nodes may be many, so empty fields are None."""
 
     __slots__ = ("ends", "globs", "lengths", "literals", "plus")
 
@@ -202,7 +202,7 @@ class Policies:
 
     @classmethod
     def of(cls, policies: Mapping[str, Sequence[Rule]], *, is_root: bool = False) -> Policies:
-        """From rules by policy."""
+        """From the rules of each policy, by its name."""
         return cls([CompiledPolicy(name, rules) for name, rules in policies.items()], is_root=is_root)
 
     @property

@@ -1,6 +1,6 @@
-"""Which policy paths there are: what a rule must be able to match. A test compares it with the protos.
+"""The policy paths that exist: a rule must be able to match one. A test compares them with the protos.
 
-`+` stands for one name, `*` for a path of any length. A directory's listing has its own slash at the end.
+`+` stands for one name, `*` for a path of any length. A path that ends in a slash is a listing's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PATHS = (
     "sys/rotate",
     "sys/seal",
 )
-# What people write who come from Vault, and what it is here.
+# Paths of Vault's, and what they are called here.
 _VAULT = {
     "auth/token": "auth/tokens, auth/tokens/self or auth/tokens/<accessor>",
     "auth/userpass": "auth/users/<name>; logging in needs no policy",

@@ -1,6 +1,6 @@
 """Reading tokens and policies through a view: verified once per revision, absent when forged.
 
-Whoever reads a token's or a policy's key reads it here, because the view keeps one meaning per revision.
+Every reader of a token's or a policy's key goes through here: a view keeps one parsed meaning per revision.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class KeySource(Protocol):
 
     @property
     def record_keys(self) -> RecordKeys | None:
-        """None: sealed."""
+        """`None` while sealed."""
 
 
 class StoredPolicy:
@@ -49,7 +49,7 @@ BUILT_IN: Final = {DEFAULT_POLICY: DEFAULT, ROOT_POLICY: ROOT}
 
 
 class Lookup:
-    """Token and policy records by way of a view. All methods raise `Sealed` without record keys."""
+    """Token and policy records by way of a view. Reading raises `Sealed` without record keys."""
 
     def __init__(self, source: KeySource) -> None:
         self._source = source
@@ -57,11 +57,11 @@ class Lookup:
         self._promoted: tuple[RecordKeys, RecordKeys] | None = None
 
     def use_term(self, term: int) -> None:
-        """The seal state, which this decision compares, says that `term` is in use."""
+        """Note the key term in use: that of the seal state, which this decision compares."""
         self._term = term
 
     def require_keys(self) -> RecordKeys:
-        """The record keys, new records being under the term in use or a newer one.
+        """The record keys; new records are made under the term in use or a newer one.
 
         Raises `Sealed`; `DependencyDown` when the key of the term in use has not arrived.
         """
@@ -73,13 +73,14 @@ class Lookup:
     def require_current(self, term: int) -> None:
         """Raise `DependencyDown` unless an envelope of this key term may still be put.
 
-        One wrapped before a rotation could come behind the pass that rewraps, and be lost with its term.
+        One that was wrapped before a rotation could be put where the rewrap has already been, and be lost
+        when its term is retired.
         """
         if term < self.require_keys().newest:
             raise DependencyDown("a new key term came into use meanwhile; try again")
 
     def _under_term(self, keys: RecordKeys) -> RecordKeys:
-        """The same keys; what the seal service has not told yet, the seal state says."""
+        """The same keys with `_term` as the newest: the seal state says it before the seal service does."""
         known = self._promoted
         if known is None or known[0] is not keys or known[1].newest != self._term:
             if self._term not in keys.by_term:

@@ -68,7 +68,7 @@ def new_root_token(keys: RecordKeys, now_ms: int) -> tuple[str, dict[bytes, byte
 
 
 def token_puts(keys: RecordKeys, token_digest: str, record: storage.TokenRecord) -> dict[bytes, bytes]:
-    """What to put in etcd for a token: its record, and the way to it from its accessor."""
+    """What to put in etcd for a token: its record, and its digest under its accessor."""
     key = keyspace.token(token_digest)
     return {
         key: seal_record(keys, key, record.SerializeToString(deterministic=True)),

@@ -1,9 +1,9 @@
 r"""The marker: what archiving leaves in the place of the segments that were moved away. No I/O.
 
-One line of JSON in `audit.archived` beside the log. It says where what is left begins, and holds what is
-needed to go on without the rest: the HMAC of the last entry that was moved, the key term there, and the
-Merkle frontier (the hashes of the complete subtrees, the largest first). Beside that: the segments that the
-last archiving moved, and a signed checkpoint that holds all that was moved.
+One line of JSON in `audit.archived` beside the log. It says where the kept part begins, and holds what is
+needed to go on without the moved part: the HMAC of the last entry that was moved, the key term there, and the
+Merkle frontier (the hashes of the complete subtrees, the largest first). Also: the segments that the last
+archiving moved, and a signed checkpoint that covers all that was moved.
 
 It is authenticated:
 
@@ -11,7 +11,7 @@ It is authenticated:
 
 with the chain's own key, because whoever can write entries can make any log anyway. An entry's HMAC begins
 with another label that ends in a zero byte, and neither label begins with the other, so no entry's HMAC is a
-marker's mac. Without the key, what is left still proves most of it: the first entry that is kept names the
+marker's mac. Without the key, the kept entries still prove most of it: the first of them names the
 HMAC before it, and frontier and entries together lead to the root of a signed checkpoint.
 """
 
@@ -72,7 +72,7 @@ class Marker:
     mac: str = ""
 
     def pack(self) -> bytes:
-        """The one text of it, newline included."""
+        """The one text of this marker, newline included."""
         told: dict[str, Any] = {"format": _FORMAT, **asdict(self)}
         told["peaks"] = [peak.hex() for peak in self.peaks]
         told["moved"] = [list(one) for one in self.moved]
@@ -88,7 +88,7 @@ class Marker:
 
     @property
     def has_hashes(self) -> bool:
-        """Whether it says what is archived: a stand-in for one that is lost does not."""
+        """Whether it has the hashes of what is archived: one made in place of a lost one has not."""
         return bool(self.mac) or not self.first
 
     def frontier(self) -> Frontier:
@@ -106,7 +106,7 @@ BEGINNING = Marker(0, 0, GENESIS, FIRST_TERM, ())  # of a log of which nothing w
 
 
 def without_hashes(first: int, segment: int, prev_hmac: str, term: int) -> Marker:
-    """What the first entry that is kept says by itself; it is never written down."""
+    """A marker made from the first kept entry alone, in place of a lost one; it is never written to disk."""
     return Marker(first, segment, prev_hmac, term, (bytes(HASH_BYTES),) * first.bit_count())
 
 

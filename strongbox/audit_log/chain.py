@@ -1,10 +1,10 @@
 r"""The audit chain, as pure functions: an entry, how it is hashed, how its line is written and checked.
 
 One entry is one line of JSON: the fourteen fields of `Entry` in their order, separators `,` and `:`, text as
-UTF-8, a final newline. Escaped is what JSON must escape, and every character that a reader could take for the
-end of a line or that changes how the rest is shown (`_HIDDEN`), as `\u` and four lower-case hex digits. So
-there is exactly one text for an entry, the files of all replicas are byte-identical, and a line that parses
-but is written otherwise is a fault.
+UTF-8, a final newline. Escaped are the characters that JSON must escape and, as `\u` and four lower-case hex
+digits, those that a reader could take for the end of a line or that change how the rest is shown (`_HIDDEN`).
+So there is exactly one text for an entry, the files of all replicas are byte-identical, and a line that
+parses but is written otherwise is a fault.
 
 Earlier versions escaped only what JSON must. Their lines stay what they are, byte for byte, and are read as
 well (`Entry.earlier`); what is hashed does not depend on how a line is escaped.
@@ -110,7 +110,7 @@ class Entry:
 
     @property
     def announces(self) -> int:
-        """The key term that everything after this entry is under; 0 when it stays as it is."""
+        """The key term of the entries after this one; 0 when it stays as it is."""
         return self.version if self.op == ROTATE and self.outcome == "ok" else 0
 
 

@@ -1,4 +1,4 @@
-r"""Checkpoints: what a log says of itself, signed (C2SP tlog-checkpoint v1, signed-note v1). No I/O.
+r"""Checkpoints: a log's size and root, signed (C2SP tlog-checkpoint v1, signed-note v1). No I/O.
 
     <origin>\n                 the log's name: strongbox.internal/<cluster id>/audit
     <size>\n                   entries, decimal
@@ -45,12 +45,12 @@ class Checkpoint:
 
 
 def origin_of(cluster_id: str) -> str:
-    """The log's name, and its key's."""
+    """The log's name, which is its key's name too."""
     return f"strongbox.internal/{cluster_id}/audit"
 
 
 def key_hash(name: str, public: bytes) -> bytes:
-    """The four bytes by which a signature line says whose it is."""
+    """The four bytes that say in a signature line which key made it."""
     return hashlib.sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:_HASH_BYTES]
 
 
@@ -114,7 +114,7 @@ def _decoded(text: str, length: int, what: str) -> bytes:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise BadCheckpoint(f"the checkpoint's {what} is not base64") from None
-    # Base64 has spare bits in its last digit; one text for each root and signature.
+    # Base64 has spare bits in its last digit: only one text for each root and signature is accepted.
     if (length and len(raw) != length) or base64.b64encode(raw).decode() != text:
         raise BadCheckpoint(f"the checkpoint's {what} is malformed")
     return raw

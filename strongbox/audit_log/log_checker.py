@@ -1,4 +1,4 @@
-"""Reading log files once and checking them by everything that is given. Blocking, constant memory."""
+"""Reads log files once, and checks them by the keys and checkpoints given. Blocking, constant memory."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from strongbox.audit_log.merkle import HASH_BYTES, Frontier, leaf_hash, stored_p
 from strongbox.audit_log.scan import read_file
 from strongbox.audit_log.stored_hashes import NAME
 
-_LONGEST_LINE = 1 << 20  # bytes; ours are under 4 KiB, so a longer one is nobody's entry
+_LONGEST_LINE = 1 << 20  # bytes; entries are under 4 KiB, so a longer line is none
 _FIRST_LINE = b'{"index":0,'
 _INDEX = re.compile(rb'\{"index":(\d{1,18}),')
 
 
 @dataclass(frozen=True, slots=True)
 class Proofs:
-    """What there is to check by: HMAC keys by term, and checkpoints whose signatures were right, by size."""
+    """What logs are checked by: HMAC keys by term; checkpoints with right signatures, smallest first."""
 
     keys: Keys | None = field(default=None, repr=False)
     checkpoints: tuple[Checkpoint, ...] = ()
@@ -34,7 +34,7 @@ class Proofs:
 
 
 class OfTheArchive(Exception):
-    """A checkpoint is of entries that are archived, and the archive's files were not given."""
+    """A checkpoint ends among archived entries, and the archive's files were not given."""
 
     def __init__(self, size: int, first: int) -> None:
         super().__init__(
@@ -62,7 +62,7 @@ class Log:
 
 
 class Progress:
-    """A line on a terminal that says how far it is; nothing where nobody looks."""
+    """A line on a terminal that shows how much is read; nothing where the output is no terminal."""
 
     def __init__(self, out: TextIO | None, total: int) -> None:
         self._out, self._total, self._done = out, max(1, total), 0
@@ -93,7 +93,7 @@ class Progress:
 
 
 class _Pass:
-    """One log on its way through."""
+    """The check of one log, line by line."""
 
     def __init__(self, proofs: Proofs, marker: Marker = BEGINNING) -> None:
         """Begin where `marker` says. Raises Tampered, OfTheArchive, Unsigned."""
@@ -101,13 +101,13 @@ class _Pass:
         self._verifier = Verifier(proofs.keys, marker.first, marker.prev_hmac, marker.term)
         self._frontier = marker.frontier()
         self._ahead = list(proofs.checkpoints)
-        self._signed = marker.first  # so many entries are those of a checkpoint
+        self._signed = marker.first  # how many entries are known to be those that were signed
         if marker.first:
             self._require_ours(marker, proofs)
         self._meet()
 
     def _require_ours(self, marker: Marker, proofs: Proofs) -> None:
-        """What the marker says is proved by its mac, and by the checkpoint that it was made with."""
+        """Check the marker by its mac, and by the checkpoint that it holds."""
         if proofs.keys is not None and not marker.is_ours(proofs.keys):
             raise Tampered(marker.first, "the marker beside the log was not made with the chain's key")
         if self._ahead and self._ahead[0].size < marker.first:
@@ -130,7 +130,7 @@ class _Pass:
             self._meet()
 
     def end(self) -> None:
-        """There is no more. Raises Tampered."""
+        """The log has no more lines. Raises Tampered if a checkpoint has more."""
         if self._ahead:
             wanted = self._ahead[-1].size
             raise Tampered(self.log.entries, f"the log ends here; a checkpoint has {wanted} entries")
@@ -152,10 +152,10 @@ class _Pass:
 
 
 def verify_files(files: Sequence[Path], proofs: Proofs, progress: Progress | None = None) -> list[Log]:
-    """Check every file; what each log is. Raises Tampered, MissingKey, OSError.
+    """Check every file; returns the logs. Raises Tampered, MissingKey, OfTheArchive, Unsigned, OSError.
 
-    A file begins a log when it holds the first entry of all, or the one that the marker beside it names and
-    the log before it has that entry already. Else it goes on with the one before: with what was archived.
+    A file begins another log when it holds entry 0, or when the marker beside it names its first entry and
+    the log read before has that entry already. Else it continues that log, such as one from the archive.
     """
     current: _Pass | None = None
     logs: list[Log] = []
@@ -191,7 +191,7 @@ def _begins_another(file: Path, line: bytes, log: Log) -> bool:
 
 
 def _is_left_over(file: Path, known: Path) -> bool:
-    """Whether a file was archived as `known`, and is not removed yet: its own log begins above it."""
+    """Whether a file is a copy of `known`, archived and not removed yet: its log's marker begins above it."""
     if file.name != known.name or file == known or not filecmp.cmp(file, known, shallow=False):
         return False
     with file.open("rb") as stream:
@@ -201,7 +201,7 @@ def _is_left_over(file: Path, known: Path) -> bool:
 
 
 def _marker_of(file: Path, line: bytes) -> Marker:
-    """The marker beside a log whose first line this is; that of a whole log if it fits no other."""
+    """The marker beside a log whose first line this is; `BEGINNING` if none fits."""
     if line.startswith(_FIRST_LINE):
         return BEGINNING
     fitting = (one for one in _markers_beside(file) if line.startswith(b'{"index":%d,' % one.first))
@@ -215,9 +215,9 @@ def _markers_beside(file: Path) -> Iterator[Marker]:
 
 
 def find_changed(files: Sequence[Path], checkpoint: Checkpoint) -> int | None:
-    """The first entry that is not the one signed, if the row of hashes beside the log gives the signed root.
+    """The first entry that is not the one signed; `None` unless the row of hashes beside the log tells it.
 
-    The row is no authority: it is believed because its leaves lead to a root that was signed.
+    The row alone proves nothing: it is used only if its leaves lead to the root that was signed.
     """
     row = files[0].with_name(NAME) if files else None
     if row is None or not row.is_file():

@@ -27,7 +27,7 @@ def leaf_hash(line: bytes) -> bytes:
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """The node over two."""
+    """The hash of the node over two others."""
     return sha256(b"\1" + left + right).digest()
 
 
@@ -43,7 +43,7 @@ def stored_place(level: int, number: int) -> int:
 
 
 class Frontier:
-    """The complete subtrees of a tree that grows: enough to go on, and for the root. 32 bytes a level."""
+    """The complete subtrees of a growing tree: enough to add leaves and give the root. 32 bytes a level."""
 
     __slots__ = ("_peaks", "size")
 
@@ -54,7 +54,7 @@ class Frontier:
 
     @classmethod
     def of(cls, size: int, read: Read) -> Frontier:
-        """That of the first `size` leaves of a row."""
+        """The frontier of the first `size` leaves of a row."""
         return cls(size, list(map(read, peak_places(size))))
 
     @property
@@ -63,7 +63,7 @@ class Frontier:
         return tuple(self._peaks)
 
     def add(self, leaf: bytes) -> list[bytes]:
-        """One leaf more; what it adds to the row."""
+        """Add one leaf; the hashes that it adds to the row."""
         new = [leaf]
         number = self.size
         while number & 1:
@@ -116,7 +116,7 @@ def prove_inclusion(index: int, size: int, read: Read) -> list[bytes]:
 
 
 def prove_consistency(old: int, size: int, read: Read) -> list[bytes]:
-    """PROOF(old, D[size]) of RFC 6962 §2.1.2; empty for 0 and for `size`. Raises ValueError when larger."""
+    """PROOF(old, D[size]) of RFC 6962 §2.1.2; empty for 0 and `size`. ValueError unless 0 ≤ old ≤ size."""
     if not 0 <= old <= size:
         raise ValueError("the older tree is not the larger one")
     if old in (0, size):

@@ -35,13 +35,13 @@ class Damage(NamedTuple):
 
 
 class Look(NamedTuple):
-    """What tells that nobody else has touched a file."""
+    """What stat(2) tells of a file, by which a change of it by somebody else is noticed."""
 
     device: int
     inode: int
     size: int
     mtime_ns: int
-    ctime_ns: int  # which nobody can put back
+    ctime_ns: int  # which no call can set
 
     @classmethod
     def of(cls, found: os.stat_result) -> Look:
@@ -84,7 +84,7 @@ class Contents:
         self.firsts[segment] = self.size
 
     def count(self, line: bytes) -> None:
-        """A line stands where the next one goes."""
+        """Note that `line` is the next one of the log."""
         self.places.count(self.size, line, self.segment, self.offset)
         if _ANNOUNCES in line:
             self._note_announcement(line)
@@ -101,17 +101,17 @@ class Contents:
 
 
 def read_marker(folder: Path) -> tuple[Marker, str]:
-    """The marker in a log's folder, and what is wrong with it."""
+    """The marker in a log's folder, and what is wrong with it ("": nothing)."""
     try:
         return read_file(folder / markers.NAME), ""
     except FileNotFoundError:
         return markers.BEGINNING, ""
-    except (OSError, ValueError) as error:  # also when the disk does not give it: the log is another file
+    except (OSError, ValueError) as error:  # also if it cannot be read: the log's own files may be sound
         return markers.BEGINNING, str(error)
 
 
 def open_file(path: Path) -> BinaryIO:
-    """A file to be read; nothing else is opened, or waited for. Raises OSError, ValueError."""
+    """A regular file, open for reading; ValueError for anything else (a FIFO would wait). Raises OSError."""
     stream = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
         return stream
@@ -161,8 +161,8 @@ def _scan(found: Contents, witness: Witness, last_line: bytes) -> tuple[bool, by
 
 
 def _judge(found: Contents, last_line: bytes) -> None:
-    """What only the whole shows."""
-    # Below the marker may stand what archiving has stored elsewhere and not removed yet.
+    """Note the damage that shows only once all lines are read."""
+    # Segments below the marker may still be here: archived, and not removed yet.
     known = {found.path(segment).name for segment in range(found.segment + 1)}
     extra = {file.name for file in found.folder.glob("audit-*.jsonl")} - known
     if extra and found.damage is None:

@@ -1,4 +1,4 @@
-"""Where entries stand, kept in memory for every 256th: its segment and offset, and what times its 256 span.
+"""Where entries stand, kept in memory for every 256: where the first one is, and the span of their times.
 
 Some 250 bytes a stride, so a megabyte for a million entries. Times of entries are those of their producers
 and not quite in order, so a search by time skips the strides that cannot hold any, and looks at the others.
@@ -35,7 +35,7 @@ class Places:
         return len(self._strides)
 
     def count(self, index: int, line: bytes, segment: int, offset: int) -> None:
-        """Entry `index` stands there."""
+        """Note where entry `index` stands."""
         time = time_of(line)
         if index % STRIDE == 0 or not self._strides:
             self._strides.append(Stride(segment, offset, time, time))
@@ -63,6 +63,6 @@ class Places:
 
 
 def time_of(line: bytes) -> bytes:
-    """The time of a line; nonsense for a line that is none."""
+    """The time of an entry's line; any bytes for a line that is no entry."""
     start = line.find(_TIME) + len(_TIME)
     return line[start : start + _TIME_BYTES]

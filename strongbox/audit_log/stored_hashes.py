@@ -1,17 +1,17 @@
 """The log's Merkle hashes on disk: `audit.hashes`, 32 bytes each, in stored order (`merkle`).
 
 Where entries were archived, the row begins with the first entry that is kept, in a file named after it
-(`audit-<first>.hashes`), and the frontier of those below stands in the marker. Proofs about what is kept need
-no other hash of what is not: the subtrees to the left of `first` that a path meets are those of the frontier.
+(`audit-<first>.hashes`), and the frontier of those below stands in the marker. Proofs about kept entries need
+no other hash of archived ones: the subtrees to the left of `first` that a path meets are the frontier's.
 
 * Derived from the lines and nothing else, so it is not fsynced: what a crash tore off is computed again at
   opening, when the whole row is compared with the lines. So it is also a witness: a line that was changed on
   disk no longer has its hash.
 * It grows by 64 bytes an entry, memory by nothing: proofs read the few hashes they need.
-* Where the frontier of those below is lost (services.audit.log.find_beginning), another row is kept for the
-  while, in a file of its own. It is a witness only: it gives no root and no proof.
-* It is no authority. What is proved from it is verified before it is told, and the root it gives is compared
-  with the newest checkpoint, whose signature nobody without the key can make.
+* While the frontier of those below is lost (services.audit.log.find_beginning), another row is kept in a file
+  of its own. It only shows which lines were changed: it gives no root and no proof.
+* It is not trusted. A proof made from it is verified before it is given out, and the root it gives is
+  compared with the newest checkpoint, whose signature nobody without the key can make.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def row_path(folder: Path, first: int) -> Path:
 
 
 def unproved_path(folder: Path, first: int) -> Path:
-    """The row of a log that begins there while the hashes of what is below are not known."""
+    """The row of a log that begins at `first`, while the hashes of the entries below are not known."""
     return folder / f"audit-{first}.unproved"
 
 
@@ -83,12 +83,12 @@ class Hashes:
         self._frontier = marker.frontier()
 
     def begin_at(self, marker: Marker) -> None:
-        """Take the row that begins where `marker` says, of which nothing is known yet. Raises OSError."""
+        """Use the row that begins where `marker` says, with no leaf known yet. Raises OSError."""
         self.go_on_from(marker)
         self._frontier = marker.frontier()
 
     def go_on_from(self, marker: Marker) -> None:
-        """Take another row, which has the same hashes from `marker` on. Raises OSError; then nothing changed.
+        """Use another row, which has the same hashes from `marker` on. Raises OSError; then nothing changed.
 
         Whoever is reading may go on: the row before stays open until the next change.
         """
@@ -104,18 +104,18 @@ class Hashes:
 
     @property
     def size(self) -> int:
-        """Of how many leaves all hashes are known to be there."""
+        """How many leaves have all their hashes in the row."""
         return self._frontier.size
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the row's files."""
         for row in filter(None, (self._row, self._before)):
             if row.file >= 0:
                 os.close(row.file)
         self._row, self._before = self._row._replace(file=-1), None
 
     def extend(self, lines: Iterable[bytes]) -> None:
-        """Add the leaves of these lines. Raises OSError; then `back_to` where it was."""
+        """Add the leaves of these lines. Raises OSError: then call `back_to` with the size before."""
         frontier = self._frontier
         new = [each for line in lines for each in frontier.add(leaf_hash(line))]
         data = memoryview(b"".join(new))
@@ -126,7 +126,7 @@ class Hashes:
             data, place = data[written:], place + written
 
     def back_to(self, size: int) -> None:
-        """Forget all but the first `size` leaves, which are there. Raises OSError."""
+        """Forget all but the first `size` leaves, which must be in the row. Raises OSError."""
         os.ftruncate(self._row.file, self._row.offset(stored_count(size)))
         self._frontier = Frontier.of(size, self._read)
 
@@ -140,7 +140,10 @@ class Hashes:
         return self._row.marker.has_hashes
 
     def read(self, place: int) -> bytes:
-        """The hash at a place of the row. Raises OSError, Archived; what is short gives no valid proof."""
+        """The hash at a place of the row; fewer bytes, and so no valid proof, where the row is too short.
+
+        Raises OSError, Archived.
+        """
         if not self.is_whole:
             raise Unproven(self._row.marker.first)
         return self._read(place)
@@ -154,9 +157,9 @@ class Hashes:
         return os.pread(row.file, HASH_BYTES, row.offset(place))
 
     def copy_from(self, first: int, target: int, done: int) -> int:
-        """Copy to the open file `target` what a row from `first` on has, beyond `done` bytes of it.
+        """Copy the row from leaf `first` on to the open file `target`, which has `done` bytes of it already.
 
-        Returns how many bytes are there then. Raises OSError.
+        Returns how many bytes `target` has then. Raises OSError.
         """
         row = self._row
         start, end = row.offset(stored_count(first)), row.offset(stored_count(self.size))

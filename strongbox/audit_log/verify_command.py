@@ -11,10 +11,10 @@ together:
 * by the public key and a checkpoint that was kept elsewhere: the log begins with exactly the entries that
   were signed, so one that was cut off, rolled back or written anew is found, without any secret. Which entry
   was changed is told exactly if the row of hashes (`audit.hashes`) still stands beside the first file; else
-  only between which it is. Several checkpoints narrow it.
+  only the range that it is in, which further checkpoints narrow.
 
-Of a log whose oldest segments are archived, name the archive's files first: both are verified together. What
-is left alone is verified from the marker beside it (`audit.archived`), and the answer says so.
+For a log whose oldest segments are archived, name the archive's files first: both are verified together.
+Without them the rest is verified from the marker beside it (`audit.archived`), and the answer says so.
 
 With neither, only form, numbering and links are checked, and the answer says so.
 

@@ -1,5 +1,5 @@
-"""The side of the services: an audit record is put by the transaction of its effect,
-and waits there for the chain.
+"""The services' side of the audit log: the transaction of an effect puts its audit record too,
+which waits in etcd until the audit replicas have chained it.
 
 Where to look:
     outbox          how records are packed

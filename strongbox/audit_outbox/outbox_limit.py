@@ -4,10 +4,10 @@ Two measures, each from what the audit duty publishes once a second:
 * of this producer, the records it put after the mark (`audit/mark`: all up to its revision is trimmed), and
   their bytes: a record packs all operations of a part of a batch, so one may be 100 bytes or a mebibyte;
 * of everybody, `audit/backlog`: how many records wait, and of how many bytes together.
-The first needs no live duty to grow, so audit services that are all dead stop this producer after `OWN`
+The first grows without a live duty too, so while all audit services are dead this producer stops after `OWN`
 records or `OWN_BYTES`; the second stops all producers together. Both do so before a request is decided. A
-published figure may be a second old, so the bound is exceeded by at most what is put in that second. What
-nobody can read there changes nothing: the last figures go on to hold.
+published figure may be a second old, so the bound is exceeded by at most what is put in that second. Figures
+that cannot be parsed are ignored: the last ones stay in force.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from strongbox.store.etcd.client import Etcd, rows_of
 from strongbox.store.etcd.errors import EtcdError
 
 OWN = 10_000  # records of one producer
-OWN_BYTES = 40 << 20  # of its records: at some 150 an operation, 280,000 of these
+OWN_BYTES = 40 << 20  # of its records: 280,000 operations of some 150 bytes
 ALL = 50_000  # records of all producers together
-ALL_BYTES = 200 << 20  # of all their records; etcd's quota is 2 GiB unless set, and is guarded by itself
+ALL_BYTES = 200 << 20  # of all their records; etcd's quota (2 GiB unless set) has its own guard: store/space
 PERIOD = 1.0  # seconds between two looks at what the duty published
 _log = structlog.get_logger(__name__)
 
@@ -66,7 +66,7 @@ class Bound:
             self._bytes += size
 
     def published(self, trimmed_to: int, backlog: int, size: int = 0) -> None:
-        """What the duty says: up to which etcd revision is trimmed, and what is left of everybody.
+        """Take the duty's figures: up to which etcd revision is trimmed, and what all producers have left.
 
         `backlog`: records; `size`: their bytes together.
         """

@@ -40,14 +40,14 @@ class AlreadyCounted(StrongBoxError):
 
 @dataclass(slots=True)
 class Attempt:
-    """A count on its way into a slot: the same until it is known to be there."""
+    """A count that is being recorded; it stays the same until it is known to be in its slot."""
 
     count: int
     nonce: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
 def slot_of(source: str) -> bytes:
-    """The one slot a source uses: which one is of no consequence, only that there are 64."""
+    """The slot that a source uses, always the same; it only matters that there are no more than 64."""
     return keyspace.AUDIT_SLOTS + b"%02d" % (zlib.crc32(source.encode()) % SLOTS)
 
 

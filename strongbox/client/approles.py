@@ -54,7 +54,7 @@ class AppRoles:
         return self._wire.call(self._stub.ReadAppRole, pb.ReadAppRoleRequest(name=_named(name)))
 
     def delete(self, name: str) -> pb.DeleteAppRoleResponse:
-        """Remove a role; its secret ids are worth nothing from then on."""
+        """Remove a role; its secret ids are invalid from then on."""
         return self._wire.call(self._stub.DeleteAppRole, pb.DeleteAppRoleRequest(name=_named(name)))
 
     def list(self) -> Iterator[str]:
@@ -77,7 +77,7 @@ class AppRoles:
         return self._wire.call(self._stub.CreateSecretId, request)
 
     def revoke_secret_id(self, name: str, accessor: str) -> pb.RevokeSecretIdResponse:
-        """End a secret id by its accessor. Ending the ended succeeds."""
+        """End a secret id by its accessor. Ending it again succeeds."""
         request = pb.RevokeSecretIdRequest(name=_named(name), accessor=accessor)
         return self._wire.call(self._stub.RevokeSecretId, request)
 

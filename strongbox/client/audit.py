@@ -1,8 +1,8 @@
-"""The tamper-evident log: reading it, following it, and not having to believe the service about it.
+"""The tamper-evident log: reading it, following it, and verifying what the service says of it.
 
-A checkpoint is worth what its public key is: keep the key (`public_key`, once, by a way you trust) and give
-it to `checkpoint` and `prove`, which then verify the signature, and that the log only grew since a
-checkpoint you kept.
+A checkpoint can be trusted as far as its public key: get the key once by a way you trust (`public_key`), keep
+it, and give it to `checkpoint` and `prove`, which then verify the signature, and that the log only grew since
+a checkpoint you kept.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Audit:
     ) -> pb.ListEntriesResponse:  # fmt: skip
         """Entries from an index on (with `newest_first` below `before_index`), and the head of the chain.
 
-        100 unless `limit` says more; where to go on is in `next_index`, if anything is left.
+        100 unless `limit` says otherwise; where to go on is in `next_index`, if anything is left.
         """
         request = pb.ListEntriesRequest(
             from_index=from_index, limit=limit, path=path, accessor=accessor, op=op, path_prefix=path_prefix,
@@ -79,7 +79,7 @@ class Audit:
     ) -> Iterator[pb.Entry]:  # fmt: skip
         """Entries as they come, for ever, over broken connections; none is left out or repeated.
 
-        Ends with an error when the token may no longer, or the cluster is sealed.
+        Ends with an error when the token may not follow any more, or the cluster is sealed.
         """
         while True:
             request = pb.FollowEntriesRequest(
@@ -91,7 +91,7 @@ class Audit:
                     from_index = answer.entry.index + 1
                     yield answer.entry
             except StrongBoxError as error:
-                # Before anything was told nobody knows from where to go on.
+                # Before the first entry there is no index to go on from.
                 if from_index is None or not _is_broken(error):
                     raise
             time.sleep(_REOPEN)
@@ -122,7 +122,7 @@ class Audit:
         return Checkpoint(answer.checkpoint, told.size, told.root)
 
     def prove(self, index: int, public_key: str) -> Checkpoint:
-        """Have it proved that entry `index` is in the log; the checkpoint that it is in. Raises LogForged."""
+        """Verify that entry `index` is in the log; the checkpoint that covers it. Raises LogForged."""
         answer = self._wire.call(self._stub.GetProof, pb.GetProofRequest(index=index))
         told = _verified(answer.checkpoint, public_key)
         path, size, root = list(answer.inclusion_path), answer.size, answer.root_hash
@@ -133,11 +133,11 @@ class Audit:
         return Checkpoint(answer.checkpoint, told.size, told.root)
 
     def rotate_key(self) -> int:
-        """A new HMAC key for what is recorded from now on; its term."""
+        """Begin a new HMAC key for what is recorded from now on; its term."""
         return self._wire.call(self._stub.RotateAuditKey, pb.RotateAuditKeyRequest()).term
 
     def export_key(self) -> str:
-        """The chain's HMAC keys, one file's worth for `strongbox-verify --key-file`. Itself audited."""
+        """The chain's HMAC keys, as the text of a file for `strongbox-verify --key-file`. Itself audited."""
         return self._wire.call(self._stub.ExportKey, pb.ExportKeyRequest(), slow=True).key
 
     def _require_growth(self, old: Told, told: Told) -> None:
@@ -161,7 +161,7 @@ def _verified(note: str, public_key: str) -> Told:
 
 
 def _is_broken(error: StrongBoxError) -> bool:
-    """Whether a stream ended for want of a connection or of a replica, and not because it was refused."""
+    """Whether a stream ended because a connection or a replica was lost, and not by a refusal."""
     if isinstance(error, Unavailable):
         return not isinstance(error, Sealed | NotInitialized)
     return "request_id" not in error.metadata  # no service said this

@@ -1,4 +1,4 @@
-"""The client's front door."""
+"""`StrongBox`: all calls of the client, behind one gateway."""
 
 from __future__ import annotations
 

@@ -83,8 +83,8 @@ class Secrets:
     def watch(self, prefix: str = "", from_revision: str = "") -> Iterator[Change]:
         """What changes below a directory, for ever, over broken connections; nothing is left out or repeated.
 
-        `from_revision`: as told by an answer, itself included; from now on when empty. A change of the kind
-        RESYNC says that earlier ones are not to be had any more: read anew what matters.
+        `from_revision`: the first one wanted, as in an answer; from now on when empty. A change of the kind
+        RESYNC says that earlier ones cannot be had any more: read anew what matters.
         """
         directory, last, seen = DirectoryPath.parse(prefix).text, from_revision, set[Change]()
         while True:
@@ -98,7 +98,7 @@ class Secrets:
                     last = event.revision
                     yield change
             except StrongBoxError as error:
-                # Before anything was told nobody knows from where to go on.
+                # Before the first change there is no revision to go on from.
                 if not last or not _is_broken(error):
                     raise
             time.sleep(_REOPEN)
@@ -159,7 +159,7 @@ class Secrets:
 
 
 def _is_broken(error: StrongBoxError) -> bool:
-    """Whether a stream ended for want of a connection or of a replica, and not because it was refused."""
+    """Whether a stream ended because a connection or a replica was lost, and not by a refusal."""
     if isinstance(error, Unavailable):
         return not isinstance(error, Sealed | NotInitialized)
     return "request_id" not in error.metadata  # no service said this

@@ -23,7 +23,7 @@ class Leases:
         return self._wire.call(self._stub.GetLease, pb.GetLeaseRequest(id=_named(lease_id)))
 
     def revoke(self, lease_id: str) -> pb.RevokeLeaseResponse:
-        """End a lease. Revoking the revoked succeeds."""
+        """End a lease. Revoking it again succeeds."""
         request = pb.RevokeLeaseRequest(id=_named(lease_id))
         return self._wire.call(self._stub.RevokeLease, request, slow=True)
 

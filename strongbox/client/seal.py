@@ -49,17 +49,17 @@ class Seal:
         return self._wire.call(self._stub.GetKeyStatus, pb.GetKeyStatusRequest())
 
     def start_rekey(self, share: str, shares: int = 3, threshold: int = 2) -> pb.StartRekeyResponse:
-        """Begin to make `shares` new key shares; the answer's nonce is told nobody else."""
+        """Begin to make `shares` new key shares; the nonce in the answer is for this caller alone."""
         request = pb.StartRekeyRequest(share=share, shares=shares, threshold=threshold)
         return self._wire.call(self._stub.StartRekey, request, slow=True)
 
     def update_rekey(self, nonce: str, share: str) -> pb.UpdateRekeyResponse:
-        """Give a further present share; the answer that completes is the only copy of the new ones."""
+        """Give a further one of the present shares; the last answer is the only copy of the new ones."""
         request = pb.UpdateRekeyRequest(nonce=nonce, share=share)
         return self._wire.call(self._stub.UpdateRekey, request, slow=True)
 
     def verify_rekey(self, nonce: str, share: str) -> pb.VerifyRekeyResponse:
-        """Give a new share back; with a threshold of them the old shares are worth nothing."""
+        """Give a new share back; with a threshold of them the old shares become invalid."""
         request = pb.VerifyRekeyRequest(nonce=nonce, share=share)
         return self._wire.call(self._stub.VerifyRekey, request, slow=True)
 
@@ -68,12 +68,12 @@ class Seal:
         return self._wire.call(self._stub.CancelRekey, pb.CancelRekeyRequest(nonce=nonce), slow=True)
 
     def start_generate_root(self, share: str) -> pb.StartGenerateRootResponse:
-        """Begin to make a root token; the answer's nonce is told nobody else."""
+        """Begin to make a root token; the nonce in the answer is for this caller alone."""
         request = pb.StartGenerateRootRequest(share=share)
         return self._wire.call(self._stub.StartGenerateRoot, request, slow=True)
 
     def update_generate_root(self, nonce: str, share: str) -> pb.UpdateGenerateRootResponse:
-        """Give a further share; the answer that completes has the token, and is its only copy."""
+        """Give a further share; the last answer has the token, and is its only copy."""
         request = pb.UpdateGenerateRootRequest(nonce=nonce, share=share)
         return self._wire.call(self._stub.UpdateGenerateRoot, request, slow=True)
 

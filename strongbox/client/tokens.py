@@ -14,7 +14,7 @@ Duration = str | int | None
 
 
 class Tokens:
-    """Who may come in. Durations are whole seconds, or text such as "90s" or "1h"."""
+    """Making, finding and ending tokens. Durations are whole seconds, or text such as "90s" or "1h"."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -43,7 +43,7 @@ class Tokens:
         return self._wire.call(self._stub.CreateToken, request)
 
     def lookup(self, accessor: str) -> pb.LookupTokenResponse:
-        """What may be told of a token: everything but itself."""
+        """Everything about a token but the token itself."""
         return self._wire.call(self._stub.LookupToken, pb.LookupTokenRequest(accessor=_named(accessor)))
 
     def lookup_self(self) -> pb.LookupSelfResponse:
@@ -60,7 +60,7 @@ class Tokens:
         return self._wire.call(self._stub.RenewSelf, pb.RenewSelfRequest(increment=to_duration(increment)))
 
     def revoke(self, accessor: str) -> pb.RevokeTokenResponse:
-        """Revoke a token and its children, with their leases. Revoking the revoked succeeds."""
+        """Revoke a token and its children, with their leases. Revoking it again succeeds."""
         return self._wire.call(self._stub.RevokeToken, pb.RevokeTokenRequest(accessor=_named(accessor)))
 
     def revoke_self(self) -> pb.RevokeSelfResponse:
@@ -79,7 +79,7 @@ class Tokens:
 
 
 def _named(accessor: str) -> str:
-    # "self" is a token's own page in REST; over gRPC it has calls of its own.
+    # In REST "self" stands for the caller's own token; in gRPC there are calls for that.
     if not accessor or accessor == "self":
         raise InvalidInput("an accessor is needed")
     return accessor

@@ -13,8 +13,8 @@ from strongbox.client.address import Address
 from strongbox.errors import InvalidInput
 from strongbox.rpc.error_mapping import to_error
 
-# Longer than the gateway's own limits (2 s, and 5 s for calls that are slow), so that its answer, which says
-# what happened, comes before our giving up, which does not.
+# Longer than the gateway's own limits (2 s, and 5 s for calls that are slow): its answer says what happened,
+# our own timeout does not.
 TIMEOUT, SLOW_TIMEOUT = 4.0, 8.0
 OPTIONS = (
     ("grpc.dns_min_time_between_resolutions_ms", 1000),  # a gateway may come back with another address
@@ -34,7 +34,7 @@ Response = TypeVar("Response")
 
 
 class Wire:
-    """Calls to one gateway. `timeout`: seconds for a call, when not the usual."""
+    """Calls to one gateway. `timeout`: seconds for every call, instead of the usual ones."""
 
     def __init__(self, address: str, token: str, ca: Path | str | None, timeout: float | None) -> None:
         self.channel = _open(Address.parse(address), ca)

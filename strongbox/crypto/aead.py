@@ -91,7 +91,7 @@ class Aead:
             raise IntegrityError from None
 
     def wipe(self) -> None:
-        """Let go of the cipher: OpenSSL cleanses its schedule. Who still holds this object has nothing."""
+        """Drop the cipher: OpenSSL cleanses its schedule. This object can do nothing afterwards."""
         self._cipher = None
 
     def _require(self) -> AESGCM:
@@ -111,7 +111,7 @@ def derive(root: Bytes, label: str, length: int = KEY_BYTES) -> bytes:
 
     No salt: RFC 5869 §3.1 has it for roots that are not uniform; ours are. Keys of different labels are
     independent: knowing one tells nothing of the root or of another. `length` is part of the info, since
-    HKDF alone gives the longer key the shorter one as its beginning.
+    with HKDF alone a shorter key is the beginning of a longer one.
     """
     if len(root) != KEY_BYTES:
         raise ValueError(f"a root key has {KEY_BYTES} bytes")

@@ -59,7 +59,10 @@ class Receiver:
 
 
 def hand_over(secret: bytes | memoryview, public: bytes, *context: Part) -> Gift:
-    """`secret` for whoever has the private half of `public` (32 bytes). Raises IntegrityError: no key."""
+    """`secret` for whoever has the private half of `public` (32 bytes).
+
+    Raises IntegrityError when `public` is not a usable key.
+    """
     private = X25519PrivateKey.generate()
     own = private.public_key().public_bytes_raw()
     info = canonical_aad(_LABEL, own, public, *context)

@@ -6,7 +6,7 @@
 * Not promised: anything against root; copies made by the interpreter, OpenSSL or protobuf. Dropping those
   needs the end of the process.
 
-Failures are reported, never raised: a vault that will not start helps nobody; they become a warning and a
+Failures are reported, never raised: a service that does not start helps nobody. They become a warning and a
 metric. Linux only (mlock(2), madvise(2), prctl(2)); elsewhere everything is reported as missing.
 """
 

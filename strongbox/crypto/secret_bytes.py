@@ -1,7 +1,7 @@
 """Bytes that do not leave by accident.
 
-* Printing, formatting, logging, pickling, copying and `bytes()` give nothing away; `expose()` is the one
-  door, so that every place a secret passes through is found by searching for that word.
+* Printing, formatting, logging, pickling, copying and `bytes()` give nothing away; only `expose()` and
+  `view()` do, so every place a secret passes through is found by searching for these words.
 * Equality takes the same time whatever the contents are (the lengths are public).
 * `wipe()` zeroes the one buffer this object owns. What it cannot reach, and what is therefore not promised:
   copies made by `expose()`, by protobuf and by the interpreter. Only the end of the process clears those.
@@ -21,7 +21,7 @@ class SecretBytes:
     """Owns one `bytearray`."""
 
     __slots__ = ("_buffer", "_wiped")
-    __hash__ = None  # type: ignore[assignment]  # equal secrets must not meet in a hash table's timing
+    __hash__ = None  # type: ignore[assignment]  # the timing of a hash table would show equal secrets
 
     def __init__(self, owned: bytearray) -> None:
         """Take over `owned`, which nobody else may keep: it is zeroed in place by `wipe()`."""
@@ -38,7 +38,7 @@ class SecretBytes:
         return bytes(self.view())
 
     def view(self) -> memoryview:
-        """The buffer itself, read-only, without a copy; reads zeros after `wipe()`. Raises WipedError."""
+        """The buffer itself, read-only, not a copy; a view reads zeros after `wipe()`. Raises WipedError."""
         if self._wiped:
             raise WipedError
         return memoryview(self._buffer).toreadonly()

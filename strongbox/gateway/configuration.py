@@ -147,8 +147,9 @@ def _cluster(
     }
 
 
-# One a second to each replica: 45 a second in all for three gateways, about 2 % of a core. Late twice is
-# unhealthy: late once is a replica that is only busy, and one that is gone shows by its connections before.
+# One a second to each replica: 45 a second in all for three gateways, about 2 % of a core. A replica is
+# unhealthy when it is late twice: late once it may only be busy, and one that is gone is noticed earlier, by
+# its connections.
 _HEALTH_CHECK: dict[str, Any] = {
     "timeout": "1s",
     "interval": "1s",

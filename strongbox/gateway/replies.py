@@ -1,6 +1,6 @@
 """The gateway's own replies: one fixed text per HTTP status, in the shape of the services' errors.
 
-Envoy's words are never passed on: they can quote the body. 404 natively is UNIMPLEMENTED, as gRPC has it.
+Envoy's words are never passed on: they can quote the body. For native gRPC 404 is UNIMPLEMENTED, as usual.
 """
 
 from __future__ import annotations

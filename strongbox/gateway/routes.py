@@ -23,7 +23,7 @@ _TYPE = "type.googleapis.com/envoy.extensions"
 
 
 class RuleError(Exception):
-    """An RPC says nothing about who may call it."""
+    """An RPC has no access rule, or is public and has no REST path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Method:
 
     @property
     def service(self) -> str:
-        """The room that answers: `kv` of `strongbox.kv.v1.KVService/ReadSecret`."""
+        """The service that answers: `kv` of `strongbox.kv.v1.KVService/ReadSecret`."""
         return self.full_name.split(".")[1]
 
     def values(self, limits: Limits) -> dict[str, Any]:
@@ -85,8 +85,8 @@ def public_services(methods: list[Method]) -> list[str]:
 def refused_queries(known: descriptors.FileDescriptorSet) -> list[dict[str, str]]:
     """Regular expressions (RE2, of the whole of `:path`) of REST calls that are refused for their query.
 
-    The transcoder lets `?path=` override what the URL's path says, so that a call is not about what every log
-    and proxy on its way believes. It also decodes names, which no honest client ever encodes.
+    The transcoder lets `?path=` override what the URL's path says: the call is then about another path than
+    the one that logs and proxies on its way see. It also decodes names, which no honest client ever encodes.
     """
     bound = sorted({(rest[:place], field) for rest in _rest_paths(known) for place, field in _fields(rest)})
     named = [rf"{re.escape(start)}[^?]*\?(.*&)?{field}([.=&].*)?" for start, field in bound]
@@ -142,7 +142,7 @@ def _retry_policy(rule: rule_pb2.Rule) -> dict[str, Any]:
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
     }
     if rule.local_node:
-        # There is no other replica, but the one there is may be executing itself anew after a seal (two
+        # There is no other replica, but the one there is may be restarting itself after a seal (two
         # seconds). At most 1.8 s of pauses, on average 0.9 s: a dead one is still a 503, not a 504.
         return policy | {
             "num_retries": 8,
@@ -151,7 +151,7 @@ def _retry_policy(rule: rule_pb2.Rule) -> dict[str, Any]:
     if rule.retryable:
         policy["retry_on"] += ",retriable-headers"
         policy["retriable_headers"] = [{"name": "x-strongbox-retry", "present_match": True}]
-    # Elsewhere: another replica, in the other priority.
+    # Tried elsewhere: at another replica, in the other priority.
     predicate = _extension("retry_host_predicates.previous_hosts", "PreviousHostsPredicate")
     policy["retry_host_predicate"] = [predicate]
     policy["retry_priority"] = _extension(

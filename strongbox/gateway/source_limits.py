@@ -5,16 +5,15 @@ refused alone, with 429 and `retry-after`. Rules:
 
 * Calls that need no token: a bucket for each source and method, and a much larger one for all sources.
 * Health, ready and seal status: a bucket for each source, with a rate of its own, and none for all sources: a
-  few addresses would use it up, and have a node that is well taken for a dead one. However many ask, etcd is
-  asked ten times a second at most (services.seal.status.shared_look).
+  few addresses would use it up, and make a healthy node look dead. However many ask, etcd is asked ten times
+  a second at most (services.seal.status.shared_look).
 * Calls with a token are not limited by number, but by their answers: a source that was answered 401 too often
   within ten seconds waits for the end of these (gateway/refused.lua). Sealing and revoking (`for_safety`) are
   counted by themselves.
 
 Each Envoy counts by itself, and answers 401 are counted by each of its workers. Behind a proxy every request
 comes from its address: `gateway_trusted_proxies` says how many there are, and the client is then the address
-that the outermost of them saw, as `x-forwarded-for` tells. Say more than there are, and clients
-choose theirs.
+that the outermost of them saw, by `x-forwarded-for`. If it is set too high, clients can choose their address.
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ _TYPE = "type.googleapis.com/envoy.extensions.filters.http"
 _LUA = Path(__file__).resolve().parents[2] / "gateway" / "refused.lua"
 # All sources together may do so many times what one may.
 _ALL = 10
-# Sources that are remembered for each method; beyond these the longest silent one begins anew.
+# Sources that are remembered: for each method (beyond these the longest silent one begins anew), and by
+# refused.lua for each worker (beyond these none is added until the window ends).
 _SOURCES = 10_000
 _WINDOW_S = 10
 
@@ -54,7 +54,7 @@ def by_source(name: str, rate: int, *, total: bool = True) -> dict[str, Any]:
         "envoy.filters.http.local_ratelimit": {
             "@type": f"{_TYPE}.local_ratelimit.v3.LocalRateLimit",
             "stat_prefix": name,
-            # A source's bucket is asked first: who is refused by it takes nothing from the others' here.
+            # A source's bucket is asked first: a request refused there takes nothing from this one for all.
             "token_bucket": _bucket(rate * _ALL),
             # Each request is of a source, so without this the bucket for all is never asked.
             "always_consume_default_token_bucket": total,

@@ -1,7 +1,7 @@
 """The three marks of gateway/envoy.yaml: `@NAME@`, `#each LIST … #end LIST`, `#if WORD … #end WORD`.
 
 A mark stands for a whole value and is replaced by its JSON, which is YAML whatever the text in it: a quote or
-a backslash in a file's name ends nothing. So no mark stands within quotes, or beside other text of a value.
+a backslash in a file's name breaks nothing. So no mark stands within quotes, or beside other text of a value.
 Strict: a value that is not given and a block that is not closed raise TemplateError. Blocks do not nest.
 """
 

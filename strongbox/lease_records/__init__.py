@@ -2,6 +2,6 @@
 
 Where to look:
     read_lease  the lease of a secret that was read
-    counters    how many live, by whom
+    counters    how many are alive, and whose
     index       what is due when
 """

@@ -1,17 +1,17 @@
-"""How many leases live: counters, moved in the transaction that begins or ends a lease, and compared by it.
+"""How many leases are alive: counters, moved and compared by the transaction that begins or ends a lease.
 
     counts/<holder>/<x>                of a holder's leases whose id ends in the hex digit x
     counts/all/<group>/<xx>            of a group's leases, in 64 parts by the last two hex digits
     counts/connection/<folded>/<x>     of the credentials that a connection has to end
     counts/role/<folded>               of the credentials made from a database role
 
-Holder and group are those of the token (strongbox.access.groups), and a lease says in which it is counted: it
-counts there until it ends. A lease of an earlier version says nothing, and counts as its token's alone.
+Holder and group are those of the token (strongbox.access.groups). A lease's record names both, and it counts
+there until it ends. A record of an earlier version names neither: it counts for its token alone.
 
 A counter is one key, so two transactions that move it follow each other. A token that reads ten thousand
 secrets at once would wait for itself; so its leases are counted in 16 parts, each with a sixteenth of the
 quota. Ids are hashes or random: 10,000 leases are 625 a part, more or less 24, and a part takes 1,024. A
-group has many holders, who do not wait for each other so often in 64 parts.
+group has many holders; in 64 parts they seldom wait for each other.
 A counter that reaches zero is deleted.
 """
 
@@ -78,7 +78,7 @@ def role_key(role: str) -> bytes:
 
 
 def count(view: View, key: bytes) -> int:
-    """What a counter says."""
+    """A counter's value; 0 where there is none, or no number."""
     value = view.get(key).value or b""
     return int(value) if value.isdigit() else 0
 

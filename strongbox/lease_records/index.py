@@ -1,4 +1,4 @@
-"""The ways that lead to a lease: what is due when, and who holds what. Hints: the lease's record decides.
+"""Index entries that lead to a lease, by time, path, accessor and connection. Hints: the record decides.
 
     due/<bucket>/<id>               one per lease, in the bucket of the second in which the reaper looks at it
     by-path/<policy path> 0 <id>    a zero byte ends the path: no path holds one

@@ -8,13 +8,13 @@ Rules:
 * The record is authenticated; one that does not verify is absent, and is replaced by the next read.
 * Three entries lead to it (`index`): when it is due (its expiry, or the end of the 24 h for which a revoked
   one stays readable), by path and by accessor. They are hints: the record decides.
-* When etcd's space is nearly used up none is written: one that lives is told as it stands, and without one
+* When etcd's space is nearly used up none is written: a living one is answered as it stands, and without one
   the secret is read without a lease.
-* It counts against the quotas of the token's holder and group (`counters`) until it is revoked. One that
-  lives stays counted where it was begun.
-* `ACTIVE → EXPIRED`, and gone with the reaper's next pass: the audit chain tells what was read. `REVOKED` is
-  what somebody ended; it stays readable for 24 h, unless nothing may grow: then it goes at once. So what
-  readers leave behind is bounded by what lives, not by what a day brings.
+* It counts against the quotas of the token's holder and group (`counters`) until it is revoked or gone; one
+  that is renewed still counts where it began.
+* `ACTIVE → EXPIRED`, and deleted by the reaper's next pass: the audit chain tells what was read. `REVOKED` is
+  what somebody ended; it stays readable for 24 h, or is deleted at once while nothing may grow. So what reads
+  leave behind is bounded by the number of living leases, not by the reads of a day.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from strongbox.store.space.admission import Effect
 
 ACTIVE, EXPIRED, REVOKED = "ACTIVE", "EXPIRED", "REVOKED"
 TTL_MS = 3_600_000
-STEPS = 4  # an expiry moves by at least this part of the time the reader may hold the secret
+STEPS = 4  # a read moves the expiry only by at least this fraction (a quarter) of the time to live
 _ID = re.compile(r"r[0-9a-f]{40}\Z")
 _log = structlog.get_logger(__name__)
 
@@ -84,7 +84,7 @@ def hold(
     """The reader's lease of `path`, written if it must be.
 
     `None` when there is no living one and etcd has no space for another: reading goes on without.
-    Whoever holds several in one decision gives the tally, and settles it; each path once.
+    A decision that takes several leases gives one tally and settles it at the end; each path once.
     Raises `QuotaExceeded`.
     """
     name = lease_id(reader.accessor, path)
@@ -93,7 +93,7 @@ def hold(
     if known is not None and not must_write(known, expires_ms, view.now_ms):
         return Held(name, known.expires_ms, view.now_ms)
     lives = known is not None and state_of(known, view.now_ms) == ACTIVE
-    if not view.may_grow():  # many that are moved on at once are growth too: their history
+    if not view.may_grow():  # renewing many leases at once is growth too, by their history
         return Held(name, known.expires_ms, view.now_ms) if known is not None and lives else None
     issued_ms = known.issued_ms if known is not None and lives else view.now_ms
     record = Record(id=name, path=path, accessor=reader.accessor, issued_ms=issued_ms, expires_ms=expires_ms)
@@ -127,8 +127,8 @@ def state_of(record: Record, now_ms: int) -> str:
 def revoke(view: View, keys: RecordKeys, record: Record, tally: Tally | None = None) -> Record:
     """Write the lease as revoked, unless it is; it stays readable for 24 h. Returns it as it is then.
 
-    When etcd's space is nearly used up it goes at once instead: who may only read cannot fill the store.
-    Whoever revokes several in one decision gives the tally, and settles it.
+    When etcd's space is nearly used up it is deleted instead, so that callers who may only read cannot fill
+    the store. A decision that revokes several gives one tally and settles it at the end.
     """
     if record.revoked_ms:
         return record
@@ -195,7 +195,7 @@ def due_key(record: Record) -> bytes:
 
 
 def _count(tally: Tally, record: Record | None, by: int) -> None:
-    """A lease that is revoked, or is not there, is in no counter."""
+    """Move the counters that the lease is in: one that is revoked or absent is in none."""
     if record is not None and not record.revoked_ms:
         for key in counters.keys_of(record):
             tally.move(key, by)

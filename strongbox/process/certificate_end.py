@@ -13,7 +13,7 @@ NAME = "strongbox_certificate_end_timestamp_seconds"
 
 
 def tell_certificate_end(registry: CollectorRegistry, identity: Identity) -> None:
-    """A gauge: seconds since 1970 at which the certificate that counts now is over."""
+    """A gauge: when the certificate in use ends, in seconds since 1970."""
     gauge = Gauge(NAME, "When this process's certificate ends.", registry=registry)
     gauge.set_function(lambda: _ends_at(identity.current().certificate))
 

@@ -1,7 +1,7 @@
-"""Noticing that a certificate was renewed, and having what was opened with the old one opened anew.
+"""Notices that a certificate was renewed, and has the connections made with the old one made anew.
 
-Servers look at every handshake by themselves (strongbox.rpc.server); this is for what a process has open
-towards others. What is under way ends where it began.
+Servers look at every handshake by themselves (strongbox.rpc.server); this is for a process's connections to
+others. Calls under way end on the old ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Renewal:
             self.look()
 
     def look(self) -> None:
-        """Look now."""
+        """Look once, and call the callbacks if the certificate is another one."""
         newest = self.identity.current()
         if newest is self._known:
             return

@@ -2,12 +2,13 @@
 
 * Hardening comes before anything that could hold a key.
 * The server listens whether or not etcd answers; until the first session it says "not serving" (the seal
-  service serves at once: its health and seal status are for exactly those times). A session lost later does
-  not: failing over etcd's leader loses every session at once, and requests outlive that.
+  service serves at once: its health and seal status are for exactly those times). Losing a session later
+  changes nothing: failing over etcd's leader loses every session at once, and requests outlive that.
 * For an upgrade (`READY`) it is ready only when it has reached the seal service once, sealed or not: with a
-  wrong setting it would answer SEALED, and the pods before it be taken away. Not unready later: what answers
-  SEALED is better than what nobody finds.
-* Stopping: health says "not serving", the gateway looks away, what is in flight ends, the session is revoked.
+  wrong setting it would answer SEALED for ever, and the old pods would be taken away. It does not become
+  unready later: a process that answers SEALED is better than none.
+* Stopping: health says "not serving"; `NOTICE` later no more calls are taken, what is in flight ends, and the
+  session is revoked.
 * Exit 0 after a signal, 1 when a background coroutine failed, 2 for settings that make no sense.
 """
 
@@ -31,7 +32,7 @@ from strongbox.crypto.memory_protection import harden_process
 from strongbox.process.runtime import Runtime
 from strongbox.rpc.method_rules import NoRule
 
-NOTICE = 0.3  # seconds for the gateway's health check (every 0.25 s) to look away
+NOTICE = 0.3  # seconds between "not serving" and taking no more calls; the gateway checks health every 1 s
 GRACE = 1.6  # seconds for what is in flight
 LAST = 2.0  # seconds for revoking the session and closing
 Assemble = Callable[[Runtime], Awaitable[None]]
@@ -39,7 +40,7 @@ _log = structlog.get_logger(__name__)
 
 
 def run(service: str, assemble: Assemble) -> None:
-    """Live as `service`; ends the process."""
+    """Run as `service` until stopped; ends the process."""
     warnings = harden_process()
     try:
         settings = config.load(service)
@@ -57,7 +58,7 @@ def run(service: str, assemble: Assemble) -> None:
 
 
 async def _live(settings: Settings, assemble: Assemble) -> int | str:
-    """The exit code; or the address to listen at in the next life."""
+    """The exit code; or, to be run again, the address to listen at."""
     try:
         runtime = Runtime(settings)
     except (OSError, RuntimeError) as error:
@@ -93,7 +94,7 @@ async def _serve_when_ready(runtime: Runtime) -> None:
 
 
 async def stop(runtime: Runtime) -> None:
-    """Leave without a client noticing. A process that comes back at once gives no notice of it."""
+    """Stop without a client noticing. Before a restart health does not say "not serving"."""
     _log.info("stopping", comes_back=runtime.restarting)
     if not runtime.restarting:
         await runtime.health.set_serving(False)
@@ -105,7 +106,7 @@ async def stop(runtime: Runtime) -> None:
 
 
 def announce(address: str) -> None:
-    """The one line on stdout, for whoever started this process; nobody may be listening any more."""
+    """Print the one line on stdout, for whoever started this process; the reader may be gone by now."""
     with contextlib.suppress(OSError):
         print(json.dumps({"ready": True, "address": address}), flush=True)
 

@@ -1,6 +1,6 @@
-"""What a process says of itself in its session key: every other second, and when `unsealed` changes.
+"""What a process says of itself in its session key: every 2 s, and when `unsealed` or `trouble` changes.
 
-Anybody who may write to `nodes/` may leave junk there: whoever reads it passes that over (`told_in`).
+Whoever may write to `nodes/` may leave junk there: it is read as if nothing were told (`told_in`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Presence:
 
 
 def told_in(presence: bytes) -> Mapping[str, Any]:
-    """What a process says of itself; nothing when nobody can read it."""
+    """What a process says of itself; `{}` when it cannot be parsed."""
     try:
         told = json.loads(presence)
     except (ValueError, RecursionError):

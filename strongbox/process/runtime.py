@@ -64,7 +64,7 @@ class Runtime:
         self._keys = None if settings.service == "seal" else KeyClient(settings)
         self.uses = Uses(settings, self.etcd)
         reporter = Reporter(self.metrics, self.slots.count)
-        # The seal service says it of itself (`assemble`); until somebody does, no secret leaves.
+        # The seal service sets its own in `assemble`; until then no secret leaves it.
         self.require_unsealed_since: RequireUnsealed = (
             refuse_all if self._keys is None else self._keys.require_unsealed_since
         )
@@ -87,7 +87,7 @@ class Runtime:
         self._started = False
 
     def own_etcd(self) -> Etcd:
-        """A client over connections of its own, for what must not queue; kept as the first one is."""
+        """A client with connections of its own, for calls that must not queue; renewed and closed with us."""
         etcd = Etcd(self.settings.etcd_endpoints, Tls.of(self.renewal.identity))
         self.renewal.on_renewed(lambda: etcd.renew(Tls.of(self.renewal.identity)))
         self._own.append(etcd)
@@ -133,7 +133,7 @@ class Runtime:
     def duty(self, name: str, work: Callable[[Term], Coroutine[Any, Any, None]]) -> Duty:
         """Seek the duty `election/<service>/<name>` and do `work(term)` while this replica holds it.
 
-        The work says `term.progress()` as it goes; raises KeyError for a duty that is not in `duties.DUTIES`.
+        The work calls `term.progress()` as it goes. Raises KeyError for a duty not in `duties.DUTIES`.
         """
         settings = self.settings
         assert DUTIES[name].service == settings.service
@@ -232,7 +232,7 @@ class Runtime:
 def _upkeep(settings: Settings, own: Etcd) -> tuple[Etcd, Renewal | None]:
     """Etcd for compaction, defragmentation and disarming: as `upkeep` where there is such a certificate.
 
-    Without one it is the process's own client, which etcd refuses as soon as its users are on.
+    Without one it is the process's own client, to which etcd refuses these once authentication is on.
     """
     if settings.upkeep_cert is None or settings.upkeep_key is None:
         return own, None

@@ -1,11 +1,10 @@
-"""Uses of tokens that have only so many: taken by auth, one for each request, before the request is decided.
+"""Uses of tokens that have a limited number: auth takes one for each request, before the request is decided.
 
-* Auth is the only writer of a token's record, so whoever else serves such a token asks a live auth replica,
-  found by its session key in etcd; its own node's first. Other tokens cost nothing of this.
+* Auth is the only writer of a token's record, so another service that is shown such a token asks a live auth
+  replica, found by its session key in etcd; its own node's first. For other tokens nothing is asked.
 * A use is taken for one request and never given back. It is taken under the request's id, which the gateway
-  makes: who asks again for the same request, since an answer was lost, is told the use that it has.
-* So a replica that cannot be reached, or cannot say what became of it, is passed over for the next; what it
-  refuses is refused.
+  makes: asking again for the same request, because an answer was lost, gives the same use.
+* So when a replica cannot be reached, or cannot say what became of it, the next is asked; a refusal is final.
 """
 
 from __future__ import annotations

@@ -1,19 +1,19 @@
 """Rewrap: after a rotation a service brings all that it keeps under the key term in use. A duty.
 
-    <service>/rewrap   RewrapProgress: the term, the key up to which everything is done, how much that is
+    <service>/rewrap   RewrapProgress: the term, the key up to which all is done, how many records that are
 
-* The pass begins once the term is in use. From then on nothing new is made under an older term (every
-  decision compares the seal state, which names the term), so what the pass has seen is all there is.
+* The pass begins once the term is in use. From then on no decision makes anything under an older term (each
+  compares the seal state, which names the term), so nothing of that kind appears behind the pass.
 * Kinds are visited in the order given, keys in order. Where one kind's envelopes move to another (kv's newest
   version becomes an older one), the one they leave comes first.
 * Each transaction compares the fence of the term of office and the progress record, which it moves; each
   record changed compares its own revision in a part of its own. A record that a request has changed meanwhile
   is read and looked at again.
-* Progress is written down behind what is done: who takes over does at most one chunk twice, and doing it
+* Progress is written after what is done: a replica that takes over does at most one chunk twice, and doing it
   twice changes nothing.
-* `REST_MS` after the pass everything is looked through once more: whoever makes records without the guard (a
-  duty) may have wrapped a key just before the term came into use, and stored it behind the pass. No call
-  takes that long. Only then is the old term given up.
+* `REST_MS` after the pass everything is looked through once more: a duty, which makes records without the
+  guard, may have wrapped a key just before the term came into use, and stored it behind the pass. No call
+  takes that long. Only then may the old term be retired.
 * What does not open stays as it is and stops nothing (`rewrap_kinds`); the record says how much that is.
 * It waits while etcd's space is nearly used up: what it replaces is history until that is compacted.
 * The pass takes half of the time at most, so that requests have the other half.
@@ -71,7 +71,7 @@ class Rewrap:
             await asyncio.sleep(PAUSE)
 
     async def one_pass(self, term: Term) -> bool:
-        """Bring everything under the term in use; whether that is so. Raises Deposed, EtcdError, Sealed."""
+        """Bring everything under the term in use; False: it changed. Raises Deposed, EtcdError, Sealed."""
         newest = required(self._keys).newest
         row = await self._read(term)
         self._revision = row.mod_revision if row else 0
@@ -132,7 +132,7 @@ class Rewrap:
         return sum(part.response_range.count for part in reply.responses)
 
     async def _chunks(self, position: bytes) -> AsyncIterator[list[bytes]]:
-        """The keys behind `position`, a few at a time, all of one kind."""
+        """The keys after `position`, up to `CHUNK` at a time, all of one kind."""
         prefixes = [kind.prefix for kind in self._kinds]
         at = next((i for i, prefix in enumerate(prefixes) if position.startswith(prefix)), 0)
         for prefix in prefixes[at:]:
@@ -151,7 +151,7 @@ class Rewrap:
         """Do all records from the first to the last of these keys; how many stay as they are."""
         await self._wait_for_space()
         kind = next(kind for kind in self._kinds if keys[0].startswith(kind.prefix))
-        # A range of known ends: etcd's cost follows it, and not all that lies behind.
+        # A range with an end instead of a limit: etcd's cost follows the range, whatever the limit is.
         reply = await self._etcd.range(keys[0], keys[-1] + b"\0", deadline=_soon())
         rows, left = reply.rows, set[bytes]()
         while rows:
@@ -182,7 +182,7 @@ class Rewrap:
     async def _move(
         self, term: Term, progress: storage.RewrapProgress, changes: Mapping[bytes, tuple[int, bytes]]
     ) -> list[bytes]:
-        """Write progress and changes, each key where it is at its revision still; the keys that were not.
+        """Write progress and those changes whose keys are still at their revisions; returns the other keys.
 
         Raises Deposed.
         """
@@ -213,7 +213,7 @@ class Rewrap:
 
 
 def _progress_in(row: KV | None) -> storage.RewrapProgress:
-    """What is written down; the beginning where nothing is, or what nobody can read."""
+    """The stored progress; that of a pass not begun where there is none, or none that can be parsed."""
     try:
         return storage.RewrapProgress.FromString(row.value if row else b"")
     except DecodeError:

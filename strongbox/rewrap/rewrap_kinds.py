@@ -1,7 +1,7 @@
 """What rewrapping does to records of each kind: which are under an older key term, and their new value.
 
 Nothing is written here (`rewrap_duty` does). What does not open is left as it is, logged by its
-etcd key, and counted: nobody could open it before either. That goes as well for what names a newer term than
+etcd key, and counted: nobody could open it before either. The same is done with what names a newer term than
 the one in use. Either there is no such term, or this process has not heard of it yet; then another pass
 follows, and finds it.
 """
@@ -34,7 +34,7 @@ class Keys(Protocol):
 
     @property
     def record_keys(self) -> RecordKeys | None:
-        """None: sealed."""
+        """`None` while sealed."""
 
     async def rewrap(self, wrapped: Sequence[WrappedDek]) -> list[WrappedDek | None]:
         """Under the term in use; None: does not open. Raises Sealed, DependencyDown."""
@@ -49,7 +49,7 @@ class Renewed:
 
     @contextmanager
     def passing_over(self, key: bytes) -> Iterator[None]:
-        """One record that is junk must not keep all others, and with them a key term, from being renewed."""
+        """Leave the record at `key` if it cannot be opened: it must not keep all others, and a term, back."""
         try:
             yield
         except DecodeError:
@@ -60,7 +60,7 @@ class Renewed:
             self.leave(key, str(error))
 
     def leave(self, key: bytes, why: str) -> None:
-        """Nobody can open what stands there."""
+        """Leave the record at `key` as it is, since nobody can open it; logged once."""
         if key not in self.passed_over:
             shown = key.decode("utf-8", "backslashreplace")
             _log.error("a record that does not open stays as it is", key=shown, why=why)
@@ -112,8 +112,8 @@ def _unchanged(body: bytes, revision: int) -> bytes:
 def renew_records(inner: Inner | None = None, settled: Callable[[bytes, int], bytes] = _unchanged) -> Renew:
     """Authenticates records anew; the envelopes inside, if any, are rewrapped too.
 
-    `settled(body, revision)`: what of a body that was put at `revision` has to be written down before the
-    record gets another one.
+    `settled(body, revision)`: the body to write in place of one that was put at `revision`, with what depends
+    on that revision written out, since the record gets another one.
     """
 
     async def renew(rows: Sequence[KV], keys: Keys) -> Renewed:
@@ -150,7 +150,7 @@ def renew_messages(inner: Inner) -> Renew:
 async def _inside(
     bodies: Mapping[bytes, bytes], inner: Inner, keys: Keys, found: Renewed
 ) -> dict[bytes, bytes]:
-    """Those bodies that hold an envelope of an older term, with it rewrapped; `found` is told of the rest."""
+    """Bodies with envelopes of an older term, these rewrapped; what does not open is noted in `found`."""
     within: dict[tuple[bytes, str], envelope_pb2.Envelope] = {}
     for key, body in bodies.items():
         with found.passing_over(key):
@@ -176,10 +176,10 @@ async def renew_envelopes(rows: Sequence[KV], keys: Keys) -> Renewed:
 async def rewrapped(
     envelopes: Mapping[K, envelope_pb2.Envelope], keys: Keys, left: Callable[[K], None]
 ) -> dict[K, envelope_pb2.Envelope]:
-    """Those of older terms that open, under the term in use. Raises Sealed, DependencyDown.
+    """The envelopes of older terms that open, rewrapped under the term in use. Raises Sealed, DependencyDown.
 
-    `left` is told of each that does not open. One that cannot be ours by its form is not even asked about: of
-    some megabytes, seal would take none of the others either.
+    `left` is called for each that does not open. Seal is not asked about one whose form shows that it is not
+    ours: if it has megabytes, seal would refuse the whole request.
     """
     newest = required(keys).newest
     old: dict[K, Envelope] = {}
@@ -202,7 +202,7 @@ async def rewrapped(
 
 
 def required(keys: Keys) -> RecordKeys:
-    """Raises Sealed."""
+    """The record keys. Raises Sealed."""
     if keys.record_keys is None:
         raise Sealed
     return keys.record_keys

@@ -1,4 +1,4 @@
-"""What several callers ask within one tick of the event loop, asked as one."""
+"""Asks as one what several callers ask within one tick of the event loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Batching(Generic[A, B]):
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def ask(self, items: Sequence[A]) -> list[B]:
-        """The answers to `items`; raises what `ask_all` raises. Nothing is asked for no items."""
+        """The answers to `items`; raises what `ask_all` raises. Without items nothing is asked."""
         return await self.soon(items) if items else []
 
     def soon(self, items: Sequence[A]) -> asyncio.Future[list[B]]:
@@ -45,7 +45,7 @@ class Batching(Generic[A, B]):
         self._send(batch)
 
     def _send(self, batch: list[tuple[Sequence[A], asyncio.Future[list[B]]]]) -> None:
-        # A caller who leaves takes nobody's answer with him, so this runs in a task of its own.
+        # In a task of its own: a caller that is cancelled must not cancel the answers of the others.
         task = asyncio.create_task(self._answer(batch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -2,7 +2,8 @@
 
 A certificate is good for one service (`<service>.strongbox.internal`), so a channel to seal cannot end at a
 kv process even when addresses are mixed up. A channel keeps the certificate it was opened with; a renewed
-one is used by the next channel, so whoever keeps a channel opens another when told (strongbox.tls).
+one is used by the next channel, so whoever keeps a channel opens another after a renewal
+(strongbox.process.certificate_renewal).
 """
 
 from __future__ import annotations

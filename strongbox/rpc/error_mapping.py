@@ -70,7 +70,7 @@ def to_answer(error: StrongBoxError, request_id: str, *, retry: bool = False) ->
 
 def to_status(error: StrongBoxError, request_id: str) -> status_pb2.Status:
     """The refusal as a message: code, sentence, ErrorInfo and RequestInfo."""
-    # Pairs without a value would be refused by nobody and read by nobody.
+    # ErrorInfo takes text only.
     facts = {name: str(value) for name, value in error.metadata.items()}
     status = status_pb2.Status(code=CODES[error.kind].value[0], message=error.message)
     status.details.add().Pack(
@@ -94,7 +94,7 @@ def from_status(status: status_pb2.Status) -> StrongBoxError:
 
 
 def from_reason(reason: str, message: str = "") -> StrongBoxError:
-    """The error that a reason names; an unknown one is `DependencyDown`: a newer neighbour's refusal."""
+    """The error that a reason names; `DependencyDown` for an unknown one, such as a newer service's."""
     return BY_REASON.get(reason, errors.DependencyDown)(message)
 
 
@@ -131,7 +131,7 @@ def _tree(root: type[StrongBoxError]) -> Iterator[type[StrongBoxError]]:
 
 
 def _by_reason() -> dict[str, type[StrongBoxError]]:
-    """Only the tree of strongbox.errors: what a service subclasses for itself is not known elsewhere."""
+    """The classes of strongbox.errors by reason; a service's own subclasses are not known elsewhere."""
     found = (kind for kind in _tree(StrongBoxError) if kind.__module__ == errors.__name__)
     table: dict[str, type[StrongBoxError]] = {}
     for kind in found:

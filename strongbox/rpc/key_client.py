@@ -6,16 +6,16 @@
 * A replica that says SEALED is not the cluster (it may have just restarted): the others are asked too. The
   cluster counts as sealed when all that answer say so, or when nothing good was heard for 2 s. Then the
   record keys are dropped at once.
-* Who has no record keys asks in a way that a replica may answer late, as soon as it has them, and asks again
-  without a pause: so unsealing is heard within milliseconds, by a question or three a second.
+* A process without record keys lets a replica answer late, as soon as it has them, and then asks again almost
+  at once: so it hears of unsealing within milliseconds, with one to three questions a second.
 * Wrapping, and the record keys, are asked for under the term that is known to be in use: a replica that has
-  not heard of it looks, or is passed over. So nobody goes back to an older term: what rewrapping then took
-  for the newest would stay behind, and be lost with its term.
-* All replicas are kept connected, those too that nothing is asked of: one that was replaced has another
+  not heard of it looks, or is passed over. So nobody goes back to an older term: a rewrap that took it for
+  the newest would leave records under it, which are lost when it is retired.
+* All replicas are kept connected, also those that nothing is asked of: one that was replaced has another
   address, and a lookup, a connection and a handshake would take the time that a question has.
 * Nothing here is the proof that the cluster is unsealed: every decision compares the seal state in etcd.
-* Nor is that proof good for ever: what it allowed to be answered leaves within `PROOF_S`, or not at all
-  (`require_unsealed_since`). So `seal` can say when nothing more comes, stopped processes included.
+* That proof is not good for ever either: an answer that rests on it leaves within `PROOF_S`, or not at all
+  (`require_unsealed_since`). So `seal` can say from when on no answer leaves, even of a stopped process.
 """
 
 from __future__ import annotations
@@ -89,11 +89,11 @@ class KeyClient:
         Raises Sealed when the record keys are away, or were at any time since; NoQuorum when the proof is
         older than `PROOF_S`.
 
-        Promise: of a cluster whose sealing was committed at T, this lets nothing pass in any process from
-        T + `PROOF_S` on, nor in this process once it has heard of the sealing. The clock is the monotonic
-        one, which goes on while a process is stopped (SIGSTOP): one that wakes up finds its proof stale.
-        It looks at three numbers, so it can be asked for every answer; strongbox.rpc.revealing asks it last,
-        with no `await` between it and the answer.
+        Promise: if the cluster's sealing was committed at T, no process lets an answer pass from
+        T + `PROOF_S` on, nor this process once it has heard of the sealing. The clock is the monotonic one,
+        which goes on while a process is stopped (SIGSTOP): when it continues, its proof is too old.
+        The check compares three numbers, so it is made for every answer; strongbox.rpc.revealing makes it
+        last, with no `await` between it and the answer.
         """
         if self._record_keys is None or self._dropped_at >= proven:
             raise Sealed
@@ -221,7 +221,7 @@ class KeyClient:
                 await self._refresh()
                 for link in self._links:
                     link.stay_connected()
-            except Exception:  # noqa: BLE001  a defect here must not freeze what is believed of the seal
+            except Exception:  # noqa: BLE001  after a defect here too the keys must be dropped in time
                 _log.exception("asking for the record keys failed")
                 self._forget_late()
             left = next_at - time.monotonic()
@@ -272,6 +272,6 @@ def _to_proto(w: WrappedDek) -> pb.WrappedDataKey:
 
 
 def _require_same_ids(asked: Sequence[bytes], answered: Sequence[bytes]) -> None:
-    """An answer to something else is no answer."""
+    """Raise DependencyDown unless the answer is for the keys that were asked about, in order."""
     if list(asked) != list(answered):
         raise DependencyDown("the seal service answered something else")

@@ -1,7 +1,7 @@
 """One stream to one seal replica: many questions at once, each answer found by its id.
 
 A unary hop costs 0.6 ms of CPU; a stream with batches about a tenth. A link that broke is opened anew by the
-next question. A renewed certificate takes a new channel; the old one still answers what was asked on it.
+next question. A renewed certificate needs a new channel; the old one still answers what was asked on it.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ class Link:
         finally:
             self._asked.pop(request.id, None)
             if answer.done() and not answer.cancelled():
-                answer.exception()  # looked at, so that nothing complains of it
+                answer.exception()  # retrieved, so that asyncio does not log it as lost
 
     def stay_connected(self) -> None:
-        """Connect if nothing does or is connected, so that the next question need not. Raises OSError."""
+        """Begin to connect, unless that is done, so that the next question need not. Raises OSError."""
         if self._channel is None:
             self._channel = self._open_channel()
         self._channel.get_state(try_to_connect=True)
@@ -143,7 +143,7 @@ class Link:
 
 
 async def _bid_farewell(channel: grpc.aio.Channel, reader: asyncio.Task[None] | None, call: Any) -> None:
-    """Read on for a moment, then close; nobody is told, since the link is open elsewhere."""
+    """Read on for `FAREWELL` seconds, longer than any question lasts, then close."""
     try:
         await asyncio.sleep(FAREWELL)
     finally:

@@ -21,7 +21,7 @@ PUBLIC = frozenset((GATEWAY, OPERATOR))
 
 
 class NoRule(Exception):
-    """RPCs that nobody has decided about."""
+    """RPCs without a rule, or with one that cannot be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ INFRASTRUCTURE: tuple[Access, ...] = (
 
 
 def rules_of(full_name: str) -> list[Access]:
-    """The access of every RPC of a service (`strongbox.kv.v1.KvService`).
+    """The access of every RPC of a service (`strongbox.kv.v1.KVService`).
 
     Raises `NoRule` naming those that have none, or one that cannot be kept; KeyError for an unknown
     service.

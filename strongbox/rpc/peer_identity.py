@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection: the one SPIFFE id in its certificate, and nothing it says.
+"""Who is at the other end of a connection, by the one SPIFFE id in its certificate, not by what it says.
 
     spiffe://strongbox/gateway · spiffe://strongbox/operator · spiffe://strongbox/kv · spiffe://strongbox/seal/0
 

@@ -1,8 +1,8 @@
 """What an interceptor found out about a call before its handler runs.
 
-A token with a limited number of uses is let in only with a use of its own: the guard raises `UseNeeded`,
-the border has auth take one (process.token_uses) and runs the handler again with `use` set. Nobody who
-does not know of it lets such a token in.
+A token with a limited number of uses is let in only with a use taken for this request: the guard raises
+`UseNeeded`, the border has auth take one (process.token_uses) and runs the handler again with `use` set.
+Where no use is taken, such a token is refused: `UseNeeded` is an `Unauthenticated`.
 """
 
 from __future__ import annotations

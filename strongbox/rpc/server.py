@@ -1,7 +1,7 @@
 """A gRPC server of ours: mutual TLS, one border for every call, health for the gateway, reflection inside.
 
-`runtime` order: make it, `serve` each servicer, `bind`, `start`. It refuses to start with an RPC that has no
-rule. A port that is taken is an error: gRPC would otherwise share it and take part of the connections.
+In this order: make it, `bind`, `serve` each servicer, `start`. A service with an RPC that has no rule is
+refused. A port that is taken is an error: gRPC would otherwise share it and take part of the connections.
 Certificates are looked up at every handshake, so renewed ones serve the next connection.
 """
 
@@ -63,25 +63,25 @@ class Health:
         self.ready = False
 
     def add(self, full_name: str) -> None:
-        """One service more."""
+        """Answer for this service too."""
         self._names.append(full_name)
 
     async def set_serving(self, serving: bool) -> None:
-        """Tell it from now on. A sealed service is serving: its answer says that it is sealed."""
+        """Answer so from now on. A sealed service is serving: its answers say that it is sealed."""
         self.serving = serving
         for name in self._names:
             await self.servicer.set(name, _STATUS[serving])
         await self.set_ready(self.ready)
 
     async def set_ready(self, ready: bool) -> None:
-        """What `READY` is told from now on, while the process serves; the gateway is told nothing of it."""
+        """Answer so for `READY` from now on, while the process serves; the gateway does not ask for it."""
         self.ready = ready
         await self.servicer.set(READY, _STATUS[self.serving and ready])
 
     async def start_probes(self, listen: str) -> None:
         """Answer the kubelet's probes, without TLS: the kubelet has no certificate of ours.
 
-        Nothing but the standard health service is there. Service "live" serves from now on, whatever else.
+        Nothing but the standard health service is there. "live" is answered with SERVING from now on.
         Raises RuntimeError when the port is taken.
         """
         await self.servicer.set(LIVE, _STATUS[True])
@@ -117,7 +117,7 @@ class Server:
     def serve(
         self, add_to_server: Callable[[Any, grpc.aio.Server], None], servicer: Any, full_name: str
     ) -> None:
-        """Have `servicer` answer for `full_name`. Raises `rules.NoRule`."""
+        """Have `servicer` answer for `full_name`. Raises `method_rules.NoRule`."""
         self._accesses.update(method_rules.table((full_name,)))
         add_to_server(servicer, self._server)
         self.health.add(full_name)

@@ -5,14 +5,15 @@
 
 * Run by an init container at first, then by a CronJob: what is good for longer than `renew_before_days`
   stays.
-* The authority is made once. It is never replaced here, because everybody trusts it (docs/recovering.md).
-  While anything is there that it may have signed, its being gone is an error and no reason for another.
-* Everybody is told to trust all that the authority's `tls.crt` holds. The first certificate in it signs;
-  others behind it are those of before or after, while people replace it.
+* The authority is made once. It is never replaced here, because everybody trusts it (docs/recovering.md). If
+  it is gone while anything is there that it may have signed, that is an error: no other one is made.
+* Everybody trusts all certificates in the authority's `tls.crt`. The first one signs; further ones are the
+  former or the next authority's, while people replace it.
 * Every name that a process dials is in the certificate of what answers there, letter by letter: OpenSSL, gRPC
-  and Go differ in what a wildcard over a name of few labels is worth. Names that have changed renew at once.
-* Every write names what it read, so two runs at once cannot leave a key beside another's certificate: a
-  secret is one object, and the second writer is refused.
+  and Go differ in whether they accept a wildcard over a name of few labels. A certificate whose names have
+  changed is renewed at once.
+* Every write names the version that it read, so two runs at once cannot leave a key beside another's
+  certificate: a secret is one object, and the second writer is refused.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from strongbox.config import SERVICES
 from strongbox.setup.settings import CertificateSettings, is_address
 
 AUTHORITY = "strongbox-authority-tls"
-_AUDIT_REPLICAS = 5  # at most: a name too many harms nobody
+_AUDIT_REPLICAS = 5  # the most there may be: a name too many does no harm
 _NAMES = (*(name for name in SERVICES if name != "seal"), "gateway", "operator", "upkeep")
 
 
@@ -83,7 +84,7 @@ def leaves(
 
 
 def _reached_at(leaf: Leaf, names: Sequence[str]) -> Leaf:
-    """The same, for these names and addresses as well."""
+    """The same leaf, for these names and addresses as well."""
     addresses = tuple(name for name in names if is_address(name))
     hosts = tuple(name for name in names if name not in addresses)
     return replace(leaf, hosts=(*leaf.hosts, *hosts), addresses=(*leaf.addresses, *addresses))
@@ -103,7 +104,7 @@ def _hosts(name: str, namespace: str, ordinals: Iterable[int] = ()) -> tuple[str
 
 
 def _authority(secrets: Secrets, made: list[str], signed: Sequence[str]) -> tuple[Authority, bytes]:
-    """Who signs, and the PEM of everybody who is trusted."""
+    """The authority that signs, and the PEM of all that are trusted."""
     known = secrets.read(AUTHORITY)
     if known is not None:
         trusted = known["data"]["tls.crt"]
@@ -120,7 +121,7 @@ def _authority(secrets: Secrets, made: list[str], signed: Sequence[str]) -> tupl
 
 
 def _is_good(data: Mapping[str, bytes], trusted: bytes, leaf: Leaf, settings: CertificateSettings) -> bool:
-    """Whether it is complete, of those who are trusted, for these names, and good for long enough."""
+    """Whether a secret is complete, names the trusted authorities and `leaf`, and is good for long enough."""
     if data.get("ca.crt") != trusted or not data.get("tls.key"):
         return False
     try:

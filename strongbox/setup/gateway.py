@@ -10,7 +10,7 @@ from strongbox.setup.settings import GatewayRenderSettings
 
 
 def write_gateway(settings: GatewayRenderSettings) -> None:
-    """Write it, with its files for certificates beside it. Raises OSError."""
+    """Write the configuration, with its files for certificates beside it. Raises OSError."""
     host, port = _host_port(settings.gateway_listen)
     tls_host, tls_port = _host_port(settings.gateway_tls_listen)
     endpoints: dict[str, Sequence[Endpoint]] = {}

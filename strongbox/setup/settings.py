@@ -43,7 +43,7 @@ class EtcdUsersSettings(FromEnvironment):
 
 
 class GatewayRenderSettings(Limits):
-    """What Envoy's configuration is rendered with. An address is host:port; the host, a name of many."""
+    """What Envoy's configuration is rendered with. An address: host:port; a host may be many replicas."""
 
     node_id: str = Field(min_length=1, max_length=63)
     gateway_listen: str = "127.0.0.1:8080"

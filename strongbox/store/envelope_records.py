@@ -21,7 +21,7 @@ def to_record(envelope: Envelope) -> storage.Envelope:
 
 
 def from_record(record: storage.Envelope) -> Envelope:
-    """As it is opened; nothing is checked here, opening does."""
+    """The envelope of a record; nothing is checked before it is opened."""
     return Envelope(
         wrapped_dek=record.wrapped_dek,
         dek_tag=record.dek_tag,

@@ -88,8 +88,8 @@ ENVELOPES: dict[str, tuple[bytes, ...]] = {
     "audit": (AUDIT_KEY,),  # and `audit/keys/`, which begins with the same letters
 }
 
-# Every stored message that holds an envelope, and the service whose rewrap duty visits it: a test finds those
-# that nobody has thought of, since what is not rewrapped is lost when its term is retired.
+# Every stored message that holds an envelope, and the service whose rewrap duty visits it. What is not
+# rewrapped is lost when its term is retired, so a test finds messages that are missing here.
 HOLDERS: dict[str, str] = {
     "KubernetesConfigRecord": "auth",
     "ConnectionRecord": "lease",

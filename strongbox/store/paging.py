@@ -1,8 +1,8 @@
 """Pages of a listing: how long one is, and the token that says where the next begins; it grants nothing.
 
 A page ends wherever its reads have ended, which may be at a name that the caller must not see. So the
-position is sealed: the token tells nothing of it (nor of its length, but in steps of `STEP` bytes), leads
-nowhere but on in the listing it was made for, and cannot be made by anybody else.
+position is sealed: the token tells nothing of it (nor of its length, but in steps of `STEP` bytes), is good
+only for the listing that it was made for, and cannot be made by anybody else.
 
     token = base64url(key term (4 bytes) ‖ nonce ‖ tag ‖ AES-256-GCM(length (2 bytes) ‖ position ‖ zeros))
 
@@ -46,7 +46,7 @@ def page_range(keys: RecordKeys, prefix: bytes, token: str) -> tuple[bytes, byte
 
 
 def next_token(keys: RecordKeys, prefix: bytes, found: Sequence[bytes], size: int) -> str:
-    """The token of the page behind these keys; empty when they did not fill theirs."""
+    """The token of the page after these keys; empty when they are fewer than `size`."""
     if len(found) < size:
         return ""
     return token_of(keys, prefix, found[-1].removeprefix(prefix) + b"\0")

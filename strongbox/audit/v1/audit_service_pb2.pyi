@@ -281,7 +281,7 @@ class GetCheckpointResponse(_message.Message):
     checkpoint: _builtins.str
     """The signed note (C2SP tlog-checkpoint)."""
     size: _builtins.int
-    """What it says: its entries, and the Merkle root (RFC 6962) over them."""
+    """What it says: how many entries there are, and the Merkle root (RFC 6962) over them."""
     root_hash: _builtins.bytes
     def __init__(
         self,
@@ -468,7 +468,7 @@ class ArchiveEntriesRequest(_message.Message):
 
     BEFORE_INDEX_FIELD_NUMBER: _builtins.int
     before_index: _builtins.int
-    """Entries below it may go; absent: all there are."""
+    """Entries below it may be archived; absent: all there are."""
     def __init__(
         self,
         *,
@@ -491,7 +491,7 @@ class ArchiveEntriesResponse(_message.Message):
     BEFORE_INDEX_FIELD_NUMBER: _builtins.int
     REPLICAS_FIELD_NUMBER: _builtins.int
     before_index: _builtins.int
-    """Entries below it may go: what was asked for, or an earlier call that asked for more."""
+    """Entries below it may be archived: the index asked for, or that of an earlier call that asked for more."""
     @_builtins.property
     def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArchivedReplica]: ...
     def __init__(

@@ -132,7 +132,7 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportKey(self, request, context):
-        """The chain's HMAC keys, one file's worth for `strongbox-verify --key-file`.
+        """The chain's HMAC keys, as the text of a file for `strongbox-verify --key-file`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,7 @@ class AuditServiceStub:
     RotateAuditKey: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.RotateAuditKeyRequest, _audit_service_pb2.RotateAuditKeyResponse]
     """A new HMAC key for all entries after the one that announces it."""
     ExportKey: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ExportKeyRequest, _audit_service_pb2.ExportKeyResponse]
-    """The chain's HMAC keys, one file's worth for `strongbox-verify --key-file`."""
+    """The chain's HMAC keys, as the text of a file for `strongbox-verify --key-file`."""
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -74,7 +74,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
     RotateAuditKey: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.RotateAuditKeyRequest, _audit_service_pb2.RotateAuditKeyResponse]  # type: ignore[assignment]
     """A new HMAC key for all entries after the one that announces it."""
     ExportKey: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ExportKeyRequest, _audit_service_pb2.ExportKeyResponse]  # type: ignore[assignment]
-    """The chain's HMAC keys, one file's worth for `strongbox-verify --key-file`."""
+    """The chain's HMAC keys, as the text of a file for `strongbox-verify --key-file`."""
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """The audit chain."""
@@ -143,6 +143,6 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.ExportKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.ExportKeyResponse, _abc.Awaitable[_audit_service_pb2.ExportKeyResponse]]:
-        """The chain's HMAC keys, one file's worth for `strongbox-verify --key-file`."""
+        """The chain's HMAC keys, as the text of a file for `strongbox-verify --key-file`."""
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,7 +25,7 @@ class SpendUseRequest(_message.Message):
     token_digest: _builtins.str
     """64 hex digits; the token itself does not travel."""
     request_id: _builtins.str
-    """The gateway's id of the request that uses the token: asked again, it is told the same use."""
+    """The gateway's id of the request that uses the token."""
     def __init__(
         self,
         *,

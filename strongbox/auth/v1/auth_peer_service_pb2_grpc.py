@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AuthPeerServiceStub:
-    """Uses of tokens that have only so many.
+    """Uses of tokens that have a limited number.
     """
 
     def __init__(self, channel):
@@ -43,11 +43,11 @@ class AuthPeerServiceStub:
 
 
 class AuthPeerServiceServicer:
-    """Uses of tokens that have only so many.
+    """Uses of tokens that have a limited number.
     """
 
     def SpendUse(self, request, context):
-        """Takes one use of a token for a request and numbers it. Asked again for the same request it tells the same use;
+        """Takes one use of a token for a request and numbers it. Asked again for the same request it gives the same use;
         two requests never have the same one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -71,7 +71,7 @@ def add_AuthPeerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuthPeerService:
-    """Uses of tokens that have only so many.
+    """Uses of tokens that have a limited number.
     """
 
     @staticmethod

@@ -27,29 +27,29 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuthPeerServiceStub:
-    """Uses of tokens that have only so many."""
+    """Uses of tokens that have a limited number."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuthPeerServiceAsyncStub: ...
     SpendUse: _grpc.UnaryUnaryMultiCallable[_auth_peer_service_pb2.SpendUseRequest, _auth_peer_service_pb2.SpendUseResponse]
-    """Takes one use of a token for a request and numbers it. Asked again for the same request it tells the same use;
+    """Takes one use of a token for a request and numbers it. Asked again for the same request it gives the same use;
     two requests never have the same one.
     """
 
 @_typing.type_check_only
 class AuthPeerServiceAsyncStub(AuthPeerServiceStub):
-    """Uses of tokens that have only so many."""
+    """Uses of tokens that have a limited number."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     SpendUse: _aio.UnaryUnaryMultiCallable[_auth_peer_service_pb2.SpendUseRequest, _auth_peer_service_pb2.SpendUseResponse]  # type: ignore[assignment]
-    """Takes one use of a token for a request and numbers it. Asked again for the same request it tells the same use;
+    """Takes one use of a token for a request and numbers it. Asked again for the same request it gives the same use;
     two requests never have the same one.
     """
 
 class AuthPeerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Uses of tokens that have only so many."""
+    """Uses of tokens that have a limited number."""
 
     @_abc_1.abstractmethod
     def SpendUse(
@@ -57,7 +57,7 @@ class AuthPeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_peer_service_pb2.SpendUseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_peer_service_pb2.SpendUseResponse, _abc.Awaitable[_auth_peer_service_pb2.SpendUseResponse]]:
-        """Takes one use of a token for a request and numbers it. Asked again for the same request it tells the same use;
+        """Takes one use of a token for a request and numbers it. Asked again for the same request it gives the same use;
         two requests never have the same one.
         """
 

@@ -89,7 +89,7 @@ class CreateTokenResponse(_message.Message):
     parent: _builtins.str
     """The parent's accessor; empty for an orphan."""
     max_ttl: _builtins.int
-    """What counts of what was asked. Seconds: how long it may live at most, and its period (0: none)."""
+    """The settings as they count. Seconds: how long the token may live at most, and its period (0: none)."""
     period: _builtins.int
     display_name: _builtins.str
     num_uses: _builtins.int
@@ -123,7 +123,7 @@ Global___CreateTokenResponse: _TypeAlias = CreateTokenResponse  # noqa: Y015
 
 @_typing.final
 class TokenInfo(_message.Message):
-    """What may be told of a token: everything but itself."""
+    """Everything about a token but the token itself."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -886,7 +886,7 @@ class ReadUserResponse(_message.Message):
     token_ttl: _builtins.int
     """Seconds."""
     failures: _builtins.int
-    """Of consecutive failures; 0 when the last one is forgotten."""
+    """Consecutive failed logins; 0 when the last one is forgotten."""
     revision: _builtins.str
     @_builtins.property
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -1318,7 +1318,7 @@ Global___ListAppRolesResponse: _TypeAlias = ListAppRolesResponse  # noqa: Y015
 
 @_typing.final
 class CreateSecretIdRequest(_message.Message):
-    """What is given narrows what the role says."""
+    """The fields that are given narrow the role's settings."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -244,7 +244,7 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeToken(self, request, context):
-        """Revokes a token, its children and their leases, at once. Revoking the revoked succeeds.
+        """Revokes a token, its children and their leases, at once. Revoking it again succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -342,7 +342,7 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteAppRole(self, request, context):
-        """Removes an AppRole; its role id and its secret ids are worth nothing from then on.
+        """Removes an AppRole; its role id and its secret ids are invalid from then on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -363,7 +363,7 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeSecretId(self, request, context):
-        """Ends one secret id, by the accessor that came with it. Ending the ended succeeds.
+        """Ends one secret id, by the accessor that came with it. Ending it again succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,7 @@ class AuthServiceStub:
     RenewToken: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RenewTokenRequest, _auth_service_pb2.RenewTokenResponse]
     """Moves a token's expiry."""
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RevokeTokenRequest, _auth_service_pb2.RevokeTokenResponse]
-    """Revokes a token, its children and their leases, at once. Revoking the revoked succeeds."""
+    """Revokes a token, its children and their leases, at once. Revoking it again succeeds."""
     ListTokens: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ListTokensRequest, _auth_service_pb2.ListTokensResponse]
     """Accessors of live tokens, one page of them."""
     WritePolicy: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.WritePolicyRequest, _auth_service_pb2.WritePolicyResponse]
@@ -74,13 +74,13 @@ class AuthServiceStub:
     ReadAppRole: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ReadAppRoleRequest, _auth_service_pb2.ReadAppRoleResponse]
     """An AppRole with its role id."""
     DeleteAppRole: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.DeleteAppRoleRequest, _auth_service_pb2.DeleteAppRoleResponse]
-    """Removes an AppRole; its role id and its secret ids are worth nothing from then on."""
+    """Removes an AppRole; its role id and its secret ids are invalid from then on."""
     ListAppRoles: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.ListAppRolesRequest, _auth_service_pb2.ListAppRolesResponse]
     """Names of AppRoles, one page of them."""
     CreateSecretId: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.CreateSecretIdRequest, _auth_service_pb2.CreateSecretIdResponse]
     """Makes a secret id of an AppRole; it is in this answer and nowhere else. Never retried."""
     RevokeSecretId: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RevokeSecretIdRequest, _auth_service_pb2.RevokeSecretIdResponse]
-    """Ends one secret id, by the accessor that came with it. Ending the ended succeeds."""
+    """Ends one secret id, by the accessor that came with it. Ending it again succeeds."""
     LoginAppRole: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.LoginAppRoleRequest, _auth_service_pb2.LoginAppRoleResponse]
     """A token for a role id and a secret id. Never retried."""
     WriteKubernetesConfig: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.WriteKubernetesConfigRequest, _auth_service_pb2.WriteKubernetesConfigResponse]
@@ -116,7 +116,7 @@ class AuthServiceAsyncStub(AuthServiceStub):
     RenewToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RenewTokenRequest, _auth_service_pb2.RenewTokenResponse]  # type: ignore[assignment]
     """Moves a token's expiry."""
     RevokeToken: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RevokeTokenRequest, _auth_service_pb2.RevokeTokenResponse]  # type: ignore[assignment]
-    """Revokes a token, its children and their leases, at once. Revoking the revoked succeeds."""
+    """Revokes a token, its children and their leases, at once. Revoking it again succeeds."""
     ListTokens: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListTokensRequest, _auth_service_pb2.ListTokensResponse]  # type: ignore[assignment]
     """Accessors of live tokens, one page of them."""
     WritePolicy: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.WritePolicyRequest, _auth_service_pb2.WritePolicyResponse]  # type: ignore[assignment]
@@ -144,13 +144,13 @@ class AuthServiceAsyncStub(AuthServiceStub):
     ReadAppRole: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ReadAppRoleRequest, _auth_service_pb2.ReadAppRoleResponse]  # type: ignore[assignment]
     """An AppRole with its role id."""
     DeleteAppRole: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.DeleteAppRoleRequest, _auth_service_pb2.DeleteAppRoleResponse]  # type: ignore[assignment]
-    """Removes an AppRole; its role id and its secret ids are worth nothing from then on."""
+    """Removes an AppRole; its role id and its secret ids are invalid from then on."""
     ListAppRoles: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.ListAppRolesRequest, _auth_service_pb2.ListAppRolesResponse]  # type: ignore[assignment]
     """Names of AppRoles, one page of them."""
     CreateSecretId: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.CreateSecretIdRequest, _auth_service_pb2.CreateSecretIdResponse]  # type: ignore[assignment]
     """Makes a secret id of an AppRole; it is in this answer and nowhere else. Never retried."""
     RevokeSecretId: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RevokeSecretIdRequest, _auth_service_pb2.RevokeSecretIdResponse]  # type: ignore[assignment]
-    """Ends one secret id, by the accessor that came with it. Ending the ended succeeds."""
+    """Ends one secret id, by the accessor that came with it. Ending it again succeeds."""
     LoginAppRole: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LoginAppRoleRequest, _auth_service_pb2.LoginAppRoleResponse]  # type: ignore[assignment]
     """A token for a role id and a secret id. Never retried."""
     WriteKubernetesConfig: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.WriteKubernetesConfigRequest, _auth_service_pb2.WriteKubernetesConfigResponse]  # type: ignore[assignment]
@@ -225,7 +225,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.RevokeTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.RevokeTokenResponse, _abc.Awaitable[_auth_service_pb2.RevokeTokenResponse]]:
-        """Revokes a token, its children and their leases, at once. Revoking the revoked succeeds."""
+        """Revokes a token, its children and their leases, at once. Revoking it again succeeds."""
 
     @_abc_1.abstractmethod
     def ListTokens(
@@ -337,7 +337,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.DeleteAppRoleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.DeleteAppRoleResponse, _abc.Awaitable[_auth_service_pb2.DeleteAppRoleResponse]]:
-        """Removes an AppRole; its role id and its secret ids are worth nothing from then on."""
+        """Removes an AppRole; its role id and its secret ids are invalid from then on."""
 
     @_abc_1.abstractmethod
     def ListAppRoles(
@@ -361,7 +361,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_service_pb2.RevokeSecretIdRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.RevokeSecretIdResponse, _abc.Awaitable[_auth_service_pb2.RevokeSecretIdResponse]]:
-        """Ends one secret id, by the accessor that came with it. Ending the ended succeeds."""
+        """Ends one secret id, by the accessor that came with it. Ending it again succeeds."""
 
     @_abc_1.abstractmethod
     def LoginAppRole(

@@ -767,7 +767,7 @@ class WatchSecretsRequest(_message.Message):
     prefix: _builtins.str
     """A directory, with or without its slash; empty is the root."""
     from_revision: _builtins.str
-    """The first revision to tell of, itself included; from now on when empty."""
+    """The first revision wanted; from now on when empty."""
     def __init__(
         self,
         *,

@@ -145,7 +145,7 @@ class ListLeasesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """A policy path, such as secret/app/db; or an accessor; one of the two."""
+    """One of the two: a policy path, such as secret/app/db, or an accessor."""
     accessor: _builtins.str
     state: _builtins.str
     page_size: _builtins.int
@@ -364,7 +364,7 @@ class RevokeLeasePrefixResponse(_message.Message):
     """How many are revoked now, and how many will be as soon as their database can be reached."""
     pending: _builtins.int
     next_page_token: _builtins.str
-    """There are more: ask again with it."""
+    """Not empty: there are more; ask again with it."""
     def __init__(
         self,
         *,
@@ -747,7 +747,7 @@ class OwnedObject(_message.Message):
     runs_as_owner: _builtins.bool
     """Whoever uses it does so with its owner's rights: SECURITY DEFINER, views, tables with rules."""
     hand_over: _builtins.str
-    """The statement that gives it to another role, whose name is left to be put in."""
+    """The statement that gives it to another role, whose name has to be put in."""
     def __init__(
         self,
         *,

@@ -136,21 +136,21 @@ class LeaseServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenewLease(self, request, context):
-        """Moves a lease's expiry, and with it the time until which the database takes the password.
+        """Moves a lease's expiry, and with it the time until which the database accepts the password.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeLease(self, request, context):
-        """Ends a lease and the database role it stands for. Revoking the revoked succeeds.
+        """Ends a lease and the database role it stands for. Revoking it again succeeds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeLeasePrefix(self, request, context):
-        """Ends leases whose path begins so, a page at a time.
+        """Ends the leases whose path begins with a prefix, a page at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

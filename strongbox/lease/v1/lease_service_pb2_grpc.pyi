@@ -38,11 +38,11 @@ class LeaseServiceStub:
     ListLeases: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.ListLeasesRequest, _lease_service_pb2.ListLeasesResponse]
     """Leases of a path or of a token, one page of them."""
     RenewLease: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.RenewLeaseRequest, _lease_service_pb2.RenewLeaseResponse]
-    """Moves a lease's expiry, and with it the time until which the database takes the password."""
+    """Moves a lease's expiry, and with it the time until which the database accepts the password."""
     RevokeLease: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.RevokeLeaseRequest, _lease_service_pb2.RevokeLeaseResponse]
-    """Ends a lease and the database role it stands for. Revoking the revoked succeeds."""
+    """Ends a lease and the database role it stands for. Revoking it again succeeds."""
     RevokeLeasePrefix: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.RevokeLeasePrefixRequest, _lease_service_pb2.RevokeLeasePrefixResponse]
-    """Ends leases whose path begins so, a page at a time."""
+    """Ends the leases whose path begins with a prefix, a page at a time."""
     IssueCredential: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.IssueCredentialRequest, _lease_service_pb2.IssueCredentialResponse]
     """Makes a database role with a password of its own. Never retried: a lost answer leaves a role that expires."""
     WritePostgresConnection: _grpc.UnaryUnaryMultiCallable[_lease_service_pb2.WritePostgresConnectionRequest, _lease_service_pb2.WritePostgresConnectionResponse]
@@ -76,11 +76,11 @@ class LeaseServiceAsyncStub(LeaseServiceStub):
     ListLeases: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.ListLeasesRequest, _lease_service_pb2.ListLeasesResponse]  # type: ignore[assignment]
     """Leases of a path or of a token, one page of them."""
     RenewLease: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.RenewLeaseRequest, _lease_service_pb2.RenewLeaseResponse]  # type: ignore[assignment]
-    """Moves a lease's expiry, and with it the time until which the database takes the password."""
+    """Moves a lease's expiry, and with it the time until which the database accepts the password."""
     RevokeLease: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.RevokeLeaseRequest, _lease_service_pb2.RevokeLeaseResponse]  # type: ignore[assignment]
-    """Ends a lease and the database role it stands for. Revoking the revoked succeeds."""
+    """Ends a lease and the database role it stands for. Revoking it again succeeds."""
     RevokeLeasePrefix: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.RevokeLeasePrefixRequest, _lease_service_pb2.RevokeLeasePrefixResponse]  # type: ignore[assignment]
-    """Ends leases whose path begins so, a page at a time."""
+    """Ends the leases whose path begins with a prefix, a page at a time."""
     IssueCredential: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.IssueCredentialRequest, _lease_service_pb2.IssueCredentialResponse]  # type: ignore[assignment]
     """Makes a database role with a password of its own. Never retried: a lost answer leaves a role that expires."""
     WritePostgresConnection: _aio.UnaryUnaryMultiCallable[_lease_service_pb2.WritePostgresConnectionRequest, _lease_service_pb2.WritePostgresConnectionResponse]  # type: ignore[assignment]
@@ -129,7 +129,7 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lease_service_pb2.RenewLeaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.RenewLeaseResponse, _abc.Awaitable[_lease_service_pb2.RenewLeaseResponse]]:
-        """Moves a lease's expiry, and with it the time until which the database takes the password."""
+        """Moves a lease's expiry, and with it the time until which the database accepts the password."""
 
     @_abc_1.abstractmethod
     def RevokeLease(
@@ -137,7 +137,7 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lease_service_pb2.RevokeLeaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.RevokeLeaseResponse, _abc.Awaitable[_lease_service_pb2.RevokeLeaseResponse]]:
-        """Ends a lease and the database role it stands for. Revoking the revoked succeeds."""
+        """Ends a lease and the database role it stands for. Revoking it again succeeds."""
 
     @_abc_1.abstractmethod
     def RevokeLeasePrefix(
@@ -145,7 +145,7 @@ class LeaseServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lease_service_pb2.RevokeLeasePrefixRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lease_service_pb2.RevokeLeasePrefixResponse, _abc.Awaitable[_lease_service_pb2.RevokeLeasePrefixResponse]]:
-        """Ends leases whose path begins so, a page at a time."""
+        """Ends the leases whose path begins with a prefix, a page at a time."""
 
     @_abc_1.abstractmethod
     def IssueCredential(

@@ -1,9 +1,9 @@
 """What is told about each call when it is over: one log line, one count, and whether it may be repeated.
 
 A line names nobody but the peer, the client's address and the request id; the token's accessor is in the
-audit trail. Refusals are told at level info, successes at debug: a line costs 12 µs by itself, but 50 µs of a
-loaded process, because writing gives the interpreter away. Refusals without a valid token are counted for the
-trail (`on_stranger`), which records them in a bounded way.
+audit trail. Refusals are logged at level info, successes at debug: a line costs 12 µs by itself, but 50 µs in
+a loaded process, because a write releases the interpreter's lock. Refusals without a valid token are counted
+for the trail (`on_stranger`), which records them in a bounded way.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Unobserved:
     """No metrics."""
 
     def observe(self, method: str, outcome: str, seconds: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class Reporter:
     def _tell(self, call: Call, outcome: str) -> None:
         seconds = time.monotonic() - call.started
         self._observer.observe(call.access.method, outcome, seconds)
-        # A stream that is cancelled is how streams end.
+        # Streams usually end by being cancelled.
         usual = outcome == OK or (outcome == LEFT and not call.access.unary)
         write = _log.debug if call.access.quiet or usual else _log.info
         write(

@@ -1,6 +1,6 @@
 """What a call says of itself, in its metadata. Only what the gateway says is believed about others.
 
-* Token: `authorization: Bearer <token>` or `x-vault-token`; where none is required one is ignored.
+* Token: `authorization: Bearer <token>` or `x-vault-token`; ignored where the rule requires none.
 * Request id: the gateway's; from anybody else, or missing, a new one is made.
 * Client: what the gateway saw (the last of `x-forwarded-for`, which it appended itself); else the peer's own.
 """
@@ -38,7 +38,7 @@ def read_inbound(context: Any, peer: Peer, access: Access, started: float) -> In
 
 
 def new_request_id() -> str:
-    """As the gateway makes them."""
+    """A random UUID, as the gateway makes them."""
     return str(uuid.uuid4())
 
 

@@ -5,13 +5,14 @@ Out: an error of ours becomes a status with its reason; any other exception beco
 by its type and place, never by its text; one log line, one count.
 
 Rules:
-* Sealed wins: what is wrong with a call that needs a token is not told while this process holds no keys.
-* A unary call ends by itself `GRACE` after its deadline, should its handler not have noticed; a deadline is
-  never later than the client's own. A stream's deadline bounds its first decision, not its life.
+* While this process holds no keys, a call that needs a token is answered SEALED, whatever is wrong with its
+  input.
+* A unary call is ended `GRACE` after its deadline if its handler has not noticed; a deadline is never later
+  than the client's own. A stream's deadline bounds its first decision, not its life.
 * Bytes that are no message are refused like any other bad input: gRPC itself would answer UNKNOWN and quote
-  its own insides.
-* What holds a secret leaves only while the cluster is proved to be unsealed (strongbox.rpc.revealing).
-* A token with a limited number of uses: `spend` takes one, and the handler begins anew with it.
+  its own internals.
+* An answer with a secret leaves only while the cluster is proved to be unsealed (strongbox.rpc.revealing).
+* For a token with a limited number of uses `spend` takes one, and the handler is run anew with it.
 * No initial metadata is ever sent early: with it the gateway turns a time-out into a broken stream.
 """
 
@@ -145,7 +146,7 @@ class Border(_Interceptor):
         return guarded
 
     async def _served(self, behavior: Behavior, request: Any, context: Context, inbound: Inbound) -> Any:
-        """What the handler answers. The guard refuses before anything has happened, so it can begin anew."""
+        """What the handler answers, run anew when the guard asks for a use: nothing has happened before."""
         try:
             return await behavior(request, context)
         except UseNeeded:
@@ -155,14 +156,14 @@ class Border(_Interceptor):
             return await behavior(request, context)
 
     def _hides(self, access: Access, error: StrongBoxError) -> bool:
-        """Whether `error` was found out before anybody looked at the seal."""
+        """Whether SEALED is answered instead of `error`, which was raised before the seal was looked at."""
         early = isinstance(error, InvalidInput | NotFound)
         return early and access.token_required and self._is_sealed()
 
 
 @dataclass(frozen=True, slots=True)
 class _Unreadable:
-    """In place of a message that could not be read; for streams gRPC's own answer stands (peers only)."""
+    """In place of a message that could not be read; in a stream (peers only) the handler gets it."""
 
 
 def _forgiving(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
@@ -199,7 +200,7 @@ def _require_listed(peer: Peer, access: Access) -> Peer:
 
 
 def _streamed(behavior: Behavior) -> Behavior:
-    """A handler that yields its answers, as one that writes them: then both are one coroutine."""
+    """A handler that yields its answers, turned into one that writes them: so both kinds are coroutines."""
     if not inspect.isasyncgenfunction(behavior):
         return behavior
 

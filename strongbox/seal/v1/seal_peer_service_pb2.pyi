@@ -126,7 +126,7 @@ class RequestRootKeyRequest(_message.Message):
     NODE_ID_FIELD_NUMBER: _builtins.int
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     node_id: _builtins.str
-    """The newcomer's node; its session key and its ordinal must agree with the certificate."""
+    """The requesting replica's node; its session key and its ordinal must agree with the certificate."""
     public_key: _builtins.bytes
     """A fresh X25519 public key, 32 bytes."""
     def __init__(
@@ -159,7 +159,7 @@ class RequestRootKeyResponse(_message.Message):
     ciphertext: _builtins.bytes
     tag: _builtins.bytes
     generation: _builtins.int
-    """Of the seal state it was given under."""
+    """The generation of the seal state under which the key was given."""
     def __init__(
         self,
         *,
@@ -198,7 +198,7 @@ class GetHeldGenerationResponse(_message.Message):
 
     GENERATION_FIELD_NUMBER: _builtins.int
     generation: _builtins.int
-    """Of the seal state the key is held under; 0: it holds none."""
+    """The generation of the seal state under which the key is held; 0: it holds none."""
     def __init__(
         self,
         *,
@@ -285,7 +285,7 @@ class StreamKeysRequest(_message.Message):
     record_keys: _builtins.bool
     """Asks for the record keys."""
     wait: _builtins.bool
-    """The caller has none: while the cluster is sealed the answer may wait a moment for an unsealing."""
+    """The caller has no record keys: while the cluster is sealed the answer may wait a moment for an unsealing."""
     term: _builtins.int
     """The newest term that the caller knows to be in use; a replica that knows an older one looks first."""
     @_builtins.property
@@ -334,7 +334,7 @@ class StreamKeysResponse(_message.Message):
     """The term in use, with `record_keys`: a newer one may be there already."""
     @_builtins.property
     def wrapped(self) -> _containers.RepeatedCompositeFieldContainer[Global___WrappedDataKey]:
-        """Of a rewrap: without ciphertext where one did not open."""
+        """After a rewrap: one that did not open has no ciphertext."""
 
     @_builtins.property
     def unwrapped(self) -> _containers.RepeatedCompositeFieldContainer[Global___DataKey]:

@@ -88,7 +88,7 @@ class SealPeerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetHeldGeneration(self, request, context):
-        """Whether the answering replica holds a key: asked before a cluster is called sealed that says it is not.
+        """Whether the answering replica holds a key: asked before the cluster is called sealed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

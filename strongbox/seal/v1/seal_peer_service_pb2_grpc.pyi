@@ -40,7 +40,7 @@ class SealPeerServiceStub:
     RequestRootKey: _grpc.UnaryUnaryMultiCallable[_seal_peer_service_pb2.RequestRootKeyRequest, _seal_peer_service_pb2.RequestRootKeyResponse]
     """Gives the root key to a replica that restarted, encrypted to it; audited and alerted each time."""
     GetHeldGeneration: _grpc.UnaryUnaryMultiCallable[_seal_peer_service_pb2.GetHeldGenerationRequest, _seal_peer_service_pb2.GetHeldGenerationResponse]
-    """Whether the answering replica holds a key: asked before a cluster is called sealed that says it is not."""
+    """Whether the answering replica holds a key: asked before the cluster is called sealed."""
     StreamKeys: _grpc.StreamStreamMultiCallable[_seal_peer_service_pb2.StreamKeysRequest, _seal_peer_service_pb2.StreamKeysResponse]
     """Wraps and unwraps data keys in batches, for the purpose of the caller's certificate."""
 
@@ -56,7 +56,7 @@ class SealPeerServiceAsyncStub(SealPeerServiceStub):
     RequestRootKey: _aio.UnaryUnaryMultiCallable[_seal_peer_service_pb2.RequestRootKeyRequest, _seal_peer_service_pb2.RequestRootKeyResponse]  # type: ignore[assignment]
     """Gives the root key to a replica that restarted, encrypted to it; audited and alerted each time."""
     GetHeldGeneration: _aio.UnaryUnaryMultiCallable[_seal_peer_service_pb2.GetHeldGenerationRequest, _seal_peer_service_pb2.GetHeldGenerationResponse]  # type: ignore[assignment]
-    """Whether the answering replica holds a key: asked before a cluster is called sealed that says it is not."""
+    """Whether the answering replica holds a key: asked before the cluster is called sealed."""
     StreamKeys: _aio.StreamStreamMultiCallable[_seal_peer_service_pb2.StreamKeysRequest, _seal_peer_service_pb2.StreamKeysResponse]  # type: ignore[assignment]
     """Wraps and unwraps data keys in batches, for the purpose of the caller's certificate."""
 
@@ -93,7 +93,7 @@ class SealPeerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _seal_peer_service_pb2.GetHeldGenerationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_seal_peer_service_pb2.GetHeldGenerationResponse, _abc.Awaitable[_seal_peer_service_pb2.GetHeldGenerationResponse]]:
-        """Whether the answering replica holds a key: asked before a cluster is called sealed that says it is not."""
+        """Whether the answering replica holds a key: asked before the cluster is called sealed."""
 
     @_abc_1.abstractmethod
     def StreamKeys(

@@ -161,7 +161,7 @@ class SealResponse(_message.Message):
 
     @_builtins.property
     def unconfirmed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Nodes that did not, and whose proof has run out."""
+        """Nodes that did not confirm, and whose proof (docs/adr/0032) has run out."""
 
     def __init__(
         self,
@@ -357,7 +357,7 @@ class StartRekeyResponse(_message.Message):
     complete: _builtins.bool
     """Whether the new shares are in this answer."""
     threshold: _builtins.int
-    """While not complete: of the present shares; then of the new ones."""
+    """The threshold of the present shares; when complete, that of the new ones."""
     @_builtins.property
     def shares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The new key shares; they replace the present ones once a threshold of them was verified."""

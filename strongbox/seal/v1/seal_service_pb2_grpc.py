@@ -159,14 +159,15 @@ class SealServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateRekey(self, request, context):
-        """Gives a further share. Who completes the threshold gets the new shares; the old ones live on until verified.
+        """Gives a further share. The answer to the last one needed has the new shares; the old ones stay valid until those
+        are verified.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def VerifyRekey(self, request, context):
-        """Gives one of the new shares back. With a threshold of them the old shares die.
+        """Gives one of the new shares back. With a threshold of them the old shares become invalid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,7 +188,7 @@ class SealServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateGenerateRoot(self, request, context):
-        """Gives a further share. Who completes the threshold gets the root token.
+        """Gives a further share. The answer to the last one needed has the root token.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,15 +46,17 @@ class SealServiceStub:
     StartRekey: _grpc.UnaryUnaryMultiCallable[_seal_service_pb2.StartRekeyRequest, _seal_service_pb2.StartRekeyResponse]
     """Begins to make new key shares; takes the first valid share, and gives the nonce to this caller alone."""
     UpdateRekey: _grpc.UnaryUnaryMultiCallable[_seal_service_pb2.UpdateRekeyRequest, _seal_service_pb2.UpdateRekeyResponse]
-    """Gives a further share. Who completes the threshold gets the new shares; the old ones live on until verified."""
+    """Gives a further share. The answer to the last one needed has the new shares; the old ones stay valid until those
+    are verified.
+    """
     VerifyRekey: _grpc.UnaryUnaryMultiCallable[_seal_service_pb2.VerifyRekeyRequest, _seal_service_pb2.VerifyRekeyResponse]
-    """Gives one of the new shares back. With a threshold of them the old shares die."""
+    """Gives one of the new shares back. With a threshold of them the old shares become invalid."""
     CancelRekey: _grpc.UnaryUnaryMultiCallable[_seal_service_pb2.CancelRekeyRequest, _seal_service_pb2.CancelRekeyResponse]
     """Forgets a rekey; needs its nonce."""
     StartGenerateRoot: _grpc.UnaryUnaryMultiCallable[_seal_service_pb2.StartGenerateRootRequest, _seal_service_pb2.StartGenerateRootResponse]
     """Begins to make a new root token; as StartRekey."""
     UpdateGenerateRoot: _grpc.UnaryUnaryMultiCallable[_seal_service_pb2.UpdateGenerateRootRequest, _seal_service_pb2.UpdateGenerateRootResponse]
-    """Gives a further share. Who completes the threshold gets the root token."""
+    """Gives a further share. The answer to the last one needed has the root token."""
     CancelGenerateRoot: _grpc.UnaryUnaryMultiCallable[_seal_service_pb2.CancelGenerateRootRequest, _seal_service_pb2.CancelGenerateRootResponse]
     """Forgets a generate-root; needs its nonce."""
     GetSealStatus: _grpc.UnaryUnaryMultiCallable[_seal_service_pb2.GetSealStatusRequest, _seal_service_pb2.GetSealStatusResponse]
@@ -82,15 +84,17 @@ class SealServiceAsyncStub(SealServiceStub):
     StartRekey: _aio.UnaryUnaryMultiCallable[_seal_service_pb2.StartRekeyRequest, _seal_service_pb2.StartRekeyResponse]  # type: ignore[assignment]
     """Begins to make new key shares; takes the first valid share, and gives the nonce to this caller alone."""
     UpdateRekey: _aio.UnaryUnaryMultiCallable[_seal_service_pb2.UpdateRekeyRequest, _seal_service_pb2.UpdateRekeyResponse]  # type: ignore[assignment]
-    """Gives a further share. Who completes the threshold gets the new shares; the old ones live on until verified."""
+    """Gives a further share. The answer to the last one needed has the new shares; the old ones stay valid until those
+    are verified.
+    """
     VerifyRekey: _aio.UnaryUnaryMultiCallable[_seal_service_pb2.VerifyRekeyRequest, _seal_service_pb2.VerifyRekeyResponse]  # type: ignore[assignment]
-    """Gives one of the new shares back. With a threshold of them the old shares die."""
+    """Gives one of the new shares back. With a threshold of them the old shares become invalid."""
     CancelRekey: _aio.UnaryUnaryMultiCallable[_seal_service_pb2.CancelRekeyRequest, _seal_service_pb2.CancelRekeyResponse]  # type: ignore[assignment]
     """Forgets a rekey; needs its nonce."""
     StartGenerateRoot: _aio.UnaryUnaryMultiCallable[_seal_service_pb2.StartGenerateRootRequest, _seal_service_pb2.StartGenerateRootResponse]  # type: ignore[assignment]
     """Begins to make a new root token; as StartRekey."""
     UpdateGenerateRoot: _aio.UnaryUnaryMultiCallable[_seal_service_pb2.UpdateGenerateRootRequest, _seal_service_pb2.UpdateGenerateRootResponse]  # type: ignore[assignment]
-    """Gives a further share. Who completes the threshold gets the root token."""
+    """Gives a further share. The answer to the last one needed has the root token."""
     CancelGenerateRoot: _aio.UnaryUnaryMultiCallable[_seal_service_pb2.CancelGenerateRootRequest, _seal_service_pb2.CancelGenerateRootResponse]  # type: ignore[assignment]
     """Forgets a generate-root; needs its nonce."""
     GetSealStatus: _aio.UnaryUnaryMultiCallable[_seal_service_pb2.GetSealStatusRequest, _seal_service_pb2.GetSealStatusResponse]  # type: ignore[assignment]
@@ -157,7 +161,9 @@ class SealServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _seal_service_pb2.UpdateRekeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_seal_service_pb2.UpdateRekeyResponse, _abc.Awaitable[_seal_service_pb2.UpdateRekeyResponse]]:
-        """Gives a further share. Who completes the threshold gets the new shares; the old ones live on until verified."""
+        """Gives a further share. The answer to the last one needed has the new shares; the old ones stay valid until those
+        are verified.
+        """
 
     @_abc_1.abstractmethod
     def VerifyRekey(
@@ -165,7 +171,7 @@ class SealServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _seal_service_pb2.VerifyRekeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_seal_service_pb2.VerifyRekeyResponse, _abc.Awaitable[_seal_service_pb2.VerifyRekeyResponse]]:
-        """Gives one of the new shares back. With a threshold of them the old shares die."""
+        """Gives one of the new shares back. With a threshold of them the old shares become invalid."""
 
     @_abc_1.abstractmethod
     def CancelRekey(
@@ -189,7 +195,7 @@ class SealServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _seal_service_pb2.UpdateGenerateRootRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_seal_service_pb2.UpdateGenerateRootResponse, _abc.Awaitable[_seal_service_pb2.UpdateGenerateRootResponse]]:
-        """Gives a further share. Who completes the threshold gets the root token."""
+        """Gives a further share. The answer to the last one needed has the root token."""
 
     @_abc_1.abstractmethod
     def CancelGenerateRoot(

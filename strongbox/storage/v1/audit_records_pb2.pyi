@@ -122,7 +122,7 @@ Global___ChainPosition: _TypeAlias = ChainPosition  # noqa: Y015
 
 @_typing.final
 class Backlog(_message.Message):
-    """What stands between the outbox and its bound."""
+    """How full the outbox is (strongbox/audit_outbox/outbox_limit.py)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -155,7 +155,7 @@ class SigningKey(_message.Message):
     PUBLIC_KEY_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     public_key: _builtins.bytes
-    """Ed25519, 32 bytes; whoever holds the seed compares."""
+    """Ed25519, 32 bytes; compared with the one that the seed gives when that is opened."""
     @_builtins.property
     def seed(self) -> _envelope_pb2.Envelope:
         """The seed, 32 bytes."""

@@ -73,7 +73,7 @@ class TokenRecord(_message.Message):
     expires_ms: _builtins.int
     """0: never (the root token)."""
     max_expires_ms: _builtins.int
-    """Renewal never goes beyond; 0: none."""
+    """Renewal never goes beyond it; 0: not limited."""
     period_s: _builtins.int
     """Seconds; a periodic token is renewed by this much."""
     ttl_s: _builtins.int
@@ -92,11 +92,11 @@ class TokenRecord(_message.Message):
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def ancestors(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Digests of all ancestors, the parent first: each is read with the token, so a revoked one kills it."""
+        """Digests of all ancestors, the parent first: each is read with the token, so a token ends when one is revoked."""
 
     @_builtins.property
     def recent_uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredUse]:
-        """The last uses, newest last, so that a request that asks again is told the use it has."""
+        """The last uses, newest last, so that asking again for one request gives the same use."""
 
     def __init__(
         self,

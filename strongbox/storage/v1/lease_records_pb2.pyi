@@ -29,9 +29,9 @@ class _GrantStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_GrantState
     """The role may be made at this moment; nobody has its password yet."""
     GRANT_STATE_ACTIVE: _GrantState.ValueType  # 2
     GRANT_STATE_PENDING: _GrantState.ValueType  # 3
-    """The role has to go."""
+    """The role has to be removed."""
     GRANT_STATE_ABANDONED: _GrantState.ValueType  # 4
-    """An intent that was given up: its role, should it appear late, has to go."""
+    """An intent that was given up: its role has to be removed, should it appear late."""
     GRANT_STATE_REVOKED: _GrantState.ValueType  # 5
 
 class GrantState(_GrantState, metaclass=_GrantStateEnumTypeWrapper):
@@ -42,9 +42,9 @@ GRANT_STATE_INTENT: GrantState.ValueType  # 1
 """The role may be made at this moment; nobody has its password yet."""
 GRANT_STATE_ACTIVE: GrantState.ValueType  # 2
 GRANT_STATE_PENDING: GrantState.ValueType  # 3
-"""The role has to go."""
+"""The role has to be removed."""
 GRANT_STATE_ABANDONED: GrantState.ValueType  # 4
-"""An intent that was given up: its role, should it appear late, has to go."""
+"""An intent that was given up: its role has to be removed, should it appear late."""
 GRANT_STATE_REVOKED: GrantState.ValueType  # 5
 Global___GrantState: _TypeAlias = GrantState  # noqa: Y015
 
@@ -239,7 +239,7 @@ class ConnectionRecord(_message.Message):
 
     @_builtins.property
     def next_envelope(self) -> _envelope_pb2.Envelope:
-        """While it is being changed: the one that may hold already."""
+        """While the password is being changed: the next one, which may be valid already."""
 
     def __init__(
         self,

@@ -269,7 +269,7 @@ class SealReplica(_message.Message):
     """From its certificate, spiffe://strongbox/seal/<ordinal>."""
     holds: _builtins.bool
     generation: _builtins.int
-    """Of the seal state this was said of."""
+    """The generation of the seal state that this was said of."""
     lease: _builtins.int
     """The etcd lease of the session it was said under."""
     address: _builtins.str
@@ -350,10 +350,10 @@ class Ceremony(_message.Message):
     attempt: _builtins.bytes
     """SHA-256 of the nonce under a domain label; names the attempt among replicas."""
     generation: _builtins.int
-    """Of the seal state it was begun under; sealing ends it."""
+    """The generation of the seal state that it was begun under; sealing ends it."""
     begun_ms: _builtins.int
     shares: _builtins.int
-    """Of a rekey: what is to be made."""
+    """Of a rekey: how many new shares are made, and how many of them unseal."""
     threshold: _builtins.int
     pending_mac: _builtins.bytes
     @_builtins.property

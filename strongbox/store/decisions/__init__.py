@@ -9,6 +9,6 @@ Where to look:
     pipeline         group commit
     batch_txn        a batch as one transaction
     batch_recovery   a batch whose answer was lost, or that found etcd full
-    producer_cursor  what a lost answer would have said
-    audit_journal    what is known of the audit trail
+    producer_cursor  whether a batch without an answer landed
+    audit_journal    what the pipeline knows of the audit trail
 """

@@ -1,4 +1,4 @@
-"""What the pipeline needs to know of the audit trail, and no more.
+"""All that the pipeline knows of the audit trail.
 
 A batch moves the producer's cursor, whose value is `<batch>:<attempt nonce>`; each part of the batch that
 takes effect leaves one packed record at `record_key(batch, part)`. So the cursor says whether a batch
@@ -21,7 +21,7 @@ class Draft:
     `accessor` is empty until the guard has authenticated the caller; `path` is the policy path; the
     pipeline fills in `ts_ms`, and `outcome` (`ok` or `refused`) and `reason` unless the decision has. A
     decision that sets its view's draft to None leaves no record; one that does several things may leave
-    several (`View.record`), each with what it says itself.
+    several (`View.record`), each with its own outcome.
     """
 
     op: str

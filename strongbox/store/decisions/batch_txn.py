@@ -5,10 +5,10 @@
     part n   one part for each decision that changes something or fetches, or whose compares failed before
 
 A failed compare fails its own part only; the part's other branch returns what its keys hold now (of large
-values only whether they changed: those are read again by who needs them).
-The answer also brings how full etcd is (`admission`): the last operation of each batch.
-Overlap rule: etcd silently loses a put that a later sibling deletes, and refuses a key put twice, so a
-decision joins a batch only if no key it puts, deletes or fetches is touched by another of the batch.
+values only whether they changed: a decision that needs one reads it again).
+The last operation of each batch reads how full etcd is (`admission`).
+Overlap rule: etcd silently loses a put that a later sibling deletes, and refuses a key put twice. So a
+decision joins a batch only if no write of either meets a read, write or fetch of the other (`Claims`).
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from strongbox.store.decisions.view import Fetch, Footprint, Row
 from strongbox.store.etcd import txn
 
 MAX_OPS = 900  # of etcd's --max-txn-ops 1024, which counts outer and nested operations together
-MAX_BYTES = 1 << 20  # of etcd's request limit; a single decision may be larger and is then alone
+MAX_BYTES = 1 << 20  # below etcd's request limit; a single decision may be larger and is then alone
 
 
 @dataclass(slots=True)
 class Decided:
-    """One decision on its way: its footprint and its audit record, or records."""
+    """One decision of a batch: its footprint and its audit record, or records."""
 
     footprint: Footprint
     draft: Draft | None
@@ -42,7 +42,7 @@ class Decided:
 
     @property
     def own_part(self) -> bool:
-        """Whether it may not share the read part."""
+        """Whether it needs a part of its own instead of the shared one."""
         return self.alone or self.footprint.changes
 
 
@@ -65,7 +65,7 @@ class PartAnswer:
     succeeded: bool
     rows: tuple[Row, ...] = ()
     found: dict[bytes, Fact] = field(default_factory=dict)
-    changed: frozenset[bytes] = frozenset()  # hold another value than was compared, which is not told
+    changed: frozenset[bytes] = frozenset()  # large values that are not those compared; not sent back
 
 
 class Claims:
@@ -89,7 +89,7 @@ class Claims:
         return all(self._versions.get(key, seen) == seen for key, seen in wanted.reads.items())
 
     def add(self, wanted: Footprint) -> None:
-        """Count a decision in; also done for one that has to wait, so that it is not overtaken for ever."""
+        """Claim a decision's keys; also for one that has to wait, so that it is not overtaken for ever."""
         self._reads |= wanted.reads.keys()
         self._writes |= wanted.puts.keys() | wanted.deletes
         self._fetches.extend(wanted.fetches)

@@ -1,7 +1,7 @@
-"""A producer's cursor: where it is, and what an answer that was lost would have said.
+"""A producer's cursor: where it is, and what became of a batch whose answer was lost.
 
-The cursor's value is `<batch>:<attempt nonce>`; every batch compares its mod_revision and moves it. So one
-attempt of a batch lands at most, and whoever finds the cursor moved knows by the nonce whose attempt it was.
+The cursor's value is `<batch>:<attempt nonce>`; every batch compares its mod_revision and moves it. So at
+most one attempt of a batch lands, and when the cursor has moved its nonce says which attempt that was.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Cursor:
         self._etcd, self._journal = etcd, journal
 
     def at(self, batch: int, revision: int) -> None:
-        """A batch landed."""
+        """Note the last batch that landed, and the etcd revision of that."""
         self.batch, self.revision = batch, revision
 
     def begin_anew(self) -> None:
@@ -38,7 +38,7 @@ class Cursor:
         self.at(0, 0)
 
     def found(self, row: KV) -> None:
-        """etcd says where the cursor is."""
+        """Take the cursor from its row in etcd."""
         self._value = row.value
         self.at(int(row.value.split(b":")[0]), row.mod_revision)
 
@@ -60,7 +60,7 @@ class Cursor:
     async def landed(self) -> set[bytes]:
         """The record keys of the batch the cursor stands at, as of then: they may be trimmed since.
 
-        Raises EtcdError, Compacted among them: then nobody can say any more.
+        Raises EtcdError; after Compacted it cannot be known any more.
         """
         prefix = self._journal.batch_prefix(self.batch)
         end = keyspace.prefix_end(prefix)

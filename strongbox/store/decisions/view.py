@@ -6,9 +6,9 @@ take effect: the compare fails and the request is decided again. Reading a key t
 `Unread`; the pipeline reads all the keys named so far in one go and decides again, so a decision must have
 no side effects besides the view.
 
-A view is open while its decision is made. What belongs to it (a `Caller`) answers only then, and once more
-while `reveal` looks at the rows that the view's own transaction has read: nothing that one transaction
-proved is taken for proved in another.
+A view is open while its decision is made, and once more while the function given to `reveal` reads the rows
+of the view's own transaction. What belongs to a view (a `Caller`) can be used only then: so nothing that one
+transaction proved is taken for proved in another.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class Fetch(NamedTuple):
 
 @dataclass(slots=True)
 class Footprint:
-    """All that one decision read, wants to change and wants to be told."""
+    """All that one decision has read, wants to change and wants to fetch."""
 
     reads: dict[bytes, int]
     puts: dict[bytes, bytes]
     deletes: set[bytes]
     fetches: list[Fetch]
     before_ms: int | None
-    large: set[bytes] = field(default_factory=set)  # of the keys read: values not to be sent back unasked
+    large: set[bytes] = field(default_factory=set)  # keys read whose values a failed compare does not return
 
     @property
     def changes(self) -> bool:
@@ -73,8 +73,8 @@ class Footprint:
 class View:
     """One attempt at one decision. `fresh_since`: facts seen earlier (monotonic seconds) count as unread.
 
-    `effect` is for decisions that put keys and must go on all the same when etcd is nearly full (`space`);
-    None: what the puts and deletes show.
+    `effect` is set (`means`) by decisions that put keys and yet must go on when etcd is nearly full; None: by
+    what is put and deleted.
     """
 
     def __init__(
@@ -114,9 +114,9 @@ class View:
         return None if remembered is None else remembered.parsed(key, parse)
 
     def known(self, key: bytes, parse: Callable[[bytes, bytes], P]) -> P | None:
-        """As `parsed`, but what `key` was last seen to hold: no transaction compares it, so it may be old.
+        """Like `parsed`, but of what `key` was last seen to hold: it is not compared, so it may be old.
 
-        For what is known by something that is compared to be the right one.
+        For values that something compared shows to be the right ones.
         """
         self.prefetch(key)
         remembered = self._memory.recall(key)
@@ -129,9 +129,9 @@ class View:
             raise Unread(missing)
 
     def found_unsealed(self) -> None:
-        """The seal state, which this decision compares, says that the cluster is unsealed.
+        """Note that the seal state, which this decision compares, says that the cluster is unsealed.
 
-        For whoever has just looked: its transaction is then a proof of it (strongbox.proof).
+        Its transaction is then a proof of that (strongbox.proof).
         """
         self.proves_unsealed = True
 
@@ -155,7 +155,7 @@ class View:
         self.footprint.fetches.append(Fetch(start, end, limit, keys_only))
 
     def means(self, effect: Effect) -> None:
-        """Say what the changes do to etcd's space, where they do not show it; the strongest said counts."""
+        """Say what the changes do to etcd's space, where they do not show it; the strongest effect counts."""
         self.effect = max(self.effect, effect, key=STRENGTH.index)
 
     def reveal(self, read: Callable[[Sequence[Row]], Any]) -> None:
@@ -176,12 +176,12 @@ class View:
             self._is_open = False
 
     def require_open(self) -> None:
-        """Raise RuntimeError, which is a defect's, unless this very decision is being made or told."""
+        """Raise RuntimeError (a defect) unless this decision is being made, or its outcome revealed."""
         if not self._is_open:
             raise RuntimeError("what a transaction proved was used beyond it")
 
     def close(self) -> None:
-        """The decision is made."""
+        """End the view: its decision is made."""
         self._is_open = False
 
     def record(self, draft: Draft) -> None:

@@ -9,14 +9,14 @@ Rules:
 * The fence is `<key>`'s mod_revision. The holder never writes the key again during a term, so every
   transaction of the duty that compares it fails from the moment the key is gone or another's. That
   comparison is the guarantee.
-* An attempt whose answer was lost may have won: the key then carries our own session's lease and a number
-  we asked for, and is taken up as ours.
+* An attempt whose answer was lost may have won: the key then carries our own session's lease, and the term is
+  taken up as ours.
 * Others watch the key and stand for office as soon as it is deleted.
 * The work is cancelled when the session is lost or the key changes; work that was cancelled late is stopped
   by the fence.
 * Work says what it has achieved (`Term.progress`), so that a duty that is held and does nothing is seen.
-* Each term's beginning and end, and why it ended, is logged; of terms that follow each other fast only every
-  tenth second, as a warning with their number.
+* Each term's beginning and end, and why it ended, is logged. Of terms that follow each other fast only one in
+  ten seconds is, with a warning that says how many more there were.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Facts(Protocol):
 
 
 def _nobody_listens() -> None:
-    """For terms made by hand."""
+    """The default of `on_progress`: nothing is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,9 @@ class Term:
     on_progress: Callable[[], None] = field(default=_nobody_listens, compare=False, repr=False)
 
     def progress(self) -> None:
-        """The work is where it should be: a pass was done, or a part of a long one. Costs nothing.
+        """Report that a pass, or a part of a long one, is done. Costs nothing.
 
-        To be said after etcd has confirmed the fence, in that pass: memory may be of an earlier term.
+        Only after etcd has confirmed the fence in that pass: memory may be of an earlier term.
         """
         self.on_progress()
 
@@ -96,7 +96,7 @@ class Holder(NamedTuple):
 
 
 class _Told:
-    """What is logged of one duty's terms: each, or of many in a short time only how many they are."""
+    """Logs one duty's terms: each one, or only how many there were when they come fast."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -114,13 +114,13 @@ class _Told:
         _log.info("in office", duty=self._name, term=term.number)
 
     def ended(self, why: str) -> None:
-        """Only of a term whose beginning was told."""
+        """Log the end of a term whose beginning was logged."""
         if not self._untold:
             _log.info("out of office", duty=self._name, why=why)
 
 
 class Duty:
-    """One background duty, sought for this process's session; `on_progress`: its work got on."""
+    """One background duty, sought for this process's session; `on_progress` is called as its work gets on."""
 
     def __init__(
         self,
@@ -171,7 +171,7 @@ class Duty:
             await _first(self._vacancy(revision), tenure.lost.wait(), within=_LOOK_AGAIN)
 
     async def _stand(self, tenure: Tenure) -> tuple[Term | None, int]:
-        """One look and, if the office is free, one transaction; the store's revision when it is another's."""
+        """Look, and take the office if it is free; the term if it is ours, and the store's revision."""
         deadline = time.monotonic() + _DEADLINE
         look = txn.txn([], [txn.range_(self._key), txn.range_(self._count_key)])
         seen = await self._etcd.transact(look, deadline=deadline, idempotent=True)
@@ -198,7 +198,7 @@ class Duty:
         return txn.txn(free, [txn.nested([], puts)], [txn.range_(self._key)])  # nested: a full etcd takes it
 
     def _mine(self, row: KV, tenure: Tenure) -> Term | None:
-        """The term that a lost attempt of ours won: session leases are never shared."""
+        """The term, if an attempt of ours whose answer was lost has won: session leases are never shared."""
         return self._term(_parse(row).term, row.mod_revision) if row.lease == tenure.lease else None
 
     def _term(self, number: int, fence: int) -> Term:

@@ -1,10 +1,10 @@
 """A process's presence in etcd: one key under an etcd lease that is renewed as long as the process lives.
 
 Rules:
-* The process believes in its session by its *own* monotonic clock, started before the request that granted
-  or renewed the etcd lease was sent, less a tenth for clocks that run apart. So it stops believing before
-  etcd deletes its keys.
-* Belief is a hint (a paused process, a new etcd leader that re-arms leases): every write a duty makes
+* The process takes its session for alive by its *own* monotonic clock, from before the request that granted
+  or renewed the etcd lease was sent, for nine tenths of the TTL, since clocks run apart: never longer than
+  etcd keeps its keys.
+* That is a hint only (a process may be paused, a new etcd leader re-arms leases): every write a duty makes
   compares its fence as well.
 * A session that is lost is not revived: a new etcd lease is granted, with a new id, so that whoever held
   anything under the old one has to win it again.
@@ -27,7 +27,7 @@ from strongbox.store.etcd.client import Etcd
 from strongbox.store.etcd.errors import EtcdError, LeaseGone
 
 _log = structlog.get_logger(__name__)
-_TRUST = 0.9  # share of the TTL believed in
+_TRUST = 0.9  # share of the TTL for which the session is taken for alive
 _GRANT_PAUSE = 0.2  # seconds between attempts to get a session
 
 
@@ -55,7 +55,7 @@ class Tenure:
         self._alarm = asyncio.get_running_loop().call_later(max(0.0, delay), self.end)
 
     def end(self) -> None:
-        """Lost, for good."""
+        """The etcd lease is lost, for good."""
         if self._alarm:
             self._alarm.cancel()
         self.lost.set()
@@ -119,7 +119,7 @@ class Session:
                 await self._hold(await self._grant())
             except EtcdError as error:
                 _log.warning("the session is not held", why=type(error).__name__)
-            except Exception:  # noqa: BLE001  a process without a session does no duty and is called away
+            except Exception:  # noqa: BLE001  try again: without a session a process does no duty
                 _log.exception("the session failed")
             await asyncio.sleep(_GRANT_PAUSE)
 
@@ -156,7 +156,7 @@ class Session:
     async def _renew(self, tenure: Tenure) -> bool:
         """One renewal; False when etcd says that the lease is gone.
 
-        An attempt without answer is no verdict.
+        True for an attempt without an answer, which tells nothing.
         """
         started = time.monotonic()
         try:
@@ -170,9 +170,9 @@ class Session:
         return True
 
     async def _rewrite(self, tenure: Tenure) -> bool:
-        """Put what the process says of itself now; False: later.
+        """Put the key's present value; False: to be tried later.
 
-        A put that is refused (etcd's space may be used up) is no end of a session that can be renewed.
+        A put that is refused (etcd's space may be used up) does not end a session that can be renewed.
         """
         try:
             await self._write(tenure.lease, time.monotonic() + self._ttl / 3)
@@ -184,9 +184,9 @@ class Session:
         return True
 
     async def _write(self, lease: int, deadline: float) -> None:
-        """Put the presence key. A late attempt puts an older value under the same lease, or none.
+        """Put the presence key. A late attempt puts an older value under the same lease, or nothing.
 
-        Nested, which a full etcd takes: whether duties get on, and who is sealed, is told then as well.
+        Nested, which a full etcd takes: then too others must see whether duties get on, and who is sealed.
         """
         put = txn.put(self._key, self._value(), lease)
         request = txn.txn([], [txn.nested([], [put])])

@@ -9,5 +9,5 @@ Where to look:
     txn         builders
     errors      what may have happened
     etcd_roles  who may touch which keys
-    etcd_users  brought in line with it
+    etcd_users  etcd's users brought in line with that
 """

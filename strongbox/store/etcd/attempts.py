@@ -116,7 +116,7 @@ class Caller:
     async def ask_member(
         self, endpoint: Endpoint, method: Method[Answer], request: Any, timeout: float
     ) -> Answer:
-        """One attempt at one member, judged: the ring leaves a member that does not serve."""
+        """One attempt at one member; the ring leaves a member that does not serve."""
         started = time.monotonic()
         try:
             answer: Answer = await endpoint.unary(method.path, method.answer)(
@@ -128,7 +128,7 @@ class Caller:
         return answer
 
     def judged(self, endpoint: Endpoint, failure: Exception, started: float, timeout: float) -> EtcdError:
-        """The failure as one of ours, having left the member if it is at fault."""
+        """The failure as an EtcdError; the ring leaves the member if it is at fault."""
         if not isinstance(failure, grpc.aio.AioRpcError):
             return Unavailable(f"the channel is closed: {failure}")
         told.tell(endpoint.address, failure.details())

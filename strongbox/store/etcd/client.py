@@ -30,7 +30,7 @@ from strongbox.store.etcd.txn import TxnRequest, TxnResponse
 
 __all__ = ["KV", "Etcd", "MemberStatus", "Options", "RangeReply", "Tls", "rows_of"]
 _LATE = 0.1  # seconds after which a stream that should have ended by itself is given up
-_DB_SIZE_IN_USE = 9  # of StatusResponse; the stubs are of an etcd that did not say it yet
+_DB_SIZE_IN_USE = 9  # field number in StatusResponse; the stubs are older than the field
 _UPKEEP_ATTEMPT = 30.0  # seconds: physical compaction and defragmentation work through the whole file
 
 
@@ -195,7 +195,7 @@ class Etcd:
     async def compact(self, revision: int, *, physical: bool = True, deadline: float | None = None) -> None:
         """Forget history before `revision`; with `physical` return when the pages are free.
 
-        Done before: a success.
+        A revision that was compacted before is a success.
         """
         end = time.monotonic() + _UPKEEP_ATTEMPT if deadline is None else deadline
         request = pb.CompactionRequest(revision=revision, physical=physical)

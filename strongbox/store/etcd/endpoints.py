@@ -3,15 +3,15 @@
 * One channel per member, so that each certificate is checked against the address dialled.
 * Sticky: the same member as long as it answers. A member that times out, is unavailable or has no leader is
   left for the next one and not chosen again before its back-off ends (doubling; a healed former leader was
-  seen to hang for 9–15 s). If all are in back-off, the one whose back-off ends first is tried: nothing is
-  ever refused unasked.
+  seen to hang for 9–15 s). If all are in back-off, the one whose back-off ends first is tried: no call fails
+  without a member having been asked.
 * `hasleader` on every call: a member in a minority then refuses at once and cancels its watches.
 * Pings every 2 s while a call or a watch is open find a silent peer in about 3 s. `keepalive_timeout` alone
   is only a TCP user timeout: a frozen process, whose kernel still acknowledges, is found by `ping_timeout`
   (60 s when unset). No pings without calls: etcd answers those with GOAWAY too_many_pings whatever its
   settings. It must be started with `--grpc-keepalive-min-time` of 1 s or less.
-* A renewed certificate takes new channels. Calls in flight end on the old ones; streams are ended, and
-  whoever has one opens it again.
+* A renewed certificate needs new channels. Calls in flight end on the old ones; streams are cancelled, and
+  their readers open them again.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Tls:
 
     @classmethod
     def of(cls, identity: Identity) -> Tls:
-        """What counts now; raises OSError."""
+        """The material in use now; raises OSError."""
         now = identity.current()
         return cls(now.authority, now.certificate, now.key)
 
@@ -123,7 +123,7 @@ class Endpoint:
     def lasting_stream(self, path: str, answer: Any) -> Any:
         """An open two-way stream that is cancelled when the certificate is renewed.
 
-        Its reader then gets a CancelledError that nobody asked its task for.
+        Its reader then gets a CancelledError although nobody cancelled its task.
         """
         call = self.stream(path, answer)(metadata=METADATA)
         self._streams.add(call)

@@ -3,8 +3,8 @@
     EtcdError                    .maybe_applied: may the transaction have been, or still be, applied?
     ├── Unavailable       no     never sent, or refused before it was proposed; asking again is always safe
     ├── OutcomeUnknown    yes    deadline, reset or lost answer after sending: look before doing it again
-    │   └── OutOfSpace    yes    NOSPACE; the very write that crosses the quota can be applied and get this
-    answer ├── Compacted         no     the revision asked for is gone: list again, then watch from there
+    │   └── OutOfSpace    yes    NOSPACE: the write that crosses the quota can be applied and get this too
+    ├── Compacted         no     the revision asked for is gone: list again, then watch from there
     ├── TooLarge          no     more bytes or operations than etcd takes in one request
     ├── PermissionDenied  no     the certificate's user may not touch these keys
     ├── LeaseGone         no     the etcd lease named is unknown (expired or revoked)

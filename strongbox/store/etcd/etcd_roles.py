@@ -2,11 +2,11 @@
 
 * A service is known to etcd by its certificate: common name `kv` is user `kv`, with role `kv`. No passwords.
 * Rights follow who owns a prefix, so a new key under an owner's prefix needs no new line here.
-* Reading is what a compare needs; writing without reading exists nowhere, since it could delete unseen.
+* A compare needs the right to read. Nobody may write without reading: that would allow deleting unseen keys.
 * What everybody reads is what every decision compares: tokens and policies, the seal state, the time, who is
   there, and how far the audit trail got.
 * `operator` (people) and `upkeep` (compaction, defragmentation, disarming alarms) have etcd's own role
-  `root`: etcd asks for no less. `root` the user exists because etcd wants it, and no certificate names it.
+  `root`: etcd asks for no less. The user `root` exists because etcd requires it; no certificate names it.
 * Everything else (gateway, etcd's members) has no user, and so reads and writes nothing.
 
 Any of these certificates may grant an etcd lease, and revoke one that has no keys; one with keys needs the
@@ -37,7 +37,8 @@ _EVERYBODY_WRITES = (keyspace.AUDIT_SLOTS,)
 _OWN = ("audit/outbox/{}/", "audit/producers/{}/", "election/{}/", "cluster/nodes/{}/")
 # What a service writes beside the four above.
 _WRITES: dict[str, tuple[bytes, ...]] = {
-    # The last five at init only (docs/adr/0004): the root token, the audit chain's key, name and time.
+    # The last five at init (docs/adr/0004): root token, audit chain's key, the cluster's name and time.
+    # A root token by generate-root as well.
     "seal": (
         ROOT + b"seal/",
         keyspace.TOKENS,
@@ -46,7 +47,7 @@ _WRITES: dict[str, tuple[bytes, ...]] = {
         keyspace.CLUSTER_ID,
         keyspace.CLUSTER_TIME,
     ),
-    # A read lease, its index entries and what it counts for are written by the read that takes it.
+    # A read lease, its index entries and its counters are written by the read that takes it.
     "kv": (
         ROOT + b"kv/",
         keyspace.READ_LEASES,

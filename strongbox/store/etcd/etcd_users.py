@@ -1,7 +1,7 @@
 """Etcd's users and roles brought in line with the table (`etcd_roles`), whatever they were.
 
-Each step is a change towards the table, so it can be repeated, and two that run at once come to the same.
-Nothing here is atomic: a role gains what it lacks before it loses what it has too much, so that a service
+Each step is a change towards the table, so it can be repeated, and two runs at once come to the same end.
+Nothing here is atomic: a role gains what it lacks before it loses what it should not have, so that a service
 of the new version is not refused meanwhile. Authentication is switched on at the end, and never off.
 """
 
@@ -60,7 +60,7 @@ class Users:
             if user not in users:
                 await self._ask(_USER_ADD, _without_password(user))
             await self._ensure_roles(user, {role})
-        for user in {*users} - {*wanted}:  # of an older table: nobody has its certificate any more, or should
+        for user in {*users} - {*wanted}:  # of an older table: nobody should have its certificate any more
             # A deleted user was seen to go on for 0.13 s, until etcd's next commit to its file; taking its
             # roles away is seen at once.
             await self._ensure_roles(user, set())
@@ -86,7 +86,7 @@ class Users:
             await self._ask(_REVOKE, request)
 
     async def _ask(self, method: Method[Any], request: Any) -> Any:
-        """One call. What is as asked already is a success: an attempt whose answer was lost, or another's."""
+        """One call. Already done is a success: by an attempt whose answer was lost, or by somebody else."""
         try:
             return await self._etcd.caller.ask(method, request, deadline=self._end, idempotent=True)
         except EtcdError as error:

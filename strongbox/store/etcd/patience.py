@@ -2,9 +2,9 @@
 
 An attempt is short so that a member which hangs costs little. But a disk that takes half a second for each
 commit makes every member late: then no attempt of 0.4 s is ever answered, and each one is a proposal more for
-the disk. So within a call the attempts double whenever every member was late in turn, and what an answer took
-is the measure of the first attempt of the next call: twice that, forgotten by a fifth with each quick answer.
-A call whose own deadline left no time for that makes the next one's attempts longer, so that one gets there.
+the disk. So within a call the attempts double whenever every member was late in turn. The first attempt of
+the next call has twice the time that the answer took; each quicker answer shortens it by a fifth at most.
+A call that ended before any answer came makes the next one's attempts longer, until one is answered.
 Reads wait for no disk and are counted apart.
 """
 
@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-MOST = 2.0  # seconds: longer than this a member that hangs must never cost
-MOST_UNANSWERED = 1.0  # seconds: nobody knows whether etcd is slow or gone
+MOST = 2.0  # seconds: the most that an attempt at a member that hangs may cost
+MOST_UNANSWERED = 1.0  # seconds after a call without an answer: etcd may be slow or gone
 _FACTOR = 2.0  # of what an answer took
 _KEPT = 0.8  # of what was learned, after a quicker answer
 

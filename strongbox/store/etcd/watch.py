@@ -86,7 +86,7 @@ async def watch(
             while True:
                 reply = await _read(stream)
                 batches = [_batch_of(reply, position)]
-                del reply  # nothing of it is kept while whoever follows does not ask for more
+                del reply  # frees it while the consumer does not ask for more
                 if batches[0].events:
                     position = batches[0].revision + 1
                     yield batches.pop()
@@ -125,7 +125,7 @@ async def _read(stream: Any) -> Any:
 
 
 def _is_cancelled() -> bool:
-    """Whether this task is to end; otherwise it was the stream that was ended, for a renewed certificate."""
+    """Whether this task is to end; otherwise only the stream was cancelled, for a renewed certificate."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
 

@@ -6,16 +6,16 @@
     FREES     never             what takes away more than it puts
     SAFETY    never             seal, unseal, revocations, marks: work that must go on, though it puts keys
 
-* StrongBox's own quota is so 85 % of etcd's: what is above is the reserve of what frees and of safety.
+* So StrongBox's own quota is 85 % of etcd's: the rest is the reserve for what frees and for safety.
 * etcd raises its alarm by the *file*; pages that are free inside the file are used again before it grows.
-  So both are looked at; what is neutral may go on to `REUSED` of the file while a tenth of the quota is free
-  inside it: it puts a page or two, which come from there, and defragmenting has its turn meanwhile.
-* What kv's keeper measures stands in one key (`room`), and every batch's answer brings it along: knowing
-  costs no call. What is refused is refused by a look made since the request came.
-* Between two measurements this process counts what it puts itself. For growth it believes that `REPLICAS` do
-  the same; what is neutral goes by its own count alone: the reserve bears what the others put in a second or
-  two, while three times a burst of its own would refuse reading in a store that has room for it.
-* Without a new measurement for `STALE`, only growth is refused: nothing would ever take off what is counted.
+  So both are looked at. What is neutral may go on up to `REUSED` of the file while a tenth of the quota is
+  free inside it: it puts a page or two, which come from there, and defragmenting has its turn meanwhile.
+* What kv's keeper measures stands in one key (`cluster/room`), which every batch's answer brings along, so
+  knowing it costs no call. A request is refused only by a measurement read since it came.
+* Between two measurements this process counts what it puts itself. For growth it assumes that `REPLICAS` do
+  the same. For what is neutral its own count is taken once: the reserve has room for what the others put in a
+  second or two, while counting a burst three times would refuse reads in a store that has room for them.
+* Without a new measurement for `STALE`, only growth is refused, as what is counted is never taken off again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from strongbox.errors import Overloaded
 REPLICAS = 3  # of a service: what one of them has put the others may have put as well
 SLACK = 64  # bytes that an existing key may become longer by, such as a counter
 HISTORY = 16 << 10  # bytes in one decision: what they replace, and its audit records, stay for a while
-RECORDS = 64 << 10  # bytes of audit records in one decision: fewer are no growth, so that reading goes on
+RECORDS = 64 << 10  # bytes of audit records in one decision: fewer do not count as growth, so reads go on
 PER_KEY = 128  # bytes that etcd keeps for a key beside its name and value
 STALE = 30.0  # seconds without a new measurement after which what was measured refuses growth only
 _STEP = 16  # revisions that are counted as one
@@ -47,7 +47,7 @@ class Effect(Enum):
     SAFETY = auto()
 
 
-STRENGTH = (None, Effect.GROWS, Effect.NEUTRAL, Effect.FREES, Effect.SAFETY)  # of what is said
+STRENGTH = (None, Effect.GROWS, Effect.NEUTRAL, Effect.FREES, Effect.SAFETY)  # weakest first: `View.means`
 
 
 class Limit(NamedTuple):
@@ -76,7 +76,7 @@ class Room(NamedTuple):
 
     @classmethod
     def parse(cls, _: bytes, value: bytes) -> Room:
-        """What nobody can read, such as another version's, says nothing; the keeper puts it anew."""
+        """`NOTHING_KNOWN` for what cannot be parsed, such as another version's; the keeper puts it anew."""
         try:
             revision, file, in_use, quota, keeper = value.decode().split(" ", 4)
             return cls(int(revision), int(file), int(in_use), int(quota), keeper)
@@ -109,7 +109,7 @@ class Space:
             self._puts[0] = (self._puts[0][0], self._puts[0][1] + oldest[1])
 
     def refuses(self, effect: Effect, room: Room) -> bool:
-        """Whether what has this effect is refused, as far as is known."""
+        """Whether a decision with this effect is refused, as far as is known."""
         limit = LIMITS.get(effect)
         if limit is None or not self.quota:
             return False
@@ -122,14 +122,14 @@ class Space:
         return in_use >= limit.in_use * self.quota or file >= file_limit * self.quota
 
     def _is_stale(self, room: Room) -> bool:
-        """Whether nobody has measured for long: then neither what was said nor what is counted is true."""
+        """Whether nobody has measured for long: then measurement and count are both out of date."""
         now = time.monotonic()
         if room.revision not in {0, self._seen}:
             self._seen, self._moved_at = room.revision, now
         return now - self._moved_at >= STALE
 
     def refusal(self, effect: Effect) -> Overloaded:
-        """What it is refused with."""
+        """The error that a decision with this effect is refused with."""
         if effect is Effect.GROWS:
             return Overloaded(
                 "etcd's space is nearly used up: nothing that grows it is taken until there is room"
@@ -155,10 +155,10 @@ def effect_of(
     old: Callable[[bytes], bytes | None],
     records: int = 0,
 ) -> Effect:
-    """The effect of what nobody has said it of. `old`: what a key is known to hold; None: absent, or unknown.
+    """A decision's effect where it does not say. `old`: what a key is known to hold; None: absent or unknown.
     `records`: bytes of its audit records, which stay until the audit duty has taken them over.
 
-    A key that is deleted unseen counts as there: entries of indexes are moved so.
+    A key that is deleted without having been read counts as there: index entries are moved like that.
     """
     keys = longer = 0
     for key, value in puts.items():

@@ -1,9 +1,9 @@
 """Defragmenting etcd's members, one at a time in the whole cluster: a member serves nothing meanwhile.
 
-* Replicas take turns by a key. Who has the turn moves the key every few seconds; a key that has stood still
-  for `STALE` seconds is nobody's any more. It is put nested, which a full etcd takes.
-* A turn is a hint (its holder may have been paused). So before each member the others are asked, by a read
-  that a member under defragmentation does not answer: who hangs is waited for, who is down is passed over.
+* Replicas take turns by a key. The replica whose turn it is puts the key anew every few seconds; one that has
+  not changed for `STALE` seconds is free. It is put nested, which a full etcd takes.
+* A turn is a hint (its holder may have been paused). So before each member is defragmented all are read from;
+  one that is being defragmented hangs, and is waited for; one that is down is passed over.
 * A member that takes longer than the call's deadline goes on with it, and is waited for in the same way.
 """
 
@@ -81,7 +81,7 @@ class Defragmenter:
             await self._wait_for(other)
         try:
             await self._etcd.defragment(member, timeout=ATTEMPT)
-        except OutcomeUnknown:  # it may be at it still
+        except OutcomeUnknown:  # it may still be defragmenting
             await self._wait_for(member)
         except EtcdError as error:
             _log.warning("a member was not defragmented", member=member, why=str(error))
@@ -115,11 +115,11 @@ class Defragmenter:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(BEAT)
-            with suppress(EtcdError):  # what the next one finds is that the key is not ours, and leaves it
+            with suppress(EtcdError):  # if the put landed all the same, later ones fail their compare
                 await self._move([_claim()])
 
     async def _move(self, operations: Sequence[txn.RequestOp]) -> bool:
-        """Change the key if it is as it was left; whether that was so."""
+        """Change the key if it is as this replica left it; whether that was so."""
         request = txn.txn(
             [txn.mod_is(keyspace.DEFRAGMENTING, self._held)], operations, [txn.range_(keyspace.DEFRAGMENTING)]
         )

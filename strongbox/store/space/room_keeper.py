@@ -1,11 +1,11 @@
-"""The keeper of etcd's room: says how full etcd is, and wins room back, with nobody's help.
+"""The keeper of etcd's room: says how full etcd is, and makes room without an operator's help.
 
 * One replica at a time measures every second and puts what it found into `cluster/room`, where every process
-  gets it from (`admission`). The others see the key move and only watch it; when it has stood still for
-  `TAKE_OVER` another goes on. No duty and no fence: nobody can be elected while etcd takes no put. Two
-  keepers at once harm nothing: they compare the key's revision, and take turns at defragmenting.
+  gets it from (`admission`). The others only watch the key change; when it has not changed for `TAKE_OVER`
+  another measures. It needs no election and no fence: two keepers at once harm nothing, since they compare
+  the key's revision, and take turns at defragmenting.
 * A keeper that does not reach every member while the alarm stands leaves the measuring to the others for
-  `YIELD`: the one that it does not reach may be the one without room. At most every second `YIELD`.
+  `YIELD`: the member that it does not reach may be the one without room. Once in two `YIELD` at most.
 * The key is put inside a nested transaction, which etcd takes even when its alarm is raised.
 * When more than `LOW` is in use, history is compacted to a revision seen a few seconds ago (a request that
   looks up its lost answer needs it no longer). What the file has grown by beyond what is in use is given back
@@ -35,14 +35,14 @@ TAKE_OVER = 4.0  # seconds without a measurement after which another replica mea
 LOW = 0.6  # of the quota in use: below it history may stay
 LARGE = 0.8  # of the quota: a file larger than this gives back what is free in it
 SLACK = 0.1  # of the quota: less than this is not worth a defragmentation
-ENOUGH = 0.97  # of the quota: below it the alarm is switched off, for what frees fits
+ENOUGH = 0.97  # of the quota: below it the alarm is switched off, since what frees some fits
 LOOK_BACK = 10.0  # seconds of history that stay
 LOOK_BACK_TIGHT = 3.0  # when what is neutral would soon be refused
 TIGHT = Limit(0.78, 0.89)  # "soon": between the limits of what grows and of what is neutral
 COMPACT_EVERY = 2.0  # seconds
 SPACING = 20.0  # seconds between two defragmentations
 SPACING_FULL = 5.0  # while the alarm is raised
-YIELD = 15.0  # seconds for which others may try who reach more members
+YIELD = 15.0  # seconds for which others may try, who may reach more members
 SILENT = 10.0  # seconds in which no member tells its status before that is trouble
 UNMEASURED = "how full etcd is cannot be measured: no member tells its status"
 _log = structlog.get_logger(__name__)
@@ -108,7 +108,7 @@ class Keeper:
         self._making_room: asyncio.Task[None] | None = None
 
     async def keep(self) -> None:
-        """Look, say, and make room where there is little."""
+        """Measure, publish it, and make room where there is little."""
         try:
             while True:
                 try:
@@ -125,10 +125,10 @@ class Keeper:
                 self._making_room.cancel()
 
     async def look(self) -> Measured | None:
-        """Measure and say it; None: another replica does, or may try. Raises EtcdError."""
+        """Measure and publish it; None: another replica does, or may try. Raises EtcdError."""
         row = await self._etcd.get(keyspace.ROOM)
         if (row is not None and self._is_kept_by_another(row)) or self._has_yielded():
-            self._heard(None)  # somebody measures, so they tell
+            self._heard(None)  # another measures, so members do tell their status
             return None
         measured = await self._measure()
         if not measured.file:
