@@ -42,7 +42,7 @@ from strongbox.store.etcd.errors import EtcdError
 PERIOD = 1.0  # seconds
 SIGN_EVERY = 10.0  # seconds
 _MAX_PRODUCERS = 200  # range deletions in one transaction
-_DEADLINE = 0.9  # seconds for one transaction
+_DEADLINE = 2.0  # seconds for one transaction: a slow etcd delays the next pass, and ends no duty
 _log = structlog.get_logger(__name__)
 
 
