@@ -17,8 +17,8 @@ from services.auth.logins.secret_ids import Made, Narrowed
 from services.auth.policies import Found
 from services.auth.tokens import DEFAULT_TTL_S, MAX_TTL_S, Told, Wanted, require_sound, require_uses
 from strongbox import paths
-from strongbox.access.policy_checks import require_sensible
 from strongbox.access.policy_engine import Rule, parse_rules
+from strongbox.access.policy_validation import require_sensible
 from strongbox.auth.v1 import auth_service_pb2 as pb
 from strongbox.durations import parse_duration
 from strongbox.errors import InvalidInput

@@ -47,7 +47,7 @@ def group_of(caller: Caller) -> str:
 
 
 def holder_of(caller: Caller) -> str:
-    """The holder of the tokens that a caller makes: his own (strongbox.access.groups); empty: none."""
+    """The holder of the tokens that a caller makes: his own (strongbox.access.token_groups); empty: none."""
     return "" if caller.is_root else str(caller.record.holder)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.seal.ceremonies.ceremony_exchange import Ceremonies
 from services.seal.custody.freshness_watch import Vigil
 from services.seal.custody.held_keys import Custody
-from services.seal.custody.holders import Holders
+from services.seal.custody.key_holders import Holders
 from services.seal.custody.process_replacement import Rebirth
 from services.seal.custody.replica_record import Registry
 from services.seal.key_stream import KeyStream

@@ -16,7 +16,6 @@ import grpc.aio
 import structlog
 
 from strongbox.config import Settings
-from strongbox.handshakes import told
 from strongbox.process.presence import address_in
 from strongbox.rpc.channel import open_channel
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
@@ -24,6 +23,7 @@ from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
 from strongbox.store import keyspace
 from strongbox.store.etcd.client import Etcd
 from strongbox.store.etcd.errors import EtcdError
+from strongbox.tls_failures import told
 
 T = TypeVar("T")
 if TYPE_CHECKING:

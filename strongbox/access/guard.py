@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING
 from strongbox import paths
 from strongbox.access import token_format
 from strongbox.access.authenticated_records import term_in_use
-from strongbox.access.groups import Groups, groups_of
-from strongbox.access.narrowing import may_widen
 from strongbox.access.policy_engine import CompiledPolicy, Decision, Policies
+from strongbox.access.policy_narrowing import may_widen
 from strongbox.access.record_reader import ROOT, KeySource, Lookup, StoredPolicy, policy_keys
+from strongbox.access.token_groups import Groups, groups_of
 from strongbox.errors import PermissionDenied, Unauthenticated
 from strongbox.rpc.request_context import UseNeeded
 from strongbox.storage.v1 import auth_records_pb2 as storage

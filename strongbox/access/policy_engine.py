@@ -9,7 +9,7 @@ Rules:
 * Rules of equal pattern are joined, across policies. `deny` in the winning pattern refuses everything.
   Patterns that do not win have no say. Where none matches, nothing is allowed.
 * Text that is no pattern, and one pattern twice in a policy (ambiguous), are refused with the rule's index
-  and the reason. So are rules that make no sense (strongbox.access.policy_checks).
+  and the reason. So are rules that make no sense (strongbox.access.policy_validation).
 * The built-in `root` allows everything; no rule can express it.
 
 Each policy is compiled into a trie by segment, once for each revision, for all tokens that have it. A token's

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from strongbox.access.overlap import overlap
+from strongbox.access.pattern_overlap import overlap
 
 PATHS = (
     "audit",

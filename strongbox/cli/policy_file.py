@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from strongbox.access.policy_checks import require_sensible
 from strongbox.access.policy_engine import Rule, parse_rules
+from strongbox.access.policy_validation import require_sensible
 from strongbox.cli.connect import complain
 from strongbox.cli.input_values import read_file, to_text
 from strongbox.errors import InvalidInput

@@ -6,7 +6,7 @@ refused alone, with 429 and `retry-after`. Rules:
 * Calls that need no token: a bucket for each source and method, and a much larger one for all sources.
 * Health, ready and seal status: a bucket for each source, with a rate of its own, and none for all sources: a
   few addresses would use it up, and make a healthy node look dead. However many ask, etcd is asked ten times
-  a second at most (services.seal.status.shared_look).
+  a second at most (services.seal.status.shared_overview).
 * Calls with a token are not limited by number, but by their answers: a source that was answered 401 too often
   within ten seconds waits for the end of these (gateway/refused.lua). Sealing and revoking (`for_safety`) are
   counted by themselves.

@@ -5,7 +5,7 @@
     counts/connection/<folded>/<x>     of the credentials that a connection has to end
     counts/role/<folded>               of the credentials made from a database role
 
-Holder and group are those of the token (strongbox.access.groups). A lease's record names both, and it counts
+Holder and group are those of the token (strongbox.access.token_groups). A lease's record names both, and it counts
 there until it ends. A record of an earlier version names neither: it counts for its token alone.
 
 A counter is one key, so two transactions that move it follow each other. A token that reads ten thousand
@@ -20,7 +20,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from strongbox import paths
-from strongbox.access.groups import Groups
+from strongbox.access.token_groups import Groups
 from strongbox.errors import QuotaExceeded
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View

@@ -27,7 +27,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from strongbox.access.authenticated_records import Forged, find_record, open_record, seal_record
-from strongbox.access.groups import Groups
+from strongbox.access.token_groups import Groups
 from strongbox.crypto.encoding import canonical_aad
 from strongbox.crypto.record_keys import RecordKeys
 from strongbox.lease_records import counters

@@ -35,7 +35,7 @@ from strongbox.errors import DependencyDown, NoQuorum, NotInitialized, Sealed, S
 from strongbox.rpc.batching import Batching
 from strongbox.rpc.channel import TlsFiles, open_channel
 from strongbox.rpc.error_mapping import from_reason
-from strongbox.rpc.key_link import Link, LinkDown
+from strongbox.rpc.seal_stream import Link, LinkDown
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 
 ATTEMPT = 0.5  # seconds for one replica

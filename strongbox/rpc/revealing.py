@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 
-from strongbox import proof
+from strongbox import unsealed_proof
 from strongbox.errors import Internal, Unavailable, UnknownOutcome
 from strongbox.rpc.method_rules import Access
 
@@ -40,7 +40,7 @@ async def answer(access: Access, answering: Awaitable[T], require_unsealed_since
     """
     if not access.reveals:
         return await answering
-    proved = proof.begin()
+    proved = unsealed_proof.begin()
     told = await answering
     if proved.since is None:
         _log.error("an answer that holds a secret rests on no proof", method=access.method)

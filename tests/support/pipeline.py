@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar, cast
 
-from strongbox import proof
+from strongbox import unsealed_proof
 from strongbox.errors import StrongBoxError
 from strongbox.store.decisions.audit_journal import Draft
 from strongbox.store.decisions.view import Row, View
@@ -53,7 +53,7 @@ class FakePipeline:
             if self._holds(view):
                 outcome = self._carry_out(view, value, view.draft)
                 if view.proves_unsealed:
-                    proof.note(asked)
+                    unsealed_proof.note(asked)
                 if self.after is not None:
                     self.after()
                 return outcome

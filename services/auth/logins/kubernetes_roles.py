@@ -137,7 +137,7 @@ def fits(role: Role, who: Identity) -> bool:
 
 
 def holder_of(who: Identity) -> str:
-    """Who holds the tokens of this login (strongbox.access.groups)."""
+    """Who holds the tokens of this login (strongbox.access.token_groups)."""
     return f"pod/{who.pod}" if who.pod else f"service-account/{who.namespace}/{who.service_account}"
 
 

@@ -27,7 +27,7 @@ import structlog
 
 from services.kv.watching.changes import RESYNC, Change
 from services.kv.watching.feed import Behind, Feed
-from services.kv.watching.stream_limits import Bounds, Streams, bounds_of
+from services.kv.watching.open_streams import Bounds, Streams, bounds_of
 from services.kv.watching.watcher_proofs import Proofs
 from strongbox.access.guard import Guard
 from strongbox.audit_outbox.outbox import draft_of

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from psycopg2 import sql
 
-from services.lease.postgres import retry
+from services.lease.postgres import retry_conflicts
 from services.lease.postgres.errors import Rejected
 from services.lease.postgres.session import Session
 
@@ -68,7 +68,7 @@ def change_password(session: Session, user: str, verifier: str) -> None:
                 session.ask("SET LOCAL log_statement = 'none'; SET LOCAL log_min_error_statement = 'panic'")
             session.ask(statement)
 
-    retry.soon(change)
+    retry_conflicts.soon(change)
 
 
 def require_template(session: Session, name: str) -> None:

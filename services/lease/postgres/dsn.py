@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import psycopg2
 from psycopg2.extensions import parse_dsn
 
-from services.lease.postgres import pins
+from services.lease.postgres import pinned_settings
 from strongbox.errors import InvalidInput
 
 MAX_BYTES = 1024
@@ -50,7 +50,7 @@ class Server:
             # A frozen or vanished host is noticed by the kernel too, should a thread ever outlive its job.
             "tcp_user_timeout": "5000",
             "keepalives_idle": "10",
-            "options": pins.options(),
+            "options": pinned_settings.options(),
         }
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
-from services.lease.postgres import retry
+from services.lease.postgres import retry_conflicts
 from services.lease.postgres.errors import Rejected
 from services.lease.postgres.session import Session
 
@@ -46,7 +46,7 @@ def issuer_of(lease_id: str) -> str:
 
 def create(session: Session, role: Role, template: str, verifier: str, ttl_s: int, issuer: str) -> None:
     """Make the role, to log in for `ttl_s` from now. Raises Rejected: nothing was made; Lost: unknown."""
-    retry.soon(lambda: _create(session, role, template, verifier, ttl_s, issuer))
+    retry_conflicts.soon(lambda: _create(session, role, template, verifier, ttl_s, issuer))
 
 
 def _create(session: Session, role: Role, template: str, verifier: str, ttl_s: int, issuer: str) -> None:
@@ -86,7 +86,7 @@ def renew(session: Session, role: Role, ttl_s: int) -> bool:
         return False
     (oid,) = found
     try:
-        retry.soon(lambda: _renew(session, role, oid, ttl_s))
+        retry_conflicts.soon(lambda: _renew(session, role, oid, ttl_s))
     except Rejected as error:
         if error.sqlstate == "42704":
             return False

@@ -20,7 +20,7 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql
 
-from services.lease.postgres import pins
+from services.lease.postgres import pinned_settings
 from services.lease.postgres.errors import (
     DeadlinePassed,
     Lost,
@@ -96,16 +96,18 @@ class Session:
 
     def pin(self, login: str) -> None:
         """Have what `pins` names hold from now on. Raises PostgresFailure when it does not."""
-        settings = pins.wanted(self.server_version, superuser=self.is_superuser)
-        given = {name: value for name, value in settings.items() if name not in pins.SETTINGS}
-        look = pins.looking(settings)
-        found = pins.seen(settings, self._row(f"{pins.setting(given)}; {look}" if given else look))
+        settings = pinned_settings.wanted(self.server_version, superuser=self.is_superuser)
+        given = {name: value for name, value in settings.items() if name not in pinned_settings.SETTINGS}
+        look = pinned_settings.looking(settings)
+        found = pinned_settings.seen(
+            settings, self._row(f"{pinned_settings.setting(given)}; {look}" if given else look)
+        )
         found.require(login)
         if found.settings != settings:
-            self._before = sql.SQL(pins.setting(settings, local=True) + "; ")
-            found = pins.seen(settings, self._row(look))
+            self._before = sql.SQL(pinned_settings.setting(settings, local=True) + "; ")
+            found = pinned_settings.seen(settings, self._row(look))
             found.require(login)
-            pins.require(found, settings)
+            pinned_settings.require(found, settings)
 
     def ask(
         self, statement: Statement, values: Sequence[Any] | None = None, *, bare: bool = False
@@ -168,7 +170,7 @@ def connect(parameters: Mapping[str, str], user: str, password: str, ca: str = "
             return _pinned(session, user)
         except Lost:
             pass  # nothing was begun. A timeout that is set for the role may have ended it
-        newer = pins.newer_options(session.server_version)
+        newer = pinned_settings.newer_options(session.server_version)
         try:
             return _pinned(_open({**everything, "options": f"{parameters['options']} {newer}"}), user)
         except Lost as error:

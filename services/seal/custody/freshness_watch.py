@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 
 from services.seal import seal_decisions
 from services.seal.custody.held_keys import WIPE_AFTER_S, Custody
-from services.seal.custody.holders import Found, Holders
+from services.seal.custody.key_holders import Found, Holders
 from services.seal.custody.replica_record import Registry
 from services.seal.custody.seal_confirmations import Revisions
 from services.seal.repository import SealState

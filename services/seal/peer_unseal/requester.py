@@ -15,7 +15,7 @@ import time
 import structlog
 from google.protobuf.message import DecodeError
 
-from services.seal import cluster_snapshot, seal_decisions
+from services.seal import cluster_overview, seal_decisions
 from services.seal.custody.freshness_watch import Vigil
 from services.seal.peer_calls import Peers, Stub
 from services.seal.peer_unseal.responder import context_of
@@ -81,7 +81,7 @@ class Newcomer:
 
     async def _try(self, state: SealState) -> None:
         try:
-            if not (await cluster_snapshot.take(self._etcd)).is_held:
+            if not (await cluster_overview.take(self._etcd)).is_held:
                 return
             await self._have_session_of_own()
             deadline = time.monotonic() + _ASK_WITHIN

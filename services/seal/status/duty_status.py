@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from services.seal.cluster_snapshot import Snapshot
+from services.seal.cluster_overview import Snapshot
 from strongbox.process.duties import DUTIES, Bounds
 
 MOST_GAP_S = 3.0

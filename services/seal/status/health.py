@@ -26,11 +26,11 @@ import structlog
 from google.protobuf.message import DecodeError
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.seal.cluster_snapshot import Replica, Snapshot
+from services.seal.cluster_overview import Replica, Snapshot
 from services.seal.custody.held_keys import Custody
 from services.seal.status.duty_status import Duties, Standing
 from services.seal.status.late_duty_alarm import Alarm
-from services.seal.status.shared_look import Looks
+from services.seal.status.shared_overview import Looks
 from strongbox.clock import Clock
 from strongbox.errors import NoQuorum, NotInitialized, Sealed, StrongBoxError, Unavailable
 from strongbox.seal.v1 import seal_service_pb2 as pb

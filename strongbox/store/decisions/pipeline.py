@@ -21,7 +21,7 @@ from typing import TypeVar
 
 import structlog
 
-from strongbox import proof
+from strongbox import unsealed_proof
 from strongbox.clock import Clock
 from strongbox.errors import Internal, NoQuorum, Overloaded, TooLarge
 from strongbox.store import keyspace
@@ -99,7 +99,7 @@ class Pipeline:
         try:
             outcome: Outcome[T] = await item.done
             if item.proved is not None:
-                proof.note(item.proved)
+                unsealed_proof.note(item.proved)
             return outcome
         finally:
             timer.cancel()

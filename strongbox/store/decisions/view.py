@@ -131,7 +131,7 @@ class View:
     def found_unsealed(self) -> None:
         """Note that the seal state, which this decision compares, says that the cluster is unsealed.
 
-        Its transaction is then a proof of that (strongbox.proof).
+        Its transaction is then a proof of that (strongbox.unsealed_proof).
         """
         self.proves_unsealed = True
 

@@ -18,7 +18,6 @@ import grpc
 import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 
-from strongbox.handshakes import told, why_refused
 from strongbox.store.etcd.endpoints import METADATA, Endpoint, Options, Ring
 from strongbox.store.etcd.errors import (
     EtcdError,
@@ -31,6 +30,7 @@ from strongbox.store.etcd.errors import (
     classify,
 )
 from strongbox.store.etcd.patience import Patience
+from strongbox.tls_failures import told, why_refused
 
 Answer = TypeVar("Answer")
 _FAIR_ATTEMPT = 0.1  # seconds: a shorter wait says nothing about the member

@@ -29,11 +29,11 @@ import grpc
 import grpc.aio
 from etcd3.etcdrpc import rpc_pb2 as pb
 
-from strongbox.handshakes import told
 from strongbox.store.etcd import attempts
 from strongbox.store.etcd.client import Etcd
 from strongbox.store.etcd.endpoints import Endpoint
 from strongbox.store.etcd.errors import Compacted, PermissionDenied, Unavailable, classify
+from strongbox.tls_failures import told
 
 _CREATE_TIMEOUT = 1.0  # seconds for `created` to arrive before another member is asked
 _REOPEN_PAUSE = 0.05  # seconds between streams

@@ -11,7 +11,7 @@ from services.auth.logins.bound_cidrs import is_from, parse_cidrs
 from services.auth.logins.lockouts import LOCKED, MAX_FAILURES
 from strongbox.access import token_format as access
 from strongbox.access.authenticated_records import seal_record
-from strongbox.access.groups import Groups, groups_of
+from strongbox.access.token_groups import Groups, groups_of
 from strongbox.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated
 from strongbox.lease_records.counters import Tally
 from strongbox.storage.v1 import auth_records_pb2 as storage

@@ -13,7 +13,7 @@ from services.auth.logins.kubernetes_roles import holder_of
 from services.auth.logins.login_methods import NO_REVIEWER
 from services.auth.logins.token_review import identity_in
 from strongbox.access import token_format as access
-from strongbox.access.groups import groups_of
+from strongbox.access.token_groups import groups_of
 from strongbox.errors import DependencyDown, InvalidInput, PermissionDenied, Unauthenticated
 from strongbox.store import keyspace
 from tests.services.auth.support import AuthService

@@ -18,9 +18,9 @@ from services.lease.leases.renew import Renewer
 from services.lease.leases.revoke import Revoker
 from services.lease.metrics import Measures
 from services.lease.servicer import LeaseServicer
-from strongbox.access.groups import groups_of
 from strongbox.access.guard import Guard
 from strongbox.access.token_format import digest
+from strongbox.access.token_groups import groups_of
 from strongbox.crypto.aead import Aead, new_key
 from strongbox.crypto.envelope import Dek, WrappedDek, unwrap_dek, wrap_dek
 from strongbox.errors import Sealed

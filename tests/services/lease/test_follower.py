@@ -13,9 +13,9 @@ import pytest
 from services.lease.duties import reaper_decisions
 from services.lease.duties.reaper import Follower
 from strongbox.access.authenticated_records import RecordKeys, seal_record
-from strongbox.access.groups import Groups
 from strongbox.access.record_reader import Lookup
 from strongbox.access.token_format import digest
+from strongbox.access.token_groups import Groups
 from strongbox.audit_outbox.outbox import Outbox
 from strongbox.clock import SystemClock
 from strongbox.errors import DependencyDown, Internal, StrongBoxError

@@ -12,7 +12,7 @@ from services.seal.custody.held_keys import PROOF_S, WIPE_AFTER_S
 from strongbox.crypto.envelope import Dek, WrappedDek
 from strongbox.errors import StrongBoxError
 from strongbox.rpc.key_client import KeyClient
-from strongbox.rpc.key_link import Link, LinkDown
+from strongbox.rpc.seal_stream import Link, LinkDown
 from strongbox.seal.v1 import seal_peer_service_pb2 as peer
 from tests.services.seal.nodes import SealNode, SealNodes
 from tests.services.seal.test_processes import seal

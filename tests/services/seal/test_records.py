@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.seal.cluster_snapshot import Replica, Snapshot
+from services.seal.cluster_overview import Replica, Snapshot
 from services.seal.custody.replica_record import say
 from services.seal.peer_unseal import responder
 from services.seal.repository import SealState

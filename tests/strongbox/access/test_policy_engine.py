@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from strongbox.access.policy_checks import require_sensible
 from strongbox.access.policy_engine import (
     CAPABILITIES,
     NOTHING,
@@ -21,6 +20,7 @@ from strongbox.access.policy_engine import (
     parse_rules,
     precedence,
 )
+from strongbox.access.policy_validation import require_sensible
 from strongbox.errors import InvalidInput
 
 

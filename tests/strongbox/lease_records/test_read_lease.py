@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strongbox.access.authenticated_records import seal_record
-from strongbox.access.groups import groups_of
+from strongbox.access.token_groups import groups_of
 from strongbox.errors import QuotaExceeded
 from strongbox.lease_records import counters, index, read_lease
 from strongbox.lease_records.counters import Tally

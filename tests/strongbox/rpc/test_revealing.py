@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool
 
-from strongbox import proof
+from strongbox import unsealed_proof
 from strongbox.errors import Internal, NoQuorum, Sealed, StrongBoxError, UnknownOutcome
 from strongbox.options.v1 import rule_pb2
 from strongbox.rpc import method_rules
@@ -59,7 +59,7 @@ class Place:
     def _handler(self, rpc: Rpc) -> Any:
         async def handler(_: Any, request: Any, context: Any) -> Any:
             if self.proves:
-                proof.note(time.monotonic())
+                unsealed_proof.note(time.monotonic())
             self.meanwhile()
             return rpc.response()
 

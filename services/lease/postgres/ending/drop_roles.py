@@ -21,9 +21,9 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from psycopg2 import sql
 
-from services.lease.postgres import retry
-from services.lease.postgres.ending import belongings, lock_out, role_standing
-from services.lease.postgres.ending.belongings import Enter
+from services.lease.postgres import retry_conflicts
+from services.lease.postgres.ending import lock_out, owned_objects, role_standing
+from services.lease.postgres.ending.owned_objects import Enter
 from services.lease.postgres.ending.role_standing import Standing
 from services.lease.postgres.errors import Rejected
 from services.lease.postgres.login_roles import Role
@@ -78,7 +78,7 @@ def _drop_all(session: Session, enter: Enter, found: list[Standing]) -> dict[str
     tried: dict[str, str] = {}
     if len(found) > 1:
         try:
-            retry.soon(lambda: _drop(session, enter, found, TOGETHER))
+            retry_conflicts.soon(lambda: _drop(session, enter, found, TOGETHER))
             return {}
         except Rejected:
             tried = _each(found, lambda one: _drop(session, enter, [one], BRIEFLY))
@@ -104,13 +104,13 @@ def _each(wanted: Sequence[N], removing: Callable[[N], None]) -> dict[str, str]:
 def _patiently(session: Session, enter: Enter, one: Standing) -> None:
     """Waits for locks as long as the job may; what is refused as a whole goes piece by piece."""
     try:
-        retry.soon(lambda: _drop(session, enter, [one], _part(0.5)))
+        retry_conflicts.soon(lambda: _drop(session, enter, [one], _part(0.5)))
     except Rejected as error:
         if not error.is_locked:
-            belongings.hand_over_in_pieces(session, enter, one, time_left() - RESERVE)
+            owned_objects.hand_over_in_pieces(session, enter, one, time_left() - RESERVE)
         if time_left() < RESERVE:
             raise
-        retry.soon(lambda: _drop(session, enter, [one], _part(1.0)))
+        retry_conflicts.soon(lambda: _drop(session, enter, [one], _part(1.0)))
 
 
 def _part(share: float) -> Limits:
@@ -123,15 +123,15 @@ def _drop(session: Session, enter: Enter, some: list[Standing], limits: Limits) 
     limiting = sql.SQL("BEGIN; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; ").format(
         *(sql.Literal(max(1, round(seconds * 1000))) for seconds in limits)
     )
-    places = belongings.places(session, [one.oid for one in some])
+    places = owned_objects.places(session, [one.oid for one in some])
     for database in sorted(places.keys() - {session.database}):
-        with belongings.inside(session, enter, database) as there:
-            there.ask(limiting + belongings.disowning(some, places[database]) + sql.SQL("COMMIT"))
+        with owned_objects.inside(session, enter, database) as there:
+            there.ask(limiting + owned_objects.disowning(some, places[database]) + sql.SQL("COMMIT"))
     here = places.get(session.database)
     with session.transaction(commit=False):
         session.ask(
             limiting
-            + (belongings.disowning(some, here) if here is not None else sql.SQL(""))
+            + (owned_objects.disowning(some, here) if here is not None else sql.SQL(""))
             # Once more the sessions: one may just have been logging in when its login was taken.
             + lock_out.ending([one.oid for one in some])
             + sql.SQL("; DROP ROLE IF EXISTS {}; COMMIT").format(role_standing.names(some))

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from services.lease.postgres.ending.belongings import Enter, inside
+from services.lease.postgres.ending.owned_objects import Enter, inside
 from services.lease.postgres.errors import PostgresFailure
-from services.lease.postgres.pieces import keywords
+from services.lease.postgres.object_statements import keywords
 from services.lease.postgres.session import Session, time_left
 
 MOST = 1000  # objects

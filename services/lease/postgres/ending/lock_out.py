@@ -15,9 +15,9 @@ from functools import partial
 
 from psycopg2 import sql
 
-from services.lease.postgres import retry
-from services.lease.postgres.ending import obstacles
-from services.lease.postgres.ending.belongings import Enter
+from services.lease.postgres import retry_conflicts
+from services.lease.postgres.ending import blocking_transactions
+from services.lease.postgres.ending.owned_objects import Enter
 from services.lease.postgres.ending.role_standing import Standing
 from services.lease.postgres.errors import Rejected
 from services.lease.postgres.login_roles import joining
@@ -37,7 +37,7 @@ _SESSIONS = (
 def shut_out(session: Session, enter: Enter, found: list[Standing]) -> dict[str, str]:
     """Take their logins and end their sessions; returns why one still has either, by its name."""
     try:
-        retry.soon(lambda: _take_logins(session, found, TOGETHER_MS))
+        retry_conflicts.soon(lambda: _take_logins(session, found, TOGETHER_MS))
         resisting: list[Standing] = []
     except Rejected:
         resisting = [one for one in found if _refusal(partial(_take_logins, session, [one], ALONE_MS))]
@@ -45,7 +45,7 @@ def shut_out(session: Session, enter: Enter, found: list[Standing]) -> dict[str,
     still = _end_sessions(session, out)
     if out:
         # If that fails, the locks tell.
-        _refusal(lambda: obstacles.roll_back_prepared(session, enter, out))
+        _refusal(lambda: blocking_transactions.roll_back_prepared(session, enter, out))
     for one in resisting:
         why = _overcome(session, enter, one)
         if why:
@@ -105,8 +105,8 @@ def _overcome(session: Session, enter: Enter, one: Standing) -> str:
 
 def _once_more(session: Session, enter: Enter, one: Standing) -> None:
     _join(session, [one])
-    obstacles.roll_back_prepared(session, enter, [one])
-    obstacles.end_others(session, [one])
+    blocking_transactions.roll_back_prepared(session, enter, [one])
+    blocking_transactions.end_others(session, [one])
     # Ended and taken in one go: a session that is made anew in between would have the lock again.
     session.ask(ending([one.oid]))
     _take_logins(session, [one], ALONE_MS)

@@ -28,7 +28,7 @@ from psycopg2 import sql
 from services.lease.postgres.ending.role_standing import Standing
 from services.lease.postgres.errors import Rejected
 from services.lease.postgres.login_roles import joining
-from services.lease.postgres.pieces import named, refusal_of, verbatim
+from services.lease.postgres.object_statements import named, refusal_of, verbatim
 from services.lease.postgres.session import Session
 
 _DENIED = "42501"

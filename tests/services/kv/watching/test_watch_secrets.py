@@ -10,7 +10,7 @@ from contextlib import aclosing
 
 import pytest
 
-from services.kv.watching import stream_limits, watch_secrets
+from services.kv.watching import open_streams, watch_secrets
 from services.kv.watching.changes import Change, changes_of, revision_of
 from strongbox.access.authenticated_records import RecordKeys, seal_record
 from strongbox.access.token_format import digest
@@ -124,7 +124,7 @@ async def test_what_is_compacted_is_said_and_the_watch_goes_on(kv: Replica, fold
 async def test_a_token_holds_only_so_many_watches(
     kv: Replica, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream_limits, "MOST_OF_ONE", 1)
+    monkeypatch.setattr(open_streams, "MOST_OF_ONE", 1)
     first = int((await kv.write(f"{folder}/a", "1")).revision)
     async with aclosing(opened(kv, folder, first)) as one:
         await take(one, 1)
@@ -138,7 +138,7 @@ async def test_the_tokens_of_one_group_share_its_watches_and_take_nobody_elses(
     kv: Replica, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The group of a tree, or of one AppRole's logins; two tokens that root made are two tenants."""
-    monkeypatch.setattr(stream_limits, "MOST_OF_ONE", 1)
+    monkeypatch.setattr(open_streams, "MOST_OF_ONE", 1)
     first = int((await kv.write(f"{folder}/a", "1")).revision)
     line = [digest(kv.cluster.root)]
     tenant, other = [await token_of(kv, ancestors=line, accessor=name * 24) for name in "AB"]
@@ -160,8 +160,8 @@ async def test_machines_of_one_role_do_not_use_up_each_others_watches(
     kv: Replica, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who has one secret id has its watches, however often he logs in; a role has half of all."""
-    monkeypatch.setattr(stream_limits, "MOST_OF_ONE", 1)
-    monkeypatch.setattr(stream_limits, "MOST_OF_A_ROLE", 2)
+    monkeypatch.setattr(open_streams, "MOST_OF_ONE", 1)
+    monkeypatch.setattr(open_streams, "MOST_OF_A_ROLE", 2)
     first = int((await kv.write(f"{folder}/a", "1")).revision)
 
     async def login(secret_id: str, role: str = "web") -> str:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import psycopg2
 import pytest
 
-from services.lease.postgres import catalog, login_roles, pins
+from services.lease.postgres import catalog, login_roles, pinned_settings
 from services.lease.postgres.connection_pool import Database, Desk
 from tests.services.lease.postgres.test_jobs import MAKER, database_of, removing
 from tests.services.lease.postgres.test_resisting import TEMPLATE, issued
@@ -221,7 +221,7 @@ async def test_no_function_of_a_credential_is_called_by_a_session_of_ours(
             " RETURN null; END $$"
         )
     if not pinned:
-        monkeypatch.delitem(pins.SETTINGS, "search_path")
+        monkeypatch.delitem(pinned_settings.SETTINGS, "search_path")
     fresh = Database(database._login, database._passwords)
     await _everything(fresh, server)
     fresh.close()

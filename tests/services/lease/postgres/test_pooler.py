@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from services.lease.postgres import dsn, pins, scram
+from services.lease.postgres import dsn, pinned_settings, scram
 from services.lease.postgres.connection_pool import Database, Login
 from services.lease.postgres.errors import Full
 from tests.services.lease.postgres.test_jobs import creating, removing, role_named
@@ -89,7 +89,7 @@ async def test_behind_a_pooler_each_statement_is_sent_with_what_it_needs(
         for _ in range(2):  # also when it has lost what an earlier statement set
             await database.run(lambda desk: desk.session.ask("RESET ALL", bare=True), 5)
             seen = await database.run(lambda desk: desk.session.ask("SHOW search_path"), 5)
-            assert seen == [(pins.SETTINGS["search_path"],)]
+            assert seen == [(pinned_settings.SETTINGS["search_path"],)]
         left = await database.run(lambda desk: desk.session.ask("SHOW search_path", bare=True), 5)
         assert left != seen  # nothing of it stays in a session that others get
         await database.run(creating(role, scram.new_password(), template="pg_monitor"), 5)

@@ -12,7 +12,7 @@ import pytest
 
 from services.seal.custody import freshness_watch
 from services.seal.custody.freshness_watch import READ_EVERY, Vigil
-from services.seal.custody.holders import Found
+from services.seal.custody.key_holders import Found
 from services.seal.repository import SealState
 from strongbox.store import keyspace
 from strongbox.store.etcd.errors import EtcdError, Unavailable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from services.seal.cluster_snapshot import Replica, Snapshot
+from services.seal.cluster_overview import Replica, Snapshot
 from services.seal.repository import SealState
 from services.seal.status.duty_status import MOST_GAP_S, Duties
 from strongbox.process.duties import DUTIES

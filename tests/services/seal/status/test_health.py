@@ -12,12 +12,12 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from services.seal import cluster_snapshot
+from services.seal import cluster_overview
 from services.seal.custody.held_keys import Custody
 from services.seal.status import duty_status as judging
 from services.seal.status.health import Health
 from services.seal.status.late_duty_alarm import Alarm
-from services.seal.status.shared_look import EVERY, Looks
+from services.seal.status.shared_overview import EVERY, Looks
 from strongbox.clock import SystemClock
 from strongbox.process.duties import Bounds
 from strongbox.seal.v1 import seal_service_pb2 as pb
@@ -168,13 +168,13 @@ async def test_duties_are_judged_when_etcd_has_gone_back_to_a_backup(
 ) -> None:
     health = _health(etcd)
     await health.health()
-    now = await cluster_snapshot.take(cast(Etcd, etcd))
+    now = await cluster_overview.take(cast(Etcd, etcd))
 
-    async def restored(_: Etcd) -> cluster_snapshot.Snapshot:
+    async def restored(_: Etcd) -> cluster_overview.Snapshot:
         moment, holders = time.monotonic(), {"audit": ("node-7", 3)}
         return replace(now, revision=now.revision - 1, began=moment, holders=holders)
 
-    monkeypatch.setattr(cluster_snapshot, "take", restored)
+    monkeypatch.setattr(cluster_overview, "take", restored)
     told = await health.health()
     assert told.duties["audit"].holder == "node-7"
 

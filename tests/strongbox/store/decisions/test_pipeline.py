@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from strongbox import proof
+from strongbox import unsealed_proof
 from strongbox.audit_outbox.outbox_limit import Bound
 from strongbox.errors import Overloaded, PermissionDenied, TooLarge
 from strongbox.store import keyspace
@@ -133,7 +133,7 @@ async def test_only_a_transaction_whose_decision_found_the_cluster_unsealed_is_a
             unsealed(view)
             raise PermissionDenied
 
-        proved = proof.begin()
+        proved = unsealed_proof.begin()
         await replica.act(lambda view: view.get(key))
         with pytest.raises(PermissionDenied):
             await replica.act(refused)

@@ -23,7 +23,7 @@ from services.lease.postgres.ending import privileges, role_standing
 from services.lease.postgres.ending.role_standing import Standing
 from services.lease.postgres.errors import PostgresFailure, Rejected
 from services.lease.postgres.login_roles import joining
-from services.lease.postgres.pieces import named, refusal_of
+from services.lease.postgres.object_statements import named, refusal_of
 from services.lease.postgres.session import Session
 
 PAGE = 50  # objects that change hands in one transaction

@@ -11,14 +11,14 @@ import grpc.aio
 import pytest
 from structlog.testing import capture_logs
 
-from strongbox import handshakes
+from strongbox import tls_failures
 from strongbox.authority import Authority, Leaf, Pair
-from strongbox.handshakes import Told, why_refused
-from strongbox.rpc.key_link import Link, LinkDown
+from strongbox.rpc.seal_stream import Link, LinkDown
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.store.etcd.client import Etcd
 from strongbox.store.etcd.endpoints import Tls
 from strongbox.store.etcd.errors import Unavailable
+from strongbox.tls_failures import Told, why_refused
 
 OURS, FOREIGN = Authority.create("ours"), Authority.create("foreign")
 HOUR = dt.timedelta(hours=1)
@@ -36,7 +36,7 @@ OTHERS = [
 
 @pytest.fixture(autouse=True)
 def nothing_told_yet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handshakes.told, "_last", {})
+    monkeypatch.setattr(tls_failures.told, "_last", {})
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from strongbox.access import narrowing
-from strongbox.access.narrowing import may_widen
-from strongbox.access.policy_checks import MAX_NODES
+from strongbox.access import policy_narrowing
 from strongbox.access.policy_engine import CAPABILITIES, CompiledPolicy, Policies, Rule
+from strongbox.access.policy_narrowing import may_widen
+from strongbox.access.policy_validation import MAX_NODES
 
 WORDS = sorted(CAPABILITIES - {"deny"})
 
@@ -96,7 +96,7 @@ def test_of_random_policies_no_subset_that_may_be_given_allows_more_than_all() -
 def test_more_comparisons_than_are_bearable_are_a_yes() -> None:
     kept = [policy("kept", **{f"secret/+/{number}/*": "read" for number in range(200)})]
     dropped = [policy("dropped", **{f"secret/+/x{number}/*": "read" for number in range(200)})]
-    assert narrowing.MAX_COMPARED < 200 * 200
+    assert policy_narrowing.MAX_COMPARED < 200 * 200
     assert may_widen(kept, dropped)
     apart = [policy("apart", **{f"secret/{number}/x": "read" for number in range(MAX_NODES)})]
     assert not may_widen([policy("kept", **{f"secret/{number}/*": "read" for number in range(200)})], apart)

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from strongbox.access.overlap import covers, overlap
-from strongbox.access.policy_checks import MAX_NODES, MAX_SEGMENTS, require_sensible
+from strongbox.access.pattern_overlap import covers, overlap
 from strongbox.access.policy_engine import CompiledPolicy, Policies, Rule, node_count
 from strongbox.access.policy_paths import PATHS, why_never
+from strongbox.access.policy_validation import MAX_NODES, MAX_SEGMENTS, require_sensible
 from strongbox.errors import InvalidInput
 from tests.support.surface import public_rpcs
 

@@ -15,9 +15,9 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from strongbox.handshakes import told
 from strongbox.seal.v1 import seal_peer_service_pb2 as pb
 from strongbox.seal.v1 import seal_peer_service_pb2_grpc as rpc
+from strongbox.tls_failures import told
 
 AVOID = 2.0  # seconds a link is avoided after a failure
 FAREWELL = 3.0  # seconds for what was asked on a channel that is given up: no question has more than 1.5 s

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from services.seal import cluster_snapshot
-from services.seal.cluster_snapshot import Snapshot
+from services.seal import cluster_overview
+from services.seal.cluster_overview import Snapshot
 from strongbox.store.etcd.client import Etcd
 
 EVERY = 0.1  # seconds from the beginning of one look to the beginning of the next
@@ -39,7 +39,7 @@ class Looks:
     async def _look(self) -> Snapshot:
         await asyncio.sleep(max(0.0, self._began + EVERY - time.monotonic()))
         self._next, self._began = None, time.monotonic()
-        return await cluster_snapshot.take(self._etcd)
+        return await cluster_overview.take(self._etcd)
 
 
 def _seen(look: asyncio.Task[Snapshot]) -> None:

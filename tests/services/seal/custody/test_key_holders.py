@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from services.seal import cluster_snapshot
-from services.seal.cluster_snapshot import Replica, Snapshot
+from services.seal import cluster_overview
+from services.seal.cluster_overview import Replica, Snapshot
 from services.seal.custody.held_keys import Custody
-from services.seal.custody.holders import Found, Holders
+from services.seal.custody.key_holders import Found, Holders
 from strongbox.clock import ManualClock
 from strongbox.storage.v1 import seal_records_pb2 as storage
 
@@ -35,7 +35,7 @@ def _holders(
     async def take(*_: object) -> Snapshot:
         return shown
 
-    monkeypatch.setattr(cluster_snapshot, "take", take)
+    monkeypatch.setattr(cluster_overview, "take", take)
     peers = Asked(answers)
     return Holders(cast(Any, None), cast(Any, peers), Custody(ManualClock()), "node-1"), peers
 

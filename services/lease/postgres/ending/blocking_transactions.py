@@ -11,7 +11,7 @@ import contextlib
 
 from psycopg2 import sql
 
-from services.lease.postgres.ending.belongings import Enter, inside
+from services.lease.postgres.ending.owned_objects import Enter, inside
 from services.lease.postgres.ending.role_standing import Standing
 from services.lease.postgres.errors import Rejected
 from services.lease.postgres.login_roles import MARK, joining

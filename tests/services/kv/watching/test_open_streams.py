@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from services.kv.watching.stream_limits import (
+from services.kv.watching.open_streams import (
     MOST_OF_A_ROLE,
     MOST_OF_ONE,
     MOST_STREAMS,

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from strongbox.access.overlap import covers, overlap
+from strongbox.access.pattern_overlap import covers, overlap
 from strongbox.access.policy_engine import CompiledPolicy, Precedence
 
 MAX_COMPARED = 16_384  # pairs of rules: some 30 ms of the event loop

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import enum
 
-from services.seal import cluster_snapshot
-from services.seal.cluster_snapshot import Replica
+from services.seal import cluster_overview
+from services.seal.cluster_overview import Replica
 from services.seal.custody.held_keys import Custody
 from services.seal.peer_calls import Peers
 from strongbox.store.etcd.client import Etcd
@@ -35,13 +35,13 @@ class Holders:
 
     async def is_shown(self) -> bool:
         """Whether this replica or, by what etcd shows, a living one does. Raises as `look`."""
-        return self._custody.generation is not None or (await cluster_snapshot.take(self._etcd)).is_held
+        return self._custody.generation is not None or (await cluster_overview.take(self._etcd)).is_held
 
     async def look(self) -> Found:
         """Within a second. Raises EtcdError, DecodeError, ValueError."""
         if self._custody.generation is not None:
             return Found.HELD
-        snapshot = await cluster_snapshot.take(self._etcd)
+        snapshot = await cluster_overview.take(self._etcd)
         if snapshot.is_held:
             return Found.HELD
         others = [one for one in snapshot.replicas if one.says_held and one.node != self._node]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from strongbox.access.overlap import covers
+from strongbox.access.pattern_overlap import covers
 from strongbox.access.policy_engine import Rule, node_count, precedence
 from strongbox.access.policy_paths import why_never
 from strongbox.errors import InvalidInput
