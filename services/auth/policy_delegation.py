@@ -3,8 +3,8 @@
 * Policies exist, and are kept as they spell themselves; duplicates are dropped.
 * Without `sudo` on the path of what he writes they are among the giver's, with all of his that `deny`
   something, and with those whose narrower rules bind a wider one that is given: what is given never allows
-  what he may not (strongbox.access.policy_narrowing). `default` is about a token itself, and may be left out or
-  added. `root` is given only by who has it.
+  what he may not (strongbox.access.policy_narrowing). `default` is about a token itself, and may be left
+  out or added. `root` is given only by who has it.
 * Who may make secret ids of a role logs in as that role: the path `auth/approles/<name>/secret-id` is worth
   the role's policies, and a rule on `auth/approles/*` covers it. Only for a role with `root` is `root` asked.
 * Who replaces a user or role must be able to give what it has already: else a new password for somebody

@@ -8,7 +8,6 @@ from prometheus_client import CollectorRegistry
 
 from services.lease.connections.rotate_root import Rotation
 from services.lease.connections.server_cache import Databases
-from services.lease.credential_lease import Backoff
 from services.lease.credentials.issue import Issuer
 from services.lease.duties.reaper import Follower, Reaper
 from services.lease.duties.reconciler import Reconciler
@@ -16,6 +15,7 @@ from services.lease.guarded_call import Calls
 from services.lease.leases.renew import Renewer
 from services.lease.leases.revoke import Revoker
 from services.lease.metrics import Measures
+from services.lease.revocation_backoff import Backoff
 from services.lease.servicer import LeaseServicer
 from strongbox.access.guard import Guard
 from strongbox.lease.v1.lease_service_pb2_grpc import add_LeaseServiceServicer_to_server

@@ -8,8 +8,7 @@ Rules:
 * An intent is written before the role may exist, and ACTIVE before its password is told. So each role in the
   database has a record here, and a record that is REVOKED has no role.
 * Whatever ends a role first says so here (`begun`): from then on nothing is renewed, and if who began it
-  dies, the next attempt is due by itself. Attempts follow each other after 10 s, 20 s, 40 s … up to a cap,
-  for ever.
+  dies, the next attempt is due by itself (`revocation_backoff`), for ever.
 * An intent that was given up may still become a role, should its issuer wake up late: it is looked for again
   and again for an hour.
 * Expired is what an ACTIVE one is after its expiry, until somebody begins to end it.
@@ -20,8 +19,8 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
 
+from services.lease.revocation_backoff import Backoff
 from strongbox.lease_records.index import KEPT_MS
 from strongbox.storage.v1 import lease_records_pb2 as storage
 
@@ -42,18 +41,6 @@ _NAMES = {
     ABANDONED: "ABANDONED",
     REVOKED: "REVOKED",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Pauses between attempts, in milliseconds."""
-
-    first_ms: int = 10_000
-    cap_ms: int = 40_000
-
-    def after(self, attempts: int) -> int:
-        """The pause after so many attempts (1 and more): doubled each time, up to the cap."""
-        return min(self.first_ms << min(attempts - 1, 32), self.cap_ms)
 
 
 def fresh_id() -> str:

@@ -9,7 +9,7 @@ Where to look:
     custody           the keys in this process: held while that is proven, then wiped
     keys              root key and keyring
     seal_decisions    sealed or unsealed, and the shares so far, as decisions
-    cluster_snapshot  who is alive and unsealed, as etcd shows it
+    cluster_overview  who is alive and unsealed, as etcd shows it
     key_stream        wrap and unwrap for the other services
     peer_calls        calls to the other seal replicas
     ordinal           this replica's own, by its certificate

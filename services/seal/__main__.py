@@ -8,6 +8,7 @@ from services.seal.custody.held_keys import Custody
 from services.seal.custody.key_holders import Holders
 from services.seal.custody.process_replacement import Rebirth
 from services.seal.custody.replica_record import Registry
+from services.seal.custody.seal_when_unheld import SealWhenUnheld
 from services.seal.key_stream import KeyStream
 from services.seal.key_terms.keyring_refresh import Refresher
 from services.seal.key_terms.rotate import Rotation
@@ -45,7 +46,8 @@ async def assemble(runtime: Runtime) -> None:
     rebirth = Rebirth(custody, ordinal, runtime.restart)
     # The proof has connections of its own: it never queues behind what is read for an answer.
     holders = Holders(etcd, peers, custody, node)
-    vigil = Vigil(runtime.own_etcd(), pipeline, custody, registry, holders, rebirth.when_its_turn_comes)
+    unheld = SealWhenUnheld(pipeline, holders)
+    vigil = Vigil(runtime.own_etcd(), custody, registry, unheld, rebirth.when_its_turn_comes)
     computing = Computing()
     unsealing = Unsealing(pipeline, peers, holders, opener, computing)
     guard = Guard(custody)

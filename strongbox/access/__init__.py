@@ -5,10 +5,11 @@ Where to look:
     record_reader          tokens and policies through a view
     authenticated_records  the MAC of every record
     token_format           how tokens look and are found
-    groups                 whose a token is when something is counted
+    token_groups           whose a token is when something is counted
     policy_engine          which rule wins, what it allows
-    policy_checks          rules refused when written
+    policy_validation      why a policy is refused when it is written
     policy_paths           what a rule can match
-    narrowing              could fewer policies do more
-    overlap                what two patterns share
+    policy_narrowing       could fewer policies do more
+    pattern_overlap        what two patterns share
+    dead_rules             rules that another one of the same policy always beats
 """

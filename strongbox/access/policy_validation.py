@@ -1,7 +1,6 @@
 """Why a policy is refused when it is written, although each of its rules is well formed. Pure.
 
-* A rule that can never match any path there is, and one that can never win: another rule of the same policy
-  matches every path that it matches, and ranks above it. The worst case is a `deny` that denies nothing.
+* A rule that can never match any path there is, and one that can never win (`dead_rules`).
 * A pattern of more than 32 segments, and rules that need more than 2,048 nodes together: they are compiled in
   every service (strongbox.access.policy_engine), by the event loop.
 * No rule at all: so reads a request whose field was misspelt. A policy that is to allow nothing says so by a
@@ -12,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from strongbox.access.pattern_overlap import covers
-from strongbox.access.policy_engine import Rule, node_count, precedence
+from strongbox.access.dead_rules import require_may_win
+from strongbox.access.policy_engine import Rule, node_count
 from strongbox.access.policy_paths import why_never
 from strongbox.errors import InvalidInput
 
@@ -34,22 +33,10 @@ def require_sensible(rules: Sequence[Rule]) -> tuple[Rule, ...]:
             raise InvalidInput(f"rule {index}: {reason}", index=str(index))
     if node_count(rules) > MAX_NODES:
         raise InvalidInput(f"the rules of a policy have at most {MAX_NODES} different segments", index="0")
-    _require_may_win(rules)
+    require_may_win(rules)
     return tuple(rules)
 
 
 def _why_too_deep(pattern: str) -> str:
     deep = pattern.count("/") >= MAX_SEGMENTS
     return f"a pattern has at most {MAX_SEGMENTS} segments" if deep else ""
-
-
-def _require_may_win(rules: Sequence[Rule]) -> None:
-    ranks = [precedence(rule.path) for rule in rules]
-    for index, rule in enumerate(rules):
-        for place, other in enumerate(rules):
-            if ranks[place] > ranks[index] and covers(other.path, rule.path):
-                raise InvalidInput(
-                    f"rule {index}: it never counts: rule {place} ({other.path}) matches all that it "
-                    "matches, and stands before it",
-                    index=str(index),
-                )

@@ -5,8 +5,8 @@
     counts/connection/<folded>/<x>     of the credentials that a connection has to end
     counts/role/<folded>               of the credentials made from a database role
 
-Holder and group are those of the token (strongbox.access.token_groups). A lease's record names both, and it counts
-there until it ends. A record of an earlier version names neither: it counts for its token alone.
+Holder and group are those of the token (strongbox.access.token_groups). A lease's record names both, and it
+counts there until it ends. A record of an earlier version names neither: it counts for its token alone.
 
 A counter is one key, so two transactions that move it follow each other. A token that reads ten thousand
 secrets at once would wait for itself; so its leases are counted in 16 parts, each with a sixteenth of the

@@ -11,6 +11,6 @@ Where to look:
     revealing        no secret leaves after `seal`
     channel          channels to services
     key_client       wrap, unwrap, record keys
-    key_link         one stream to one seal replica
+    seal_stream      one stream to one seal replica
     batching         several questions as one
 """

@@ -54,7 +54,8 @@ Verdict = Told | Refusal
 class Who(NamedTuple):
     """Whose login it is; `kind`: `users`, `approles`, `kubernetes`.
 
-    `holder`: the credential, where each machine has one of its own (strongbox.access.token_groups); empty: none.
+    `holder`: the credential, where each machine has one of its own (strongbox.access.token_groups);
+    empty: none.
     """
 
     kind: str

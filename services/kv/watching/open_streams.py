@@ -1,7 +1,7 @@
 """How many streams a process serves at once, and for whom. Pure.
 
-A process serves at most 256 streams, 16 of them for the tokens of one group (strongbox.access.token_groups): a
-token and all that descend from it, or what the logins of one user gave. So no tenant takes another's. Of a
+A process serves at most 256 streams, 16 of them for the tokens of one group (strongbox.access.token_groups):
+a token and all that descend from it, or what the logins of one user gave. So no tenant takes another's. Of a
 role whose machines have a credential each (secret id, pod, service account) these have 16 each, and the role
 128: one that is stolen takes 16 from the others.
 """

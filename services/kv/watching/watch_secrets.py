@@ -11,7 +11,7 @@ Rules:
 * No value is told, and nothing that is not an operation: purging and rewrapping leave no event.
 * A stream ends with the last use of a token that has so many: opening it takes one, and no other way in is
   left open by it. Opened with the last one it ends before it tells anything.
-* How many there may be, and for whom, is in `stream_limits`.
+* How many there may be, and for whom, is in `open_streams`.
 * They share one watch of etcd (`feed`), and the streams of a token share their proofs (`watcher_proofs`).
 * Who reads more slowly than changes happen loses the overview, not our memory: `RESYNC`, as if compacted.
 """
@@ -26,7 +26,8 @@ from contextlib import aclosing
 import structlog
 
 from services.kv.watching.changes import RESYNC, Change
-from services.kv.watching.feed import Behind, Feed
+from services.kv.watching.feed import Feed
+from services.kv.watching.follower_backlog import Behind
 from services.kv.watching.open_streams import Bounds, Streams, bounds_of
 from services.kv.watching.watcher_proofs import Proofs
 from strongbox.access.guard import Guard

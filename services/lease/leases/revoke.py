@@ -23,13 +23,13 @@ import structlog
 
 from services.lease import credential_lease, repository
 from services.lease.connections.server_cache import Databases, Stored
-from services.lease.credential_lease import Backoff
 from services.lease.guarded_call import RESERVE
 from services.lease.metrics import Measures
 from services.lease.postgres.connection_pool import Desk
 from services.lease.postgres.ending import drop_roles
 from services.lease.postgres.errors import PostgresFailure
 from services.lease.postgres.login_roles import Role, comment_of, issuer_of
+from services.lease.revocation_backoff import Backoff
 from strongbox.access.record_reader import Lookup
 from strongbox.errors import DependencyDown, StrongBoxError
 from strongbox.lease_records.counters import Tally

@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from services.lease.postgres import dsn
+from services.lease.postgres.answer_deadline import deadline
 from services.lease.postgres.errors import Full, Lost, PostgresFailure, Unreachable
-from services.lease.postgres.session import Session, connect, deadline
+from services.lease.postgres.session import Session, connect
 
 T = TypeVar("T")
 SESSIONS = 8

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from services.lease.postgres.answer_deadline import time_left
 from services.lease.postgres.errors import Rejected
-from services.lease.postgres.session import time_left
 
 T = TypeVar("T")
 TRIES = 7

@@ -1,17 +1,12 @@
-"""One session with a server: statements under a deadline that holds even when the server is frozen.
+"""One session with a server: statements under the thread's deadline (`answer_deadline`).
 
-psycopg2 waits in C, where nothing interrupts it; statement_timeout is the server's own, and a frozen server
-keeps no time. So waiting is done here: psycopg2 calls `_wait` whenever it would block, while it connects too,
-and this thread's deadline ends it. A session whose deadline passed is closed; what became of its last
-statement is not known.
+A session whose deadline passed is closed; what became of its last statement is not known.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -32,43 +27,7 @@ from services.lease.postgres.errors import (
     of_statement,
 )
 
-LONGEST = 30.0  # seconds
-_mine = threading.local()
 Statement = str | sql.Composable
-
-
-@contextlib.contextmanager
-def deadline(at: float) -> Iterator[None]:
-    """Have everything that this thread asks of a server end at `at` (monotonic seconds)."""
-    _mine.deadline = at
-    try:
-        yield
-    finally:
-        del _mine.deadline
-
-
-def time_left() -> float:
-    """Seconds until this thread's deadline, or `LONGEST` when it has none."""
-    return float(getattr(_mine, "deadline", time.monotonic() + LONGEST)) - time.monotonic()
-
-
-def _wait(connection: Any) -> None:
-    # psycopg2 has one way to wait for all of a process: also for connections that nobody set a deadline for.
-    while True:
-        state = connection.poll()
-        if state == psycopg2.extensions.POLL_OK:
-            return
-        left = time_left()
-        if left <= 0:
-            raise DeadlinePassed
-        # Not select(), which knows no file above 1023: a process with many connections has those.
-        waiting = select.poll()
-        reads = state == psycopg2.extensions.POLL_READ
-        waiting.register(connection.fileno(), select.POLLIN if reads else select.POLLOUT)
-        waiting.poll(max(1, round(left * 1000)))
-
-
-psycopg2.extensions.set_wait_callback(_wait)
 
 
 class Session:
@@ -95,7 +54,7 @@ class Session:
         return str(self._connection.info.dbname)
 
     def pin(self, login: str) -> None:
-        """Have what `pins` names hold from now on. Raises PostgresFailure when it does not."""
+        """Have what `pinned_settings` names hold from now on. Raises PostgresFailure when it does not."""
         settings = pinned_settings.wanted(self.server_version, superuser=self.is_superuser)
         given = {name: value for name, value in settings.items() if name not in pinned_settings.SETTINGS}
         look = pinned_settings.looking(settings)

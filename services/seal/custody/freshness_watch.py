@@ -7,9 +7,8 @@
 * The wipe 10 s after the last proof does not wait for a read to fail: it has a timer of its own.
 * After a wipe the replica says so in etcd (`seal` waits for that) and the process is
   replaced.
-* When etcd says unsealed and nobody has held a key for 3 s (everything was restarted), the cluster *is*
-  sealed; then the record is made to say so, and people unseal it as ever. Who said that it holds a key is
-  asked first (`holders`), and who does not answer is given the time in which it would have wiped its keys.
+* Each state read leads to two things: the replica's record is kept true, and a cluster in which nobody holds
+  a key any more is called sealed (`seal_when_unheld`).
 """
 
 from __future__ import annotations
@@ -20,18 +19,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import structlog
-from google.protobuf.message import DecodeError
 
-from services.seal import seal_decisions
-from services.seal.custody.held_keys import WIPE_AFTER_S, Custody
-from services.seal.custody.key_holders import Found, Holders
+from services.seal.custody.held_keys import Custody
 from services.seal.custody.replica_record import Registry
 from services.seal.custody.seal_confirmations import Revisions
+from services.seal.custody.seal_when_unheld import SealWhenUnheld
 from services.seal.repository import SealState
-from strongbox.errors import StrongBoxError
 from strongbox.store import keyspace
-from strongbox.store.decisions.audit_journal import Draft
-from strongbox.store.decisions.pipeline import Pipeline, Work
 from strongbox.store.etcd.client import Etcd
 from strongbox.store.etcd.errors import Compacted, EtcdError
 from strongbox.store.etcd.watch import watch
@@ -39,9 +33,6 @@ from strongbox.store.etcd.watch import watch
 READ_EVERY = 0.5  # seconds
 _READ_WITHIN = 3.0  # seconds for one read, all its attempts together
 _FAILED_PAUSE = 0.05  # seconds after a read that failed
-_NOBODY_FOR = 3.0  # seconds without a holder before the cluster is called sealed
-_GAP = 2.0  # seconds between two looks that belong together: what was between longer ones is not known
-_UNKNOWN_FOR = WIPE_AFTER_S + 1.0  # the same, where somebody who may hold a key does not answer
 _log = structlog.get_logger(__name__)
 
 
@@ -51,17 +42,15 @@ class Vigil:
     def __init__(
         self,
         etcd: Etcd,
-        pipeline: Pipeline,
         custody: Custody,
         registry: Registry,
-        holders: Holders,
+        unheld: SealWhenUnheld,
         on_wiped: Callable[[], Awaitable[None]],
     ) -> None:
-        self._etcd, self._pipeline = etcd, pipeline
-        self._custody, self._registry, self._holders, self._on_wiped = custody, registry, holders, on_wiped
+        self._etcd, self._custody, self._registry = etcd, custody, registry
+        self._unheld, self._on_wiped = unheld, on_wiped
         self._wake, self._is_read = asyncio.Event(), asyncio.Event()
         self._readings: set[asyncio.Task[bool]] = set()
-        self._held_at = self._looked_at = time.monotonic()
         self.revisions = Revisions()
         self.state: SealState | None = None
         self.read_at = float("-inf")  # when `state` was asked for, in monotonic seconds
@@ -116,7 +105,7 @@ class Vigil:
             await self._is_read.wait()
             self._is_read.clear()
             await self._registry.settle(self.state)
-            await self._call_it_sealed()
+            await self._unheld.look(self.state)
 
     async def _watch(self) -> None:
         while True:
@@ -141,28 +130,6 @@ class Vigil:
             _log.warning("the keys are wiped", state=seen)
             await self._registry.settle(self.state)
             await self._on_wiped()
-
-    async def _call_it_sealed(self) -> None:
-        """Put sealed where nobody holds a key for long enough."""
-        state, now = self.state, time.monotonic()
-        try:
-            found = Found.HELD if state is None or state.is_sealed else await self._holders.look()
-            if state is None or found is Found.HELD or now - self._looked_at > _GAP:
-                self._held_at = now
-            elif now - self._held_at >= (_NOBODY_FOR if found is Found.NOBODY else _UNKNOWN_FOR):
-                await self._pipeline.submit(abandoning(state.generation))
-        except (EtcdError, StrongBoxError, DecodeError, ValueError) as error:  # etcd may hold anything
-            _log.info("whether anybody holds a key is not known", kind=type(error).__name__)
-            self._held_at = now
-        self._looked_at = time.monotonic()
-
-
-def abandoning(generation: int) -> Work[SealState]:
-    """The work of calling a cluster sealed that nobody can open; audited."""
-    draft = Draft(op="Seal", path="sys/seal", request_id="", client="")
-    return Work(
-        lambda view: seal_decisions.abandon(view, generation), draft, time.monotonic() + 1.0, always=True
-    )
 
 
 async def _happens(event: asyncio.Event, within: float) -> None:

@@ -3,7 +3,7 @@
 Where to look:
     health           health and seal status
     readiness        whether the next pod may be taken away
-    shared_look      one look at etcd for all who ask
+    shared_overview  one look at etcd for all who ask
     duty_status      whether duties get on
     late_duty_alarm  late duties in log and metrics
 """

@@ -6,7 +6,7 @@
   In Kubernetes a pod is of no node of ours: there any kv and any auth will do.
 * What only etcd knows is told only when etcd has said so since the question; what it does not answer is
   absent, never a default. That there is a cluster is known for good once it was seen.
-* A look is shared by everybody who asks within 100 ms (`shared_look`). Duties are judged by each look
+* A look is shared by everybody who asks within 100 ms (`shared_overview`). Duties are judged by each look
   (`duty_status`); one is taken every other second in any case, and what is late is told (`late_duty_alarm`).
 * Not ready either while a duty is late that safety depends on.
 * The clock is judged only when a *new* `cluster/time` arrives (a watch): an old one says nothing of the

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import structlog
 
 from services.seal import seal_decisions
-from services.seal.custody.freshness_watch import abandoning
 from services.seal.custody.key_holders import Found, Holders
+from services.seal.custody.seal_when_unheld import abandoning
 from services.seal.keys import root_key
 from services.seal.peer_calls import Peers, Stub
 from services.seal.seal_decisions import Pool, Standing

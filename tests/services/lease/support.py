@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry
 from services.lease.connections.connection_passwords import PURPOSE
 from services.lease.connections.rotate_root import Rotation
 from services.lease.connections.server_cache import Databases
-from services.lease.credential_lease import Backoff
 from services.lease.credentials.issue import Issuer
 from services.lease.guarded_call import Calls
 from services.lease.leases.renew import Renewer
 from services.lease.leases.revoke import Revoker
 from services.lease.metrics import Measures
+from services.lease.revocation_backoff import Backoff
 from services.lease.servicer import LeaseServicer
 from strongbox.access.guard import Guard
 from strongbox.access.token_format import digest

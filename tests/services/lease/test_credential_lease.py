@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.lease import credential_lease
-from services.lease.credential_lease import ABANDONED, ACTIVE, INTENT, PENDING, REVOKED, Backoff
+from services.lease.credential_lease import ABANDONED, ACTIVE, INTENT, PENDING, REVOKED
+from services.lease.revocation_backoff import Backoff
 from strongbox.lease_records.index import KEPT_MS
 
 NOW = 1_700_000_000_000

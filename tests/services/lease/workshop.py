@@ -17,7 +17,6 @@ from services.lease import credential_lease
 from services.lease.connections.connection_passwords import PURPOSE
 from services.lease.connections.rotate_root import Rotation
 from services.lease.connections.server_cache import Databases
-from services.lease.credential_lease import Backoff
 from services.lease.credentials.issue import Issuer
 from services.lease.duties.reaper import Reaper
 from services.lease.duties.reconciler import Reconciler
@@ -25,6 +24,7 @@ from services.lease.guarded_call import Calls
 from services.lease.leases.renew import Renewer
 from services.lease.leases.revoke import Revoker
 from services.lease.metrics import Measures
+from services.lease.revocation_backoff import Backoff
 from services.lease.servicer import LeaseServicer
 from strongbox.access.authenticated_records import RecordKeys, open_record
 from strongbox.access.guard import Guard

@@ -1,7 +1,7 @@
 """Taking roles away: no new logins, no sessions, nothing owned, no role. In this order, and idempotent.
 
-    shutting_out      ALTER ROLE … NOLOGIN VALID UNTIL 'epoch', and no session is left
-    belongings        what it owns goes to its template, in every database that pg_shdepend names
+    lock_out       ALTER ROLE … NOLOGIN VALID UNTIL 'epoch', and no session is left
+    owned_objects  what it owns goes to its template, in every database that pg_shdepend names
     DROP ROLE
 
 Rules:
@@ -22,12 +22,13 @@ from typing import NamedTuple, Protocol, TypeVar
 from psycopg2 import sql
 
 from services.lease.postgres import retry_conflicts
+from services.lease.postgres.answer_deadline import time_left
 from services.lease.postgres.ending import lock_out, owned_objects, role_standing
 from services.lease.postgres.ending.owned_objects import Enter
 from services.lease.postgres.ending.role_standing import Standing
 from services.lease.postgres.errors import Rejected
 from services.lease.postgres.login_roles import Role
-from services.lease.postgres.session import Session, time_left
+from services.lease.postgres.session import Session
 
 RESERVE = 0.8  # seconds of a job in which nothing is begun any more: what is gone has to be told
 _NO_TIME = "there was no time left for it"

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from services.lease.postgres.answer_deadline import time_left
 from services.lease.postgres.ending.owned_objects import Enter, inside
 from services.lease.postgres.errors import PostgresFailure
 from services.lease.postgres.object_statements import keywords
-from services.lease.postgres.session import Session, time_left
+from services.lease.postgres.session import Session
 
 MOST = 1000  # objects
 MOST_BYTES = 1 << 20  # of names; a gRPC message holds 4 MiB

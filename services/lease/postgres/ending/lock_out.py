@@ -2,7 +2,8 @@
 
 A role may alter itself (its password, its settings), so a transaction of its own that is open, or prepared,
 holds the lock that taking its login needs. So where that does not succeed at once, its sessions are ended and
-what it has prepared is rolled back first (`obstacles`), again and again, until its login is taken.
+what it has prepared is rolled back first (`blocking_transactions`), again and again, until its login is
+taken.
 
 One that resists costs the others nothing: each of them has lost login and sessions before it is waited for.
 """
@@ -16,12 +17,13 @@ from functools import partial
 from psycopg2 import sql
 
 from services.lease.postgres import retry_conflicts
+from services.lease.postgres.answer_deadline import time_left
 from services.lease.postgres.ending import blocking_transactions
 from services.lease.postgres.ending.owned_objects import Enter
 from services.lease.postgres.ending.role_standing import Standing
 from services.lease.postgres.errors import Rejected
 from services.lease.postgres.login_roles import joining
-from services.lease.postgres.session import Session, time_left
+from services.lease.postgres.session import Session
 
 PATIENCE = 1.0  # seconds for sessions to end; a signal ends what does not sit in the kernel
 TOGETHER_MS, ALONE_MS = 200, 50  # for the lock on a role

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.kv.watching import feed, watch_secrets
+from services.kv.watching import follower_backlog, watch_secrets
 from services.kv.watching.changes import Change
 from strongbox.store.decisions.pipeline import Work
 from strongbox.store.etcd.watch import Batch, watch
@@ -120,7 +120,7 @@ async def test_who_catches_up_and_does_not_read_keeps_nobody_from_catching_up(
 async def test_who_does_not_read_is_told_to_list_again_and_then_goes_on(
     kv: Replica, folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "MOST_WAITING", 5)
+    monkeypatch.setattr(follower_backlog, "MOST_WAITING", 5)
     first = int((await kv.write(f"{folder}/a", "1")).revision)
     async with aclosing(opened(kv, folder, first)) as slow, aclosing(opened(kv, folder, first)) as quick:
         await take(slow, 1)
@@ -130,7 +130,7 @@ async def test_who_does_not_read_is_told_to_list_again_and_then_goes_on(
             assert await take(quick, 1) == [("a", number + 2, "WRITTEN")]
         told = await until_resync(slow)
         assert told[-1].revision >= int(last.revision)
-        assert len(told) <= 2 + feed.MOST_WAITING
+        assert len(told) <= 2 + follower_backlog.MOST_WAITING
         await kv.write(f"{folder}/a", "v")
         assert await take(slow, 1) == [("a", 22, "WRITTEN")]
 

@@ -7,11 +7,11 @@ import time
 import pytest
 
 from services.lease.postgres import scram
+from services.lease.postgres.answer_deadline import deadline
 from services.lease.postgres.connection_pool import Database
 from services.lease.postgres.ending import drop_roles
 from services.lease.postgres.errors import Rejected
 from services.lease.postgres.login_roles import Role
-from services.lease.postgres.session import deadline
 from tests.services.lease.postgres.test_jobs import creating, database_of, removing, role_named
 from tests.support.postgres import PostgresServer
 

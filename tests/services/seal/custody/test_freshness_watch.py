@@ -1,4 +1,4 @@
-"""Proofs that come late, out of order, or not at all; and when a cluster is called sealed."""
+"""Proofs that come late, out of order, or not at all."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ import pytest
 
 from services.seal.custody import freshness_watch
 from services.seal.custody.freshness_watch import READ_EVERY, Vigil
-from services.seal.custody.key_holders import Found
 from services.seal.repository import SealState
-from strongbox.store import keyspace
-from strongbox.store.etcd.errors import EtcdError, Unavailable
-from tests.services.seal.worlds import World
-from tests.support.pipeline import FakePipeline
+from strongbox.store.etcd.errors import Unavailable
 
 _SOON = 10.0  # seconds
 UNSEALED = SealState(is_sealed=False, generation=2)
@@ -67,26 +63,19 @@ class Settled:
         await asyncio.sleep(self._seconds)
 
 
-class Looked:
-    """Stands for the holders."""
+class Unheld:
+    """Stands for what calls a cluster sealed."""
 
-    def __init__(self, found: Found | EtcdError) -> None:
-        self.found = found
-
-    async def look(self) -> Found:
-        if isinstance(self.found, EtcdError):
-            raise self.found
-        return self.found
+    async def look(self, _: object) -> None:
+        return None
 
 
-def _vigil(etcd: SlowEtcd, proofs: Proofs, **others: Any) -> Vigil:
+def _vigil(etcd: SlowEtcd, proofs: Proofs, registry: Settled | None = None) -> Vigil:
     async def never() -> None:
         raise AssertionError
 
-    parts = {"pipeline": None, "registry": Settled(), "holders": Looked(Found.HELD), **others}
-    return Vigil(
-        cast(Any, etcd), parts["pipeline"], cast(Any, proofs), parts["registry"], parts["holders"], never
-    )
+    parts = cast(Any, etcd), cast(Any, proofs), cast(Any, registry or Settled()), cast(Any, Unheld())
+    return Vigil(*parts, never)
 
 
 async def _until(condition: Callable[[], bool]) -> None:
@@ -136,38 +125,3 @@ async def test_no_proof_waits_for_what_follows_from_one(monkeypatch: pytest.Monk
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-
-
-@pytest.mark.parametrize(
-    ("found", "since", "is_sealed"),
-    [
-        (Found.HELD, 60.0, False),
-        (Found.NOBODY, freshness_watch._NOBODY_FOR - 1, False),
-        (Found.NOBODY, freshness_watch._NOBODY_FOR + 0.1, True),
-        (Found.UNKNOWN, freshness_watch._UNKNOWN_FOR - 1, False),  # it may stand still, with its key
-        (Found.UNKNOWN, freshness_watch._UNKNOWN_FOR + 0.1, True),
-        (Unavailable("away"), 60.0, False),
-    ],
-)
-async def test_a_cluster_is_called_sealed_once_nobody_can_hold_a_key(
-    found: Found | EtcdError, since: float, is_sealed: bool
-) -> None:
-    world = World()
-    world.store.seed(keyspace.SEAL_STATE, UNSEALED.encode())
-    vigil = _vigil(SlowEtcd(0.0), Proofs(), pipeline=FakePipeline(world.store), holders=Looked(found))
-    vigil.state, vigil._held_at = UNSEALED, time.monotonic() - since
-    await vigil._call_it_sealed()
-    assert world.state.is_sealed is is_sealed
-
-
-async def test_one_look_after_a_time_without_any_says_nothing_of_that_time() -> None:
-    world = World()
-    world.store.seed(keyspace.SEAL_STATE, UNSEALED.encode())
-    vigil = _vigil(SlowEtcd(0.0), Proofs(), pipeline=FakePipeline(world.store), holders=Looked(Found.NOBODY))
-    vigil.state, vigil._held_at = UNSEALED, time.monotonic() - 60
-    vigil._looked_at = time.monotonic() - freshness_watch._GAP - 0.1
-    await vigil._call_it_sealed()
-    assert not world.state.is_sealed
-    vigil._held_at = time.monotonic() - freshness_watch._NOBODY_FOR
-    await vigil._call_it_sealed()
-    assert world.state.is_sealed
