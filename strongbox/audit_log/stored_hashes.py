@@ -104,7 +104,7 @@ class Hashes:
 
     @property
     def size(self) -> int:
-        """Of how many leaves all hashes are known to be there."""
+        """Of how many leaves the hashes are there, or are being added."""
         return self._frontier.size
 
     def close(self) -> None:
@@ -153,13 +153,15 @@ class Hashes:
             return row.below[place]
         return os.pread(row.file, HASH_BYTES, row.offset(place))
 
-    def copy_from(self, first: int, target: int, done: int) -> int:
+    def copy_from(self, first: int, size: int, target: int, done: int) -> int:
         """Copy to the open file `target` what a row from `first` on has, beyond `done` bytes of it.
 
-        Returns how many bytes are there then. Raises OSError.
+        `size`: of how many leaves. It is for the caller to say: `self.size` also counts those that are being
+        added, whose hashes may not be there yet, or be taken back. Returns how many bytes are there then.
+        Raises OSError.
         """
         row = self._row
-        start, end = row.offset(stored_count(first)), row.offset(stored_count(self.size))
+        start, end = row.offset(stored_count(first)), row.offset(stored_count(size))
         while start + done < end:
             data = os.pread(row.file, min(_CHUNK, end - start - done), start + done)
             if not data:

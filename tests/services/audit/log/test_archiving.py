@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,17 +20,18 @@ from services.audit.log.repair import mend
 from services.audit.log.segments import Archived, Segments
 from services.audit.proofs.prove import prove_entry, prove_growth
 from strongbox.audit_log import archive_marker as markers
-from strongbox.audit_log.chain import Verifier
+from strongbox.audit_log import stored_hashes
+from strongbox.audit_log.chain import Entry, Verifier, link
 from strongbox.audit_log.checkpoint import Checkpoint, sign
 from strongbox.audit_log.key_file import format_keys
 from strongbox.audit_log.merkle import Frontier, leaf_hash
 from strongbox.audit_log.scan import read_file
-from strongbox.audit_log.stored_hashes import row_path
+from strongbox.audit_log.stored_hashes import Hashes, row_path
 from strongbox.audit_log.verify_command import main
 from strongbox.config import require_apart
 from strongbox.crypto.ed25519 import to_pem
 from tests.services.audit.log.test_query import LATER
-from tests.services.audit.logs import KEYS, chain
+from tests.services.audit.logs import KEYS, chain, entry
 from tests.services.audit.producers import ORIGIN, SIGNING
 from tests.services.audit.test_file_faults import CALLS, Failing
 
@@ -40,10 +41,14 @@ LIMIT = 50_000  # bytes a segment: about 108 entries
 
 
 def note_of(size: int) -> str:
+    return sign(Checkpoint(ORIGIN, size, root_over(LINES[:size])), SIGNING)
+
+
+def root_over(lines: list[bytes]) -> bytes:
     frontier = Frontier()
-    for line in LINES[:size]:
+    for line in lines:
         frontier.add(leaf_hash(line))
-    return sign(Checkpoint(ORIGIN, size, frontier.root()), SIGNING)
+    return frontier.root()
 
 
 def log_of(folder: Path, size: int = 800) -> Segments:
@@ -328,6 +333,76 @@ def test_segments_that_a_crash_left_over_are_removed_before_the_next_are_archive
     for _ in range(2):
         with pytest.raises(NotArchived):
             other.move(again, again.firsts[4], KEYS, note_of(700))
+
+
+@pytest.mark.parametrize("fails", ["before its hashes are written", "after"])
+def test_an_append_that_fails_beside_it_leaves_no_hash_of_what_was_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """What is appended next is other entries: their hashes stand in the new row."""
+    log, archive, others = log_of(tmp_path / "log"), archive_of(tmp_path), other_entries(800, 830)
+    mark, begin_at = archiving.archive_marker, Segments.begin_at
+
+    def as_an_append_fails(archive: Archive, made: markers.Marker) -> None:
+        mark(archive, made)
+        with monkeypatch.context() as patch:
+            patch.setattr(*(FAIL_BEFORE if fails.startswith("before") else FAIL_AFTER))
+            with pytest.raises(OSError, match="died"):
+                log.append(ENTRIES[800:820])
+
+    def as_another_follows(log: Segments, made: markers.Marker, commit: Callable[[], None]) -> None:
+        log.reopen()
+        log.append(others)
+        begin_at(log, made, commit)
+
+    monkeypatch.setattr(archiving, "archive_marker", as_an_append_fails)
+    monkeypatch.setattr(Segments, "begin_at", as_another_follows)
+    assert archive.move(log, log.firsts[2], KEYS, note_of(800)) == 2
+    lines = LINES[:800] + [one.line() for one in others]
+    root = root_over(lines)
+    for found in (log, Segments(tmp_path / "log", segment_bytes=LIMIT)):
+        assert found.damage is None
+        assert list(found.read(found.first)) == lines[found.first :]
+        assert found.hashes.is_as_written()
+        assert found.hashes.root(830) == root
+
+
+def test_a_marker_is_left_while_an_append_that_failed_is_not_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, archive = log_of(tmp_path / "log"), archive_of(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(*FAIL_BEFORE)
+        with pytest.raises(OSError, match="died"):
+            log.append(ENTRIES[800:820])
+    assert archive.move(log, log.firsts[2], KEYS, note_of(800)) == 2
+    os.utime(log.path(3))  # somebody touched it: its lines are compared with the row, but not with this one
+    log.check()
+    log.append(ENTRIES[800:])
+    log.check()
+    require_whole(log, 900)
+    require_whole(Segments(tmp_path / "log", segment_bytes=LIMIT), 900)
+
+
+def _dies(*_: object) -> int:
+    raise OSError(errno.EIO, "died")
+
+
+def _dies_then(hashes: Hashes, lines: Iterable[bytes], extend: Any = Hashes.extend) -> None:
+    extend(hashes, lines)
+    _dies()
+
+
+FAIL_BEFORE = (stored_hashes.os, "pwrite", _dies)
+FAIL_AFTER = (Hashes, "extend", _dies_then)
+
+
+def other_entries(start: int, stop: int) -> list[Entry]:
+    """As the chain might have gone on in another way."""
+    made = [ENTRIES[start - 1]]
+    for index in range(start, stop):
+        made.append(link(KEYS[1], made[-1].hmac, entry(index, path="secret/other")))
+    return made[1:]
 
 
 def test_a_full_archive_leaves_everything_where_it_was(
