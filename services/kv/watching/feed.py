@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager, nullcontext
+from copy import copy
 
 from services.kv.watching.changes import Change, changes_of
 from strongbox.store import keyspace
@@ -61,7 +62,7 @@ class Follower:
         """What waits, as soon as something does; less what he has had. Raises what he failed by."""
         await self._woken.wait()
         if self._failure is not None:
-            raise self._failure
+            raise copy(self._failure)  # what is raised holds this frame, and so him who has the original
         self._woken.clear()
         taken, self._waiting = self._waiting, []
         return self.of(taken)
@@ -130,6 +131,7 @@ class Feed:
                 async for batch in batches:
                     self._seen, self._has_told = batch.revision, True
                     changes = _projected(batch)
+                    del batch  # as above, while nothing happens
                     for follower in self._followers:
                         follower.offer(changes)
         except Exception as failure:  # noqa: BLE001  each of them is told; the next one begins anew
