@@ -6,7 +6,7 @@ T ?= 1h
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test lint types contracts unit scenarios robustness soak rehearsal heavy bench \
-        protos protos-check protos-image etcd manifests lock
+        protos protos-check protos-image etcd map map-check manifests lock
 .NOTPARALLEL:
 
 # A capability that is not built yet says so; make turns that into exit status 2.
@@ -65,7 +65,7 @@ lint: install ## ruff: rules and format
 types: install ## mypy --strict
 	@$(BIN)/mypy --strict strongbox services tools bench
 
-contracts: install protos-check ## who may import whom; buf lint; no breaking change of the protos
+contracts: install protos-check map-check ## who may import whom, and its picture; buf lint; no breaking change of the protos
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/buf lint
 	@$(BIN)/buf breaking protos --against protos/image.binpb
@@ -105,6 +105,12 @@ protos-check: install ## is what is committed what the protos say?
 
 protos-image: install ## take the protos of today as what later ones must not break (at a release, or for a break on purpose)
 	@$(BIN)/buf build protos --exclude-source-info -o protos/image.binpb
+
+map: install ## draw the rooms in docs/architecture.md from the imports
+	@$(BIN)/python -m tools.draw_rooms
+
+map-check: install ## are the rooms in docs/architecture.md those of the code?
+	@$(BIN)/python -m tools.draw_rooms --check
 
 manifests: install ## what follows from tables: network policies, cert-manager's certificates, docs of roles and settings
 	@$(BIN)/python -m tools.generate_manifests

@@ -1,5 +1,4 @@
-"""The side of the services: an audit record is put by the transaction of its effect,
-and waits there for the chain.
+"""How an audit record is put: by the transaction of its effect, into an outbox, where it waits for the chain.
 
 Where to look:
     outbox          how records are packed
