@@ -1,4 +1,4 @@
-"""Segments are archived while somebody appends, also in vain: the new row of hashes has those of entries only."""
+"""Segments are archived beside appends, also vain ones: the new row of hashes has those of entries only."""
 
 from __future__ import annotations
 
