@@ -5,9 +5,12 @@ STAMP := .venv/.installed
 T ?= 1h
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint types contracts unit scenarios robustness soak rehearsal heavy bench \
-        protos protos-check protos-image etcd manifests lock
+.PHONY: help install run test quick lint types contracts unit scenarios robustness soak rehearsal heavy bench \
+        protos protos-check protos-image etcd map map-check manifests lock
 .NOTPARALLEL:
+
+# Not written out where it is used: a recipe that names $(MAKE) is run even by `make -n`.
+beside = $(MAKE) --no-print-directory
 
 # A capability that is not built yet says so; make turns that into exit status 2.
 built = @test -e $(1) || { echo "make $@: not built yet ($(1) does not exist)" >&2; exit 1; }
@@ -58,6 +61,13 @@ test: lint types contracts unit ## lint, types, contracts, unit and cluster test
 	@$(BIN)/python -m tests.scenarios --short
 	@echo "make test: all passed"
 
+# What it leaves out is marked by tests/conftest.py, and run by `unit`. A test that takes longer than 20 s fails here,
+# and the slowest are named. Types and contracts are checked beside the tests, on another core, and speak afterwards.
+quick: lint ## lint, types, contracts, and the tests that start no etcd, Envoy, PostgreSQL or service (3 min)
+	@$(beside) types contracts >.tools/quick.log 2>&1 & checks=$$!; \
+	$(BIN)/python -m pytest tests -m "not processes and not heavy" --timeout 20 --durations 5; status=$$?; \
+	wait $$checks || status=1; cat .tools/quick.log; exit $$status
+
 lint: install ## ruff: rules and format
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -65,7 +75,7 @@ lint: install ## ruff: rules and format
 types: install ## mypy --strict
 	@$(BIN)/mypy --strict strongbox services tools bench
 
-contracts: install protos-check ## who may import whom; buf lint; no breaking change of the protos
+contracts: install protos-check map-check ## who may import whom, and its picture; buf lint; no breaking change of the protos
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/buf lint
 	@$(BIN)/buf breaking protos --against protos/image.binpb
@@ -105,6 +115,12 @@ protos-check: install ## is what is committed what the protos say?
 
 protos-image: install ## take the protos of today as what later ones must not break (at a release, or for a break on purpose)
 	@$(BIN)/buf build protos --exclude-source-info -o protos/image.binpb
+
+map: install ## draw the rooms in docs/architecture.md from the imports
+	@$(BIN)/python -m tools.draw_rooms
+
+map-check: install ## are the rooms in docs/architecture.md those of the code?
+	@$(BIN)/python -m tools.draw_rooms --check
 
 manifests: install ## what follows from tables: network policies, cert-manager's certificates, docs of roles and settings
 	@$(BIN)/python -m tools.generate_manifests

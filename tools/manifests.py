@@ -212,7 +212,7 @@ _MEANING = {
     "audit_stdout": "whether audit copies each entry to standard output, for log collectors",
     "audit_archive": "a folder that audit moves old segments to; none: nothing is moved",
     "audit_limit_mib": "MiB (256 or more) the audit log stays below: archiving at 70 %, warning at 80 %",
-    "audit_keep_days": "segments whose entries are all older are archived; 0: none for its age",
+    "audit_keep_days": "days (36,500 at most): older segments are archived; 0: none for its age",
     "revoke_backoff_s": "lease: seconds before a failed revocation is tried again; doubled each time",
     "revoke_backoff_cap_s": "lease: the longest such pause, in seconds",
     "reconcile_every_s": "lease: seconds between two comparisons of roles in PostgreSQL with leases",

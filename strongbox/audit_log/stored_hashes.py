@@ -104,7 +104,7 @@ class Hashes:
 
     @property
     def size(self) -> int:
-        """How many leaves have all their hashes in the row."""
+        """How many leaves have their hashes in the row, or are having them added."""
         return self._frontier.size
 
     def close(self) -> None:
@@ -156,13 +156,15 @@ class Hashes:
             return row.below[place]
         return os.pread(row.file, HASH_BYTES, row.offset(place))
 
-    def copy_from(self, first: int, target: int, done: int) -> int:
+    def copy_from(self, first: int, size: int, target: int, done: int) -> int:
         """Copy the row from leaf `first` on to the open file `target`, which has `done` bytes of it already.
 
-        Returns how many bytes `target` has then. Raises OSError.
+        `size`: of how many leaves. It is for the caller to say: `self.size` also counts those that are being
+        added, whose hashes may not be there yet, or be taken back. Returns how many bytes `target` has then.
+        Raises OSError.
         """
         row = self._row
-        start, end = row.offset(stored_count(first)), row.offset(stored_count(self.size))
+        start, end = row.offset(stored_count(first)), row.offset(stored_count(size))
         while start + done < end:
             data = os.pread(row.file, min(_CHUNK, end - start - done), start + done)
             if not data:

@@ -1,5 +1,4 @@
-"""The services' side of the audit log: the transaction of an effect puts its audit record too,
-which waits in etcd until the audit replicas have chained it.
+"""How an audit record is put: by the transaction of its effect, into an outbox, where it waits for the chain.
 
 Where to look:
     outbox          how records are packed

@@ -1,4 +1,4 @@
-"""Records of leases that several services read or write.
+"""Records of leases, read or written by several services.
 
 Where to look:
     read_lease  the lease of a secret that was read

@@ -1,4 +1,4 @@
-"""After a rotation each service brings what it keeps under the key term in use.
+"""After a rotation, each service brings what it keeps under the key term in use.
 
 Where to look:
     rewrap_duty   the pass, as a duty

@@ -56,8 +56,8 @@ class Batching(Generic[A, B]):
             answers = await self._ask_all(items)
         except Exception as error:  # noqa: BLE001  everybody who asked is told
             for _, waiting in batch:
-                if not waiting.done():
-                    waiting.set_exception(error)
+                if not waiting.done():  # without its frames: they hold the answers, and what was asked
+                    waiting.set_exception(error.with_traceback(None))
             return
         start = 0
         for some, waiting in batch:

@@ -1,4 +1,4 @@
-"""What has to be done around the services before they run, one command each.
+"""What runs before the services, one command each.
 
 In Kubernetes they are init containers, and a CronJob.
 

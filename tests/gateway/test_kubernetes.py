@@ -45,6 +45,7 @@ def configuration(folder: Path) -> Any:
     return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
+@pytest.mark.processes
 def test_envoy_takes_it(folder: Path) -> None:
     command = [str(envoy_binary()), "--mode", "validate", "-c", str(folder / "envoy.yaml"), "-l", "error"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

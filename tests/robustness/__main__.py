@@ -1,8 +1,8 @@
 """`python -m tests.robustness [--for 1h] [--seed N] [--only KIND,…] [--attacks 1m] [--plant BUG]`: faults.
 
-Each kind of fault once (some five minutes), or for as long as `--for` says. Prints every fault as it happens,
-then operations by outcome, the longest silence by kind, and violations. Exit 0: none, and enough was done;
-1: a violation, or too little was done; 2: it cannot be run here (root, network namespaces, a sound etcd).
+Each kind of fault once, as many as fit into 390 s, or for as long as `--for` says. Prints every fault as it
+happens, then operations by outcome, the longest silence by kind, and violations. Exit 0: none, and enough was
+done; 1: a violation, or too little was done; 2: it cannot be run here (root, namespaces, a sound etcd).
 """
 
 from __future__ import annotations

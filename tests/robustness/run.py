@@ -72,7 +72,7 @@ class Run:
 
 
 def strike(stage: Stage, run: Run, seconds: float, only: str, say: Say) -> None:
-    """Traffic with faults: each kind once, or again and again for so many seconds."""
+    """Traffic with faults: each kind once, until `LONGEST`, or again and again for so many seconds."""
     run.clients_token = _prepare(stage)
     enders.prepare(stage.gateway(0), run.clients_token)
     target = Target([stage.gateway(number) for number in NODES], stage.cluster.root_token, run.clients_token)

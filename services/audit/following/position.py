@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from strongbox.audit_log.chain import GENESIS
 from strongbox.storage.v1 import audit_records_pb2 as storage
 
@@ -32,5 +34,11 @@ BEGINNING = Position(0, GENESIS, 0)
 
 
 def first_of(report: bytes) -> int:
-    """The first entry that the replica of this report has not archived."""
-    return storage.ChainPosition.FromString(report).first
+    """The first entry that the replica of this report has not archived; 0 when nobody can read it.
+
+    So the audit duty counts it as well: of a replica that holds nothing, so nobody takes it for archived.
+    """
+    try:
+        return storage.ChainPosition.FromString(report).first
+    except DecodeError:
+        return 0

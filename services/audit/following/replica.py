@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
@@ -113,18 +112,14 @@ class Replica:
         return True
 
     async def reports(self, deadline: float) -> dict[str, int]:
-        """The first entry that each replica, by node, has not archived. Raises EtcdError.
-
-        What nobody can read is passed over.
-        """
+        """The first entry that each replica, by node, has not archived. Raises EtcdError."""
         prefix = keyspace.AUDIT_REPLICAS
         request = txn.txn([], [txn.range_(prefix, keyspace.prefix_end(prefix))])
         seen = await self._etcd.transact(request, deadline=deadline, idempotent=True)
-        reports: dict[str, int] = {}
-        for row in rows_of(seen.responses[0].response_range):
-            with contextlib.suppress(DecodeError, UnicodeDecodeError):
-                reports[row.key.removeprefix(prefix).decode()] = first_of(row.value)
-        return reports
+        return {
+            row.key.removeprefix(prefix).decode("utf-8", "backslashreplace"): first_of(row.value)
+            for row in rows_of(seen.responses[0].response_range)
+        }
 
     def doubt(self, why: str) -> None:
         """Somebody found that the log is not what was signed: say so, until a start has looked at it."""

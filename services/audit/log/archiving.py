@@ -187,10 +187,11 @@ def _leave_marker(log: Segments, made: Marker, archive: Archive) -> None:
     row = row_path(log.folder, made.first)
     file = _made_anew(row)
     try:
-        done = log.hashes.copy_from(made.first, file, 0)
+        # Entries that count only: others are being appended, and may fail and be taken back.
+        done = log.hashes.copy_from(made.first, log.size, file, 0)
 
         def commit() -> None:
-            log.hashes.copy_from(made.first, file, done)  # what was appended meanwhile
+            log.hashes.copy_from(made.first, log.size, file, done)  # what was appended meanwhile
             os.fsync(file)
             write_marker(log.folder, made)
 

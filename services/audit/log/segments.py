@@ -314,7 +314,8 @@ class Segments:
     def check(self) -> None:
         """Raise Broken unless every file is still the one we wrote, as we left it.
 
-        While the log waits to be mended, or is, there is nothing to be found.
+        While the log waits to be mended, or is, there is nothing to be found. After an append that failed
+        lines are compared once `reopen` has taken back what it left in the row of hashes.
         """
         if self.damage or not self.being_mended.acquire(blocking=False):
             return
@@ -345,7 +346,7 @@ class Segments:
             raise Broken(f"{path.name} was replaced")
         if found.size != left.size:
             raise Broken(f"{path.name} has {found.size} bytes, not the {left.size} written")
-        if found != left:  # somebody else wrote: the same again, or something else
+        if found != left and self._file is not None:  # somebody wrote: the same again, or something else
             self._require_lines(segment)
             self._known.looks[segment] = found
 

@@ -86,6 +86,7 @@ class Feed:
                 async for batch in batches:
                     self._seen, self._has_told = batch.revision, True
                     changes = _projected(batch)
+                    del batch  # as above, while nothing happens
                     for follower in self._followers:
                         follower.offer(changes)
         except Exception as failure:  # noqa: BLE001  each of them is told; the next one begins anew

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from copy import copy
 
 from services.kv.watching.changes import Change
 
@@ -51,7 +52,7 @@ class Follower:
         """What waits, as soon as something does; less what he has had. Raises what he failed by."""
         await self._woken.wait()
         if self._failure is not None:
-            raise self._failure
+            raise copy(self._failure)  # what is raised holds this frame, and so him who has the original
         self._woken.clear()
         taken, self._waiting = self._waiting, []
         return self.of(taken)

@@ -119,8 +119,8 @@ class _Next:
         done, _ = await asyncio.wait({self._task}, timeout=seconds)
         if not done:
             return []
-        task, self._task = self._task, None
-        return task.result()
+        self._task = None
+        return done.pop().result()  # in no name of ours: what it raises holds this frame
 
 
 def _until_next_proof() -> float:

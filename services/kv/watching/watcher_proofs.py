@@ -57,7 +57,10 @@ class Proofs:
         self._waiting.setdefault(token, []).append(ask)
         if token not in self._working:
             self._working[token] = asyncio.create_task(self._work(token), name="proof of a watch")
-        return await ask.answer
+        try:
+            return await ask.answer
+        finally:
+            del ask  # what is raised holds this frame, and the answer what is raised
 
     async def _work(self, token: str) -> None:
         try:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +16,7 @@ from strongbox.lease_records import counters
 from strongbox.lease_records.read_lease import lease_id
 from strongbox.store import keyspace
 from strongbox.store.decisions.cache import Memory
+from strongbox.store.decisions.view import View
 from tests.services.kv.support import Kv
 
 
@@ -166,3 +171,28 @@ async def test_of_values_beyond_the_limit_no_envelope_is_looked_at(kv: Kv) -> No
     assert [one.WhichOneof("result") for one in answer.results] == ["secret"] * 2 + ["error"] * 6
     assert looked == {keyspace.envelope(path, 1) for path in paths[:2]}
     assert [one.reason for one in kv.pipeline.audited] == [""] * 2 + ["TOO_LARGE"] * 6
+
+
+async def test_who_is_refused_for_every_secret_leaves_no_circle(kv: Kv) -> None:
+    """A policy of his token is missing; each result is that refusal, which must not hold the decision."""
+    token = kv.add_token(policies=["gone"])
+    kept = list[weakref.ref[View]]()
+    submit = kv.pipeline.submit
+
+    async def watched(work: Any) -> Any:
+        def decide(view: View) -> Any:
+            kept.append(weakref.ref(view))
+            return work.decide(view)
+
+        return await submit(replace(work, decide=decide))
+
+    kv.pipeline.submit = watched  # type: ignore[method-assign]
+    gc.disable()
+    try:
+        answer = await read(kv, "a", "b", token=token)
+        assert [one.error.code for one in answer.results] == [7, 7]  # PERMISSION_DENIED
+        await asyncio.sleep(0)
+        assert kept
+        assert [view() for view in kept] == [None] * len(kept)
+    finally:
+        gc.enable()

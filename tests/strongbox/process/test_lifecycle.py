@@ -207,6 +207,7 @@ def test_stopping_never_takes_long_even_without_etcd(place: Place, identities: I
         cluster.members[0].resume()
 
 
+@pytest.mark.processes
 def test_settings_that_make_no_sense_end_it_at_once(place: Place) -> None:
     with place.process(["127.0.0.1:1"], STRONGBOX_PROFILE="imaginary") as process:
         assert process.popen.wait(timeout=10) == 2

@@ -26,10 +26,14 @@ LIMIT = 50_000  # bytes a segment: about 108 entries
 
 
 def note_of(size: int) -> str:
+    return sign(Checkpoint(ORIGIN, size, root_over(LINES[:size])), SIGNING)
+
+
+def root_over(lines: list[bytes]) -> bytes:
     frontier = Frontier()
-    for line in LINES[:size]:
+    for line in lines:
         frontier.add(leaf_hash(line))
-    return sign(Checkpoint(ORIGIN, size, frontier.root()), SIGNING)
+    return frontier.root()
 
 
 def log_of(folder: Path, size: int = 800) -> Segments:

@@ -13,6 +13,7 @@ import pytest
 
 from services.lease.postgres import dsn, pinned_settings, scram
 from services.lease.postgres.connection_pool import Database, Login
+from services.lease.postgres.ending import inspection
 from services.lease.postgres.errors import Full
 from tests.services.lease.postgres.test_jobs import creating, removing, role_named
 from tests.support.postgres import PASSWORD, PostgresServer
@@ -95,6 +96,17 @@ async def test_behind_a_pooler_each_statement_is_sent_with_what_it_needs(
         await database.run(creating(role, scram.new_password(), template="pg_monitor"), 5)
         assert role.username in postgres.roles()
         assert await database.run(removing(role), 5) == {}
+
+
+async def test_behind_a_pooler_an_inspections_own_limit_holds(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = "SELECT 'setting', pg_catalog.current_setting('statement_timeout'), true LIMIT %s"
+    monkeypatch.setattr(inspection, "_OWNED", limit)
+    with behind(postgres, refuses=True) as database:
+        ((_, said, _),) = await database.run(lambda desk: inspection._ask(desk.session, 5), 3.9)
+    assert said.endswith("ms")
+    assert 0 < int(said.removesuffix("ms")) <= 1950
 
 
 async def test_a_user_without_a_free_session_is_told_so_and_its_own_jobs_share(

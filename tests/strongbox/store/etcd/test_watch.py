@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from contextlib import aclosing
+from typing import cast
 
 import pytest
+from etcd3.etcdrpc import kv_pb2 as kv
+from etcd3.etcdrpc import rpc_pb2 as pb
 
 from strongbox.store.etcd import txn
 from strongbox.store.etcd.client import Etcd
@@ -186,3 +190,42 @@ async def test_a_member_without_a_leader_gives_the_watch_up_and_events_follow_wh
     written += await put_many(etcd, prefix, 1, 1)
     assert events_of(await collecting) == written
     await etcd.close()
+
+
+async def test_what_etcd_sent_is_not_kept_while_whoever_follows_does_not_ask_for_more() -> None:
+    """An answer may be 64 MiB, and there may be many who do not read."""
+    event = kv.Event(kv=kv.KeyValue(key=b"a", value=b"v" * 4096, mod_revision=5))
+    answer = pb.WatchResponse(events=[event])
+    alone = sys.getrefcount(answer)
+    etcd = Answering([pb.WatchResponse(created=True), answer])
+    async with aclosing(watch(cast("Etcd", etcd), b"a", start_revision=5)) as seen:
+        batch = await anext(seen)
+        assert sys.getrefcount(answer) == alone
+        value = batch.events[0].value
+        del batch
+        assert sys.getrefcount(value) == 2
+
+
+class Answering:
+    """As far as a watch sees `Etcd`, its ring, a member and a stream; what it was given it gives away."""
+
+    def __init__(self, answers: list[pb.WatchResponse]) -> None:
+        self.ring, self._answers = self, answers
+
+    def pick(self) -> Answering:
+        return self
+
+    def lasting_stream(self, *_: object) -> Answering:
+        return self
+
+    def worked(self, _: float) -> None:
+        """It did."""
+
+    async def write(self, _: object) -> None:
+        """Taken."""
+
+    async def read(self) -> pb.WatchResponse:
+        return self._answers.pop(0)
+
+    def cancel(self) -> None:
+        """Over."""
