@@ -3,7 +3,7 @@
 Where to look:
     watch_secrets   one stream
     feed            one watch of etcd for all of them
-    changes         what an event tells
-    watcher_proofs  who watches is proved once for several
-    stream_limits   how many at once
+    changes         events of etcd as changes of secrets
+    watcher_proofs  one proof for all streams of a token
+    stream_limits   how many streams at once
 """

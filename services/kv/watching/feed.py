@@ -1,12 +1,13 @@
 """One watch of all heads for a process, however many streams: each change is looked at once and handed out.
 
 Rules:
-* The watch runs while somebody follows. It begins where the first one begins, and no later than now.
-* Who begins at a revision that was handed out already catches up by a watch of his own. It ends at the last
-  revision that had been handed out when he came: from there on all changes wait for him. While nothing was
-  handed out yet it ends at the next change. A few get an answer at once: it may hold a thousand revisions.
-* For each follower at most `MOST_WAITING` changes wait; who is further behind is `Behind`. So a client that
-  does not read costs no memory. The changes themselves are shared.
+* The watch runs while there are followers. It begins where the first follower begins, but no later than now.
+* A follower that begins at a revision handed out already catches up with a watch of its own. That ends at the
+  last revision that had been handed out when it came, since later changes wait for it. If nothing has been
+  handed out yet, it ends at the next change. Only `MOST_CATCHING_UP` read an answer at once, since one may
+  hold a thousand revisions.
+* At most `MOST_WAITING` changes wait for a follower; beyond that it is `Behind`. So a client that does not
+  read costs little memory. The changes themselves are shared.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ MOST_CATCHING_UP = 4
 
 
 class Behind(Exception):
-    """More has happened than waits for a follower: he has to list again."""
+    """More changes came than may wait for a follower: it has to list again."""
 
 
 class Follower:
-    """The changes that wait for one who follows; those below `position` he has, or does not want."""
+    """The changes that wait for one follower; those of revisions below `position` are not for it."""
 
     def __init__(self, prefix: str, position: int) -> None:
         self.prefix, self.position = prefix, position
@@ -38,11 +39,11 @@ class Follower:
         self._woken = asyncio.Event()
 
     def of(self, changes: Sequence[Change]) -> list[Change]:
-        """Those of these that concern him."""
+        """Those of these changes that are for this follower."""
         return [one for one in changes if one.revision >= self.position and one.path.startswith(self.prefix)]
 
     def offer(self, changes: Sequence[Change]) -> None:
-        """Have them wait for him; beyond what may wait he is behind."""
+        """Add changes to those that wait; beyond `MOST_WAITING` the follower fails with `Behind`."""
         mine = self.of(changes)
         if not mine or self._failure is not None:
             return
@@ -53,12 +54,12 @@ class Follower:
         self._woken.set()
 
     def fail(self, failure: Exception) -> None:
-        """He is told no more."""
+        """Drop what waits; `take` raises `failure` from now on."""
         self._waiting, self._failure = [], failure
         self._woken.set()
 
     async def take(self) -> list[Change]:
-        """What waits, as soon as something does; less what he has had. Raises what he failed by."""
+        """Wait for changes and take them, without those below `position`. Raises what `fail` was given."""
         await self._woken.wait()
         if self._failure is not None:
             raise self._failure
@@ -110,16 +111,16 @@ class Feed:
                 self._task = None
 
     async def _history(self, follower: Follower, until: int) -> AsyncGenerator[list[Change], None]:
-        """What he wants up to a revision that a change has, or the next one that one has."""
-        # Nobody else is kept waiting by who waits for a change that is still to come.
+        """The follower's changes up to revision `until`, or to the next change if that has none."""
+        # Without a turn when it may wait for a change still to come: that would keep others waiting.
         turn = self._catching_up if self._has_told else nullcontext()
         seen = 0
         async with aclosing(self._watch(follower.position)) as batches:
             while seen < until:
-                async with turn:  # and not while he reads, who may be slow
+                async with turn:  # given back before the yield: the client may be slow
                     batch = await anext(batches)
                     changes, seen = follower.of(_projected(batch)), batch.revision
-                    del batch  # whole heads: who does not read what follows keeps none of them
+                    del batch  # whole heads: not to be kept while the client reads
                 follower.position = seen + 1
                 if changes:
                     yield changes
@@ -132,7 +133,7 @@ class Feed:
                     changes = _projected(batch)
                     for follower in self._followers:
                         follower.offer(changes)
-        except Exception as failure:  # noqa: BLE001  each of them is told; the next one begins anew
+        except Exception as failure:  # noqa: BLE001  each follower gets it; the next one starts a new watch
             self._task = None
             for follower in self._followers:
                 follower.fail(failure.with_traceback(None))
