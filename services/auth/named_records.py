@@ -1,7 +1,7 @@
 """Records that have a name (users, AppRoles, Kubernetes roles): found, written and deleted through a view.
 
-Names are compared folded: `Bob` cannot be made while `bob` exists. A record answers to its own spelling
-only, so neither a rule nor a lockout that speaks of `bob` is evaded by `Bob`: that is nobody.
+Names are compared folded: `Bob` cannot be made while `bob` exists. A record is found by its own spelling
+only: `Bob` is nobody, so it evades neither a rule nor a lockout of `bob`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Named(Generic[R]):
         self._lookup, self._kind, self._what = lookup, kind, what
 
     def key(self, name: str) -> bytes:
-        """Where the record of this name stands, whatever its spelling."""
+        """The etcd key for this name, the same for every spelling."""
         return self.prefix + paths.fold_name(name).encode()
 
     def find(self, view: View, name: str) -> R | None:
