@@ -6,9 +6,9 @@ Where to look:
     leases            seen, renewed, revoked
     credentials       issued
     connections       the servers that credentials are made on
-    postgres          what is said to PostgreSQL
+    postgres          everything that speaks to PostgreSQL
     credential_lease  the states of a credential's lease; pure
     guarded_call      authenticate, decide, audit in one transaction
     metrics           how many live and wait
-    repository        where they stand in etcd
+    repository        leases, connections and roles in etcd
 """

@@ -1,4 +1,4 @@
-"""Between the wire and the domain: a lease as it is told."""
+"""Between the wire and the domain: a lease as callers see it."""
 
 from __future__ import annotations
 

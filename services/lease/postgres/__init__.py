@@ -1,4 +1,4 @@
-"""What is said to PostgreSQL; nobody else imports psycopg2.
+"""Everything that speaks to PostgreSQL; no other code imports psycopg2.
 
 Where to look:
     connection_pool  sessions and threads of one server
@@ -8,8 +8,8 @@ Where to look:
     scram            passwords and verifiers
     login_roles      roles made and renewed
     catalog          which roles there are
-    pieces           lists that are worked off in parts
-    retry            what collided with others
+    pieces           statements about single objects
+    retry            trying again after a collision
     errors           what can go wrong
-    ending           roles are taken away
+    ending           roles are dropped
 """

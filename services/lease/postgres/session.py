@@ -1,9 +1,9 @@
 """One session with a server: statements under a deadline that holds even when the server is frozen.
 
-psycopg2 waits in C, where nothing interrupts it; statement_timeout is the server's own, and a frozen server
-keeps no time. So waiting is done here: psycopg2 calls `_wait` whenever it would block, while it connects too,
-and this thread's deadline ends it. A session whose deadline passed is closed; what became of its last
-statement is not known.
+psycopg2 waits in C, where nothing interrupts it; statement_timeout is kept by the server, and a frozen server
+does not keep it. So waiting is done here: psycopg2 calls `_wait` whenever it would block, while it connects
+too, and this thread's deadline ends it. A session whose deadline passed is closed; whether its last statement
+had an effect is not known.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Statement = str | sql.Composable
 
 @contextlib.contextmanager
 def deadline(at: float) -> Iterator[None]:
-    """Have everything that this thread asks of a server end at `at` (monotonic seconds)."""
+    """End everything that this thread asks of a server at `at` (monotonic seconds)."""
     _mine.deadline = at
     try:
         yield
@@ -53,7 +53,7 @@ def time_left() -> float:
 
 
 def _wait(connection: Any) -> None:
-    # psycopg2 has one way to wait for all of a process: also for connections that nobody set a deadline for.
+    # psycopg2 has one such callback for a whole process: it also serves connections without a deadline.
     while True:
         state = connection.poll()
         if state == psycopg2.extensions.POLL_OK:
@@ -81,12 +81,12 @@ class Session:
 
     @property
     def server_version(self) -> int:
-        """As in 150004."""
+        """The server's version as a number, such as 150004."""
         return int(self._connection.server_version)
 
     @property
     def is_superuser(self) -> bool:
-        """As the server told it when the session began, or since."""
+        """Whether the user is a superuser, as the server last reported it."""
         return bool(self._connection.info.parameter_status("is_superuser") == "on")
 
     @property
@@ -95,7 +95,7 @@ class Session:
         return str(self._connection.info.dbname)
 
     def pin(self, login: str) -> None:
-        """Have what `pins` names hold from now on. Raises PostgresFailure when it does not."""
+        """Make the settings of `pins` hold from now on. Raises PostgresFailure when they do not."""
         settings = pins.wanted(self.server_version, superuser=self.is_superuser)
         given = {name: value for name, value in settings.items() if name not in pins.SETTINGS}
         look = pins.looking(settings)
@@ -113,7 +113,7 @@ class Session:
         """Rows of the (last) statement; none if it has none. Raises Rejected, Lost.
 
         Values and identifiers are quoted by the driver: `values` for `%s`, `sql.Identifier` for names.
-        `bare`: it cannot be sent with another one, and calls nothing.
+        `bare`: it cannot be sent together with another one, and calls no function.
         """
         if self._before is not None and not bare:
             statement = self._before + (sql.SQL(statement) if isinstance(statement, str) else statement)
@@ -126,7 +126,7 @@ class Session:
             raise Lost("PostgreSQL did not answer in time") from None
         except psycopg2.Error as error:
             raise of_statement(error) from None
-        except UnicodeError:  # a name out of a database that knows no encoding
+        except UnicodeError:  # a name from a database without an encoding
             raise Rejected("PostgreSQL answered with a name that is no UTF-8") from None
 
     @contextlib.contextmanager
@@ -167,7 +167,7 @@ def connect(parameters: Mapping[str, str], user: str, password: str, ca: str = "
         try:
             return _pinned(session, user)
         except Lost:
-            pass  # nothing was begun. A timeout that is set for the role may have ended it
+            pass  # nothing was done yet; a timeout set for the role may have ended the session
         newer = pins.newer_options(session.server_version)
         try:
             return _pinned(_open({**everything, "options": f"{parameters['options']} {newer}"}), user)
@@ -204,13 +204,13 @@ def _connect(everything: dict[str, Any]) -> Any:
     except psycopg2.Error as error:
         if not is_pooler_refusal(error):
             raise
-    # A pooler that takes no options: they are set, and looked at, as soon as there is a session.
+    # A pooler that takes no options: they are set and checked as soon as there is a session.
     return psycopg2.connect(**{name: value for name, value in everything.items() if name != "options"})
 
 
 @contextlib.contextmanager
 def _authority(ca: str, sslmode: str) -> Iterator[dict[str, str]]:
-    """The PEM as a file that libpq can read, which is on no disk; without one the system's authorities."""
+    """The PEM as a file in memory that libpq can read; without a PEM, the system's authorities."""
     if not ca:
         yield {"sslrootcert": "system"} if sslmode == "verify-full" else {}
         return

@@ -1,7 +1,7 @@
-"""Taking a role away, whatever it does against it and whatever it left behind.
+"""Dropping a role, whatever it does to prevent that and whatever it leaves behind.
 
 Where to look:
-    drop_roles     the whole way
+    drop_roles     all steps, in order
     lock_out       no new logins, no sessions
     obstacles      what stands in the way
     belongings     what it owns

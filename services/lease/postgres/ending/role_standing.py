@@ -1,4 +1,4 @@
-"""How a credential's role stands when it is to go: whose member it is, and whether we are its."""
+"""What a role is before it is dropped: a member of which roles, and whether we are its member."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LOOK = (
 class Standing:
     """A role that is there.
 
-    `heir`: who takes over what it owns, or empty; `is_ours`: we are its member, with its rights.
+    `heir`: the role that takes over what it owns, or empty; `is_ours`: we are its member, with its rights.
     """
 
     oid: int
@@ -51,9 +51,9 @@ def names(some: Iterable[Standing]) -> sql.Composable:
 
 
 def _heir(template: str, memberships: list[str]) -> str:
-    """The template; where that is not recorded (earlier versions, orphans) the one role whose member it is.
+    """The template; if that is not recorded (earlier versions, orphans), the only role it is a member of.
 
-    Of no other role it is known that the credential could do all that it can.
+    Only of that is it known that it may do no more than the credential could.
     """
     if template:
         return template if template in memberships else ""
