@@ -1,15 +1,16 @@
 """Watching over the seal state: proofs for custody, wiping when it is time, and what follows from a wipe.
 
 * A linearizable read every 0.5 s is the proof; a watch of `seal/state` makes the next read come at once. A
-  read that failed is repeated without a pause: etcd's elections take longer than what is left of a proof.
-  One that is late is not waited for: the next is asked for beside it, and the first answer counts. So an
-  etcd that takes two seconds for each answer still proves every half second.
+  read that failed is repeated without a pause: etcd's elections take longer than what is left of a proof. A
+  late read is not waited for: the next is sent beside it, and the first answer counts. So an etcd that takes
+  two seconds for each answer still proves every half second.
 * The wipe 10 s after the last proof does not wait for a read to fail: it has a timer of its own.
-* After a wipe the replica says so in etcd (`seal` waits for that) and the process is
+* After a wipe the replica writes that into its record in etcd (`seal` waits for that), and the process is
   replaced.
 * When etcd says unsealed and nobody has held a key for 3 s (everything was restarted), the cluster *is*
-  sealed; then the record is made to say so, and people unseal it as ever. Who said that it holds a key is
-  asked first (`holders`), and who does not answer is given the time in which it would have wiped its keys.
+  sealed; then `seal/state` is made to say so, and people unseal it as usual. Replicas whose records say that
+  they hold a key are asked first (`holders`); for one that does not answer, the time is waited in which it
+  would have wiped its keys.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ READ_EVERY = 0.5  # seconds
 _READ_WITHIN = 3.0  # seconds for one read, all its attempts together
 _FAILED_PAUSE = 0.05  # seconds after a read that failed
 _NOBODY_FOR = 3.0  # seconds without a holder before the cluster is called sealed
-_GAP = 2.0  # seconds between two looks that belong together: what was between longer ones is not known
-_UNKNOWN_FOR = WIPE_AFTER_S + 1.0  # the same, where somebody who may hold a key does not answer
+_GAP = 2.0  # seconds between two looks at most: what happens in a longer gap is not known, so it starts again
+_UNKNOWN_FOR = WIPE_AFTER_S + 1.0  # the same, while a replica that may hold a key does not answer
 _log = structlog.get_logger(__name__)
 
 
 class Vigil:
-    """One per process; `run` is for ever. `on_wiped` is what follows a wipe."""
+    """Watches the seal state; one per process. `on_wiped` is called after a wipe."""
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class Vigil:
         self.seen = asyncio.Event()
 
     async def run(self) -> None:
-        """All five duties of it."""
+        """Run its five tasks, for ever."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for work in (self._read, self._watch, self._expire, self._after_wipe, self._follow):
@@ -95,7 +96,7 @@ class Vigil:
             await _happens(self._wake, READ_EVERY - (time.monotonic() - asked))
 
     async def _ask(self, asked: float) -> bool:
-        """Whether etcd told the state; what was asked for before the last that was told says nothing new."""
+        """Whether etcd answered. A state that was asked for before the one known now is dropped."""
         try:
             found = await self._etcd.range(keyspace.SEAL_STATE, deadline=asked + _READ_WITHIN)
             state = SealState.parse(found.rows[0].value if found.rows else None)
@@ -111,7 +112,7 @@ class Vigil:
         return True
 
     async def _follow(self) -> None:
-        """What each state read leads to; it may take a second, for which no proof has to wait."""
+        """Act on each state that was read; this may take a second, and no proof has to wait for it."""
         while True:
             await self._is_read.wait()
             self._is_read.clear()
@@ -143,7 +144,7 @@ class Vigil:
             await self._on_wiped()
 
     async def _call_it_sealed(self) -> None:
-        """Put sealed where nobody holds a key for long enough."""
+        """Make `seal/state` sealed if nobody has held a key for long enough."""
         state, now = self.state, time.monotonic()
         try:
             found = Found.HELD if state is None or state.is_sealed else await self._holders.look()
@@ -158,7 +159,7 @@ class Vigil:
 
 
 def abandoning(generation: int) -> Work[SealState]:
-    """The work of calling a cluster sealed that nobody can open; audited."""
+    """The work of making a cluster sealed whose keys nobody holds; audited."""
     draft = Draft(op="Seal", path="sys/seal", request_id="", client="")
     return Work(
         lambda view: seal_decisions.abandon(view, generation), draft, time.monotonic() + 1.0, always=True
