@@ -4,7 +4,7 @@
   acknowledged before the call, so the answer waits until this replica's log has come that far. A replica that
   cannot trust its log answers nothing.
 * A proof is verified, and so is the checkpoint it leads to, before it is given.
-* Nothing is read, wrapped or opened for a caller before the guard has let him in.
+* Nothing is read, wrapped or opened for a caller before the guard has authorized it.
 * A follower's token is checked again before entries are sent: a revoked token gets none.
 """
 
@@ -148,7 +148,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         return pb.GetCheckpointResponse(checkpoint=note, size=told.size, root_hash=told.root)
 
     async def GetProof(self, request: pb.GetProofRequest, context: Context) -> pb.GetProofResponse:
-        """That an entry is in the log, or that the log only grew, up to a signed checkpoint."""
+        """Proof that an entry is in the log, or that the log only grew, up to a signed checkpoint."""
         if not (request.HasField("index") or request.HasField("from_size")):
             raise InvalidInput("index names an entry, from_size an older log: one of them is needed")
         inbound = inbound_of(context)
@@ -173,7 +173,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
     async def GetPublicKey(
         self, request: pb.GetPublicKeyRequest, context: Context
     ) -> pb.GetPublicKeyResponse:
-        """What checkpoints are verified with."""
+        """The public key with which checkpoints are verified."""
         await self._authorize(inbound_of(context), "GetPublicKey", "read")
         keys = self._keys.require()
         return pb.GetPublicKeyResponse(

@@ -88,7 +88,7 @@ def created_to_proto(told: Told, token: str) -> Created:
 
 
 def token_made(told: Told, token: str) -> pb.CreateTokenResponse:
-    """With the settings that took effect, so that a misspelt field is noticed."""
+    """A new token with the settings that took effect, so that a misspelt field is noticed."""
     record = told.record
     return pb.CreateTokenResponse(
         **created_to_proto(told, token),
@@ -229,7 +229,7 @@ def ttl_of(told: Told) -> int:
 
 
 def moment(at_ms: int) -> Timestamp | None:
-    """`None` for never."""
+    """A moment in milliseconds since the epoch, as a timestamp; `None` for 0 (never)."""
     return Timestamp(seconds=at_ms // 1000, nanos=at_ms % 1000 * 1_000_000) if at_ms else None
 
 

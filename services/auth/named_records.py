@@ -42,7 +42,7 @@ class Named(Generic[R]):
         return found
 
     def writable(self, view: View, name: str) -> R | None:
-        """What a write of this name replaces. Raises `InvalidInput` when it exists in other letters."""
+        """The record that a write replaces, if any. Raises `InvalidInput` when it exists in other letters."""
         found: Any = self._lookup.record(view, self.key(name), self._kind)
         if found is not None and found.name != name:
             raise InvalidInput(f"a {self._what} of this name exists in other letters", name=found.name)

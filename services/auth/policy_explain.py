@@ -22,7 +22,7 @@ from strongbox.store.decisions.view import View
 
 
 class Question(NamedTuple):
-    """Of an accessor's token or of policies: may it do `capability` on `path`?"""
+    """May an accessor's token, or may these policies, do `capability` on `path`?"""
 
     accessor: str
     policies: tuple[str, ...]
@@ -51,7 +51,7 @@ class Explanation(NamedTuple):
 
 
 class Explain:
-    """Answers questions."""
+    """Answers questions about access."""
 
     def __init__(self, guard: Guard, tokens: Tokens) -> None:
         self._guard, self._tokens = guard, tokens

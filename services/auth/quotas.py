@@ -48,7 +48,7 @@ def group_of(caller: Caller) -> str:
 
 
 def holder_of(caller: Caller) -> str:
-    """The holder of the tokens that a caller makes: his own (strongbox.access.groups); empty: none."""
+    """The holder of the tokens that a caller makes: its own (strongbox.access.groups), or empty."""
     return "" if caller.is_root else str(caller.record.holder)
 
 

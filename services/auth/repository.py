@@ -101,7 +101,7 @@ class Repository:
         view.put(key, seal_record(self.lookup.require_keys(), key, body))
 
     def move_expiry(self, view: View, digest: str, record: storage.TokenRecord, expires_ms: int) -> None:
-        """Write the token anew with another expiry. `record` itself is not changed."""
+        """Write the token again with another expiry. `record` itself is not changed."""
         view.means(Effect.NEUTRAL)  # each new key replaces one
         view.delete(due_key(record.expires_ms, digest))
         moved = storage.TokenRecord()

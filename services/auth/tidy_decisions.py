@@ -71,7 +71,7 @@ def read_children(view: View, fence: Fence, accessor: str) -> None:
 
 
 def settle(view: View, fence: Fence, repository: Repository, keys: Sequence[bytes]) -> list[Bereaved]:
-    """Do what entries of the tokens' index ask; returns whose children have to be found."""
+    """Settle entries of the tokens' index; returns the tokens whose children have to be found."""
     fence.require(view)
     # In one round trip: the entries, and the tokens that most of them are about.
     view.prefetch(*keys, *(keyspace.token(digest_of_due(key)) for key in keys))

@@ -104,7 +104,7 @@ def require_uses(number: int, field: str) -> int:
 
 
 class Tokens:
-    """Decisions about tokens; each takes a `Caller`, whom only the guard hands out."""
+    """Decisions about tokens; each takes a `Caller`, which only the guard gives."""
 
     def __init__(self, guard: Guard, repository: Repository) -> None:
         self._guard, self._repository = guard, repository

@@ -67,7 +67,7 @@ class Item(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What an audit record says of a secret's reading."""
+    """What an audit record says of the read of one secret."""
 
     version: int
     outcome: str

@@ -1,4 +1,4 @@
-"""Secrets: what each call decides. Functions of a view and of a `Caller`, whom only the guard hands out.
+"""Secrets: what each call decides. Functions of a view and of a `Caller`, which only the guard gives.
 
 Rules beyond those of `versions`:
 * A request that changes something is first looked up (`idempotency`): if it was carried out already, it gets

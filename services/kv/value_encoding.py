@@ -27,7 +27,7 @@ _TEXT, _DATA, _BINARY = b"t", b"d", b"b"
 
 
 def plaintext_of(request: pb.WriteSecretRequest) -> bytes:
-    """What is to be sealed. Raises `InvalidInput` and `TooLarge`."""
+    """The plaintext to seal: kind and content. Raises `InvalidInput` and `TooLarge`."""
     given = [name for name in ("value", "data", "binary") if request.HasField(name)]
     if len(given) != 1:
         raise InvalidInput("a secret is exactly one of value, data and binary")

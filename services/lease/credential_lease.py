@@ -102,7 +102,7 @@ def active(record: Record) -> Record:
 
 
 def renewed(record: Record, expires_ms: int) -> Record:
-    """With a later expiry; never an earlier one, never beyond the last."""
+    """The lease with a later expiry; never an earlier one, never beyond `max_expires_ms`."""
     later = max(record.expires_ms, min(expires_ms, record.max_expires_ms))
     return _with(record, expires_ms=later)
 
@@ -110,7 +110,7 @@ def renewed(record: Record, expires_ms: int) -> Record:
 def wanted(record: Record, now_ms: int) -> Record:
     """The lease when it has to end: the next attempt is due at once; what is abandoned or revoked stays so.
 
-    `AT_ONCE` is due by any clock: whoever says so may have a fast one, and the reaper goes by the cluster's.
+    `AT_ONCE` is due by any clock: the caller's may be fast, and the reaper goes by the cluster's time.
     """
     if record.state == REVOKED:
         return record
@@ -129,7 +129,7 @@ def made_late(record: Record) -> Record:
 def begun(record: Record, now_ms: int, backoff: Backoff) -> Record:
     """An attempt to end it begins now; the next is due when this one fails, or its process dies.
 
-    `now_ms`: the cluster's time, which the next attempt goes by.
+    `now_ms`: the cluster's time, by which the next attempt is due.
     """
     ending = wanted(record, now_ms)
     attempts = record.attempts + 1

@@ -37,7 +37,7 @@ class Calls:
         return await self.pipeline.submit(Work(guarded, draft_of(inbound, op, path), inbound.deadline))
 
     async def allowed(self, inbound: Inbound, decide: Decide[T]) -> T | StrongBoxError:
-        """What `decide` says, or what it refuses with; nothing is changed or recorded."""
+        """What `decide` returns, or the error it refuses with; nothing is changed or recorded."""
 
         def guarded(view: View) -> T | StrongBoxError:
             try:

@@ -1,8 +1,8 @@
 """The cluster as etcd shows it at one revision: who is alive, who holds a key, who does which duty.
 
 One linearizable transaction reads it all, each part a key or a short range (a few nodes, a few duties). A
-replica counts as a holder when it says so *under the session it has now*: what a process said before it was
-killed does not count for the one started after it.
+replica counts as a holder when its record says so *under the session it has now*: what a process wrote before
+it was killed does not count for the one started after it.
 
 A row that cannot be read, or that stands at another's key, is left out and logged once: it must not hide what
 the other rows say. Seal's own config and state are single rows, and must be readable.

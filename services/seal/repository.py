@@ -40,7 +40,7 @@ class SealState:
         return cls(word == b"sealed", *map(int, numbers))
 
     def encode(self) -> bytes:
-        """As it is stored."""
+        """The state as it is stored."""
         text = b"%s:%d" % (b"sealed" if self.is_sealed else b"unsealed", self.generation)
         return text if self.term == 1 else b"%s:%d" % (text, self.term)
 

@@ -170,7 +170,7 @@ class SealServicer(rpc.SealServiceServicer):
     async def GetSealStatus(
         self, request: pb.GetSealStatusRequest, context: Context
     ) -> pb.GetSealStatusResponse:
-        """How far unsealing is."""
+        """Whether this node is sealed, and how far unsealing is."""
         return await self._health.status()
 
     async def GetHealth(self, request: pb.GetHealthRequest, context: Context) -> pb.GetHealthResponse:

@@ -93,7 +93,7 @@ class Room(NamedTuple):
 
     @property
     def warning(self) -> str:
-        """What to tell people; "" when there is room."""
+        """The warning for people; "" when there is room."""
         if self.disk >= WARN:
             return f"the disk of the audit log is {self.disk:.0%} full"
         if self.allowed >= WARN:

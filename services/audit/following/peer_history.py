@@ -78,7 +78,7 @@ class PeerHistory:
         raise Unavailable("no audit replica gave the history up to the mark")
 
     async def markers(self) -> list[bytes | None]:
-        """Of each peer that has entries its marker: b"" if nothing is archived, None if it is silent."""
+        """Markers of the peers that have entries: b"" if nothing is archived, None without an answer."""
         channels = await self._channels()
         told = await asyncio.gather(*map(_beginning_of, channels))
         return [beginning for answer in told for beginning in answer]

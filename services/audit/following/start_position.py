@@ -90,7 +90,7 @@ async def find_start(
 
 async def _mend(log: Segments, keys: OpenKeys, doubt: str, mending: Callable[[str], None]) -> None:
     mending(f"the audit log is damaged and being mended: {doubt}")
-    # To its end, even when a sealing cancels us: a second one must not begin beside it.
+    # Shielded, so that it ends even if a sealing cancels this task: no second one may begin beside it.
     await asyncio.shield(asyncio.to_thread(mend, log, keys.chain))
 
 
@@ -179,7 +179,7 @@ def doubt_of(log: Segments, known: Sequence[Position], checkpoint: Checkpoint | 
 
 
 def _fault_of(log: Segments, keys: OpenKeys, reported: Sequence[Position]) -> str:
-    """What is wrong with this log by itself; "" if nothing. Raises MissingKey."""
+    """What is wrong with this log's own marker, lines or length; "" if nothing. Raises MissingKey."""
     if log.first and not log.stand_in and not log.marker.is_ours(keys.chain):
         return "its marker is not this chain's"
     return log.damage.reason if log.damage else _shorter(log, reported)

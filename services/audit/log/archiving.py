@@ -44,7 +44,7 @@ _log = structlog.get_logger(__name__)
 
 
 class NotArchived(Exception):
-    """What stands in the archive is not what the log holds; nothing was removed."""
+    """A copy in the archive is not what the log holds; nothing was removed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Fields(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One form of every needle stands in the line, and its time is in [since, until)."""
+    """Wants a line that holds one form of each needle, and whose time is in [since, until)."""
 
     needles: tuple[tuple[bytes, ...], ...] = ()
     since: bytes = b""

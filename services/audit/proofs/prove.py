@@ -24,7 +24,7 @@ class Unproved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Inclusion:
-    """That a line with this leaf is entry `index`."""
+    """Proof that a line with this leaf (32 bytes) is entry `index`."""
 
     index: int
     leaf: bytes
@@ -33,7 +33,7 @@ class Inclusion:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """That a tree of `size` leaves and this root is the beginning of another."""
+    """Proof that a tree of `size` leaves and this root is the beginning of another."""
 
     size: int
     root: bytes

@@ -54,7 +54,7 @@ class Changed(Overloaded):
 
 
 class UserLogins:
-    """By name and password."""
+    """Logins by name and password."""
 
     def __init__(self, door: Door, users_: Users, hashing: Passwords) -> None:
         self._door, self._users, self._passwords = door, users_, hashing
@@ -110,7 +110,7 @@ class UserLogins:
 
 
 class AppRoleLogins:
-    """By role id and secret id."""
+    """Logins by role id and secret id."""
 
     def __init__(self, door: Door, roles: AppRoles, secret_ids: SecretIds) -> None:
         self._door, self._roles, self._secret_ids = door, roles, secret_ids
@@ -140,7 +140,7 @@ class AppRoleLogins:
 
 
 class KubernetesLogins:
-    """By a service account's token."""
+    """Logins by a service account's token."""
 
     def __init__(
         self, door: Door, roles: Kubernetes, reviewer: Reviewer, keys: Keys, own: OwnReviewer

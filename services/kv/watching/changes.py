@@ -23,7 +23,7 @@ KINDS = {
 
 
 class Change(NamedTuple):
-    """One event; `version` 0: the secret as a whole; `revision` is etcd's."""
+    """One change; `version` 0: the secret as a whole; `revision` is etcd's."""
 
     path: str
     version: int

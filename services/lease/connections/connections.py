@@ -33,7 +33,7 @@ ROTATING_MS = 30_000  # a change of the password is taken up by others after so 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a caller writes."""
+    """A connection as a caller writes it."""
 
     name: str
     dsn: str

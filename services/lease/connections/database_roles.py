@@ -32,7 +32,7 @@ def policy_path(name: str) -> str:
 
 
 def parse(request: pb.WritePostgresRoleRequest) -> Record:
-    """What is to be written. Raises `InvalidInput`."""
+    """The record to write. Raises `InvalidInput`."""
     default_s = parse_duration(request.default_ttl, "default_ttl")
     max_s = parse_duration(request.max_ttl, "max_ttl")
     default_s = min(DEFAULT_TTL_S, max_s or DEFAULT_TTL_S) if default_s is None else default_s

@@ -30,7 +30,7 @@ RESERVE = 0.8
 
 
 class Rotation:
-    """Changes passwords."""
+    """Changes the passwords of connections' users."""
 
     def __init__(self, calls: Calls, databases: Databases, keys: Keys) -> None:
         self._calls, self._databases, self._keys = calls, databases, keys

@@ -69,7 +69,7 @@ class Fresh:
 
 
 class Plan(NamedTuple):
-    """What was intended, and where."""
+    """The intent that was written, and where its role is to be made."""
 
     record: credential_lease.Record
     template: str

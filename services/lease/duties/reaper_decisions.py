@@ -44,7 +44,7 @@ def read_due(view: View, fence: Fence, now_ms: int, after: bytes = b"") -> None:
 
 
 def settle(view: View, fence: Fence, keys: RecordKeys, entries: Sequence[bytes]) -> list[str]:
-    """Do what entries of the due index ask; returns the ids of credentials whose role has to go first."""
+    """Settle entries of the due index; returns the ids of credentials whose role has to be dropped first."""
     fence.require(view)
     tally, left = Tally(), []
     names = [index.name_in(key) for key in entries]

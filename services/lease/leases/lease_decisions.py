@@ -1,4 +1,4 @@
-"""Leases: who may see, renew and end which. Functions of a view and of a `Caller`, whom the guard hands out.
+"""Leases: who may see, renew and end which. Functions of a view and of a `Caller`, which the guard gives.
 
 Rules:
 * A lease is `leases/<its policy path>` to policies: `read` to see it, `write` to renew it, `delete` to end

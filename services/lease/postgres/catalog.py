@@ -48,7 +48,7 @@ def roles_after(session: Session, after: str) -> list[Seen]:
 
 
 def missing(session: Session, usernames: list[str]) -> set[str]:
-    """Those of the roles that do not exist."""
+    """The names of those roles that do not exist."""
     rows = session.ask(
         "SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY(%s::pg_catalog.name[])", (usernames,)
     )

@@ -89,7 +89,7 @@ class Database:
             raise Unreachable(self._why)
 
     async def run(self, job: Job[T], seconds: float) -> T:
-        """Do `job` within so many seconds. Raises PostgresFailure; `Lost`: it may have had an effect."""
+        """Do `job` within `seconds`. Raises PostgresFailure; `Lost`: it may have had an effect."""
         at = time.monotonic() + seconds
         self.require_reachable()
         try:

@@ -59,7 +59,7 @@ class Rejected(PostgresFailure):
 
 
 class Lost(PostgresFailure):
-    """What became of the last statement is not known."""
+    """Whether the last statement had an effect is not known."""
 
 
 class DeadlinePassed(Exception):

@@ -131,7 +131,7 @@ class Session:
 
     @contextlib.contextmanager
     def transaction(self, *, commit: bool = True) -> Iterator[None]:
-        """All or nothing: ROLLBACK when a statement fails. Without `commit` they say BEGIN and COMMIT."""
+        """All or nothing: ROLLBACK when a statement fails. Not `commit`: they say BEGIN and COMMIT."""
         if commit:
             self.ask("BEGIN")
         try:

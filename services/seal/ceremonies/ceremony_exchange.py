@@ -55,7 +55,7 @@ class Step:
 
     @property
     def progress(self) -> str:
-        """Such as "1/2"."""
+        """Shares given of those needed, such as "1/2"."""
         return f"{self.given}/{self.threshold}"
 
 

@@ -8,9 +8,9 @@
 * After a wipe the replica writes that into its record in etcd (`seal` waits for that), and the process is
   replaced.
 * When etcd says unsealed and nobody has held a key for 3 s (everything was restarted), the cluster *is*
-  sealed; then `seal/state` is made to say so, and people unseal it as usual. Replicas whose records say that
-  they hold a key are asked first (`holders`); for one that does not answer, the time is waited in which it
-  would have wiped its keys.
+  sealed; then `seal/state` is changed to sealed, and people unseal it as usual. Replicas whose records say
+  that they hold a key are asked first (`holders`); for one that does not answer, the time is waited in which
+  it would have wiped its keys.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Vigil:
                 reading.cancel()
 
     def look_now(self) -> None:
-        """Read again at once."""
+        """Have the seal state read at once."""
         self._wake.set()
 
     async def _read(self) -> None:

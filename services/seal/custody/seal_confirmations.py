@@ -35,7 +35,7 @@ _NODES = (keyspace.NODES, keyspace.prefix_end(keyspace.NODES))
 
 
 class Pair(Protocol):
-    """A row of etcd's."""
+    """A row of etcd."""
 
     @property
     def key(self) -> bytes: ...

@@ -40,7 +40,7 @@ def reserve(view: View, term: int, count: int) -> int:
 
 
 class Wraps:
-    """What this replica may still wrap."""
+    """The reserved wraps that this replica has not used yet."""
 
     def __init__(self, pipeline: Pipeline, node: str) -> None:
         self._pipeline, self._node = pipeline, node

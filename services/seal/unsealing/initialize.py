@@ -1,9 +1,9 @@
 """Init: a new cluster's keys, shares and records, made once in memory and put by one transaction.
 
-The material is made before anything is decided, so deciding again (etcd busy, an answer lost) puts the very
-same keys; the transaction compares that `seal/config` is absent. Only the answer holds the shares and the
-root token: if it is lost, they are lost, and the cluster has to be made again; so nothing retries an init for
-the client. The root token's record is made under the clock's time: `cluster/time` begins with it.
+The material is made before anything is decided, so deciding again (etcd busy, an answer lost) puts the same
+keys; the transaction compares that `seal/config` is absent. Only the answer holds the shares and the root
+token: if it is lost, they are lost, and the cluster has to be made again; so nothing retries an init for the
+client. The root token's record is made under the clock's time: `cluster/time` begins with it.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ _LOOK = (
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A role that is there.
+    """A role that exists.
 
     `heir`: the role that takes over what it owns, or empty; `is_ours`: we are its member, with its rights.
     """
@@ -35,7 +35,7 @@ class Standing:
 
 
 def look(session: Session, wanted: list[Role]) -> list[Standing]:
-    """Those of the roles that are there, in the order in which they were named."""
+    """Those of the roles that exist, in the order in which they were given."""
     rows = session.ask(_LOOK, ([role.username for role in wanted],))
     templates = {role.username: role.template for role in wanted}
     found = {
@@ -46,7 +46,7 @@ def look(session: Session, wanted: list[Role]) -> list[Standing]:
 
 
 def names(some: Iterable[Standing]) -> sql.Composable:
-    """As SQL, with commas."""
+    """The names of these roles as SQL, with commas."""
     return sql.SQL(", ").join(sql.Identifier(one.username) for one in some)
 
 
