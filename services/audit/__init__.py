@@ -1,7 +1,7 @@
 """The audit service: a copy of the chain on each node, its proofs, and the audit duty.
 
 Where to look:
-    serving      what is answered and told
+    serving      messages, filters, health, and the copy for log collectors
     duties       the audit duty and retention
     proofs       inclusion, consistency, checkpoints
     following    this replica follows the outbox

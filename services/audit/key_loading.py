@@ -41,9 +41,8 @@ async def open_keys(etcd: Etcd, keys: KeyClient) -> OpenKeys:
     """Every key of the audit service; the signing key is made if there is none.
 
     Raises NotInitialized, Sealed, DependencyDown, EtcdError; IntegrityError when somebody altered the first
-    HMAC key or the signing key. A later HMAC key that was not made by us announces nothing; whether it was is
-    decided for good only by an answer that can be nothing else (`_open_later`), and DependencyDown until
-    then.
+    HMAC key or the signing key. A later HMAC key that was not made by us is left out. That is decided only by
+    an answer that leaves no doubt (`_open_later`); until there is one, DependencyDown is raised.
     """
     first, cluster, signing, state, later = await _read(etcd)
     if first is None or cluster is None:
@@ -96,7 +95,7 @@ async def _read(etcd: Etcd) -> tuple[KV | None, KV | None, KV | None, KV | None,
 
 
 async def _signing_key(etcd: Etcd, keys: KeyClient, row: KV | None) -> SigningKey:
-    """The one that stands in etcd, whoever put it first."""
+    """The signing key in etcd, made if there is none. Raises NotInitialized, IntegrityError."""
     if row is None:
         pass_ = await etcd.get(keyspace.REWRAPS["audit"])
         seed = new_key()
@@ -104,7 +103,7 @@ async def _signing_key(etcd: Etcd, keys: KeyClient, row: KV | None) -> SigningKe
         made = records.SigningKey(public_key=SigningKey(seed).public, seed=sealed)
         put = txn.put(keyspace.AUDIT_SIGNING_KEY, made.SerializeToString())
         absent = txn.mod_is(keyspace.AUDIT_SIGNING_KEY, 0)
-        # Nothing is put behind a pass that rewraps: its old key term would take it along.
+        # Not put behind a pass that rewraps: it would be lost with the old key term.
         unmoved = txn.mod_is(keyspace.REWRAPS["audit"], pass_.mod_revision if pass_ else 0)
         await etcd.transact(txn.txn([absent, unmoved], [put]), idempotent=True)
         row = await etcd.get(keyspace.AUDIT_SIGNING_KEY)
@@ -112,7 +111,7 @@ async def _signing_key(etcd: Etcd, keys: KeyClient, row: KV | None) -> SigningKe
             raise NotInitialized
     record = records.SigningKey.FromString(row.value)
     key = SigningKey(await _open(keys, from_record(record.seed), SIGNING_PATH, SIGNING_VERSION))
-    if key.public != record.public_key:  # both public: nothing to compare in constant time
+    if key.public != record.public_key:  # both are public: the comparison need not take constant time
         raise IntegrityError
     return key
 
@@ -121,12 +120,14 @@ async def _open_later(keys: KeyClient, envelope: Envelope, term: int, in_use: in
     """The HMAC key of a later term. Raises IntegrityError when it was not made by us, DependencyDown when the
     seal service does not know for certain, and what `unwrap` does.
 
-    A seal replica says no as well when it has not heard of the key term, so its word alone is not enough.
+    A seal replica refuses as well when it has not heard of the key term, so a refusal alone is not enough.
     `in_use` is the key term in use at the revision at which the envelope was read:
-    * Nothing is ever wrapped under a newer one (a rotation's transaction compares the seal state): a forgery.
-    * An older one every replica holds, or it is retired and nothing of ours is under it: no means no.
-    * Of this one, a data key that was wrapped a moment ago is unwrapped by the same replica in the same
-      answer. If that does not open, the replica is behind.
+    * A newer term: nothing is ever wrapped under it (a rotation's transaction compares the seal state). It is
+      a forgery.
+    * An older term: every replica holds it, or it is retired and nothing of ours is under it. A refusal is
+      final.
+    * This term: the same replica unwraps, in the same answer, a data key that was wrapped a moment ago. If
+      that does not open either, the replica is behind.
     """
     wrapped = envelope.wrapped
     if wrapped.term > in_use:

@@ -2,8 +2,8 @@
 
 * The chain's HMAC key of term 1 was made at init and stands in etcd at `audit/key`; later terms stand at
   `audit/keys/<term>`, put once, in the transaction of the record that announces them. So a term holds from
-  the record whose revision created its key: nobody who can only write to etcd can announce one, since what
-  he puts there does not open, nor move an announcement, since another record has another revision.
+  the record whose revision created its key: somebody who can only write to etcd can neither announce a term
+  (a key put there by others does not open) nor move an announcement (another record has another revision).
 * The signing key of checkpoints is made at first need, at `audit/signing-key`.
 * All of them are enveloped under data keys that the seal service wrapped for the purpose `audit`; only an
   audit certificate gets them unwrapped.
@@ -43,13 +43,13 @@ class AuditKeys:
         return "AuditKeys(…)"
 
     def require(self) -> OpenKeys:
-        """What is open. Raises Sealed."""
+        """The open keys. Raises Sealed."""
         if self._keys is None:
             raise Sealed
         return self._keys
 
     async def open(self) -> OpenKeys:
-        """Read them anew. Raises what `load` does, and Sealed when the cluster was sealed meanwhile."""
+        """Open them again. Raises what `load` does, and Sealed when the cluster was sealed meanwhile."""
         before = self._sealings
         keys = await self._load()
         if self._sealings != before:
@@ -58,7 +58,7 @@ class AuditKeys:
         return keys
 
     def drop(self) -> None:
-        """The cluster is sealed."""
+        """Forget the keys: the cluster is sealed."""
         self._sealings += 1
         self._keys = None
 

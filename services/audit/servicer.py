@@ -1,11 +1,11 @@
 """AuditService: reading the log, proving what it holds, and the keys that verify it.
 
-* A listing, a checkpoint, a proof is itself an audited operation. Its transaction's revision is a point in
-  etcd's order after everything acknowledged before the call, so the answer waits until this replica's log has
-  come that far; then it holds all of it. A replica that cannot trust its log answers nothing.
-* A proof is verified, and so is the checkpoint it leads to, before it is told.
-* Nothing is read, wrapped or opened for a caller before the guard has let him in.
-* A follower is let in again before each lot: nothing is told to a token that has been revoked.
+* Listing, checkpoint and proof are audited themselves. The revision of that record is later than everything
+  acknowledged before the call, so the answer waits until this replica's log has come that far. A replica that
+  cannot trust its log answers nothing.
+* A proof is verified, and so is the checkpoint it leads to, before it is given.
+* Nothing is read, wrapped or opened for a caller before the guard has authorized it.
+* A follower's token is checked again before entries are sent: a revoked token gets none.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ MAX_LIMIT = 1000
 MAX_FOLLOWERS = 64
 _UNPROVEN = "the marker of what is archived is lost on this replica: others can prove"
 _MARGIN = 0.2  # seconds left for the answer itself
-_AGAIN = 1.5  # seconds to let a follower in again
-_QUIET = 5.0  # seconds after which a follower to whom nothing is told is let in again as well
+_AGAIN = 1.5  # seconds for one look at the log, and for checking a follower's token again
+_QUIET = 5.0  # seconds after which a follower's token is checked even if nothing is sent
 NewKey = Callable[[int], Awaitable[Envelope]]
 
 
@@ -105,7 +105,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
     async def FollowEntries(
         self, request: pb.FollowEntriesRequest, context: Context
     ) -> AsyncIterator[pb.FollowEntriesResponse]:
-        """Entries as they come, until the client leaves or may no longer."""
+        """Entries as they come, until the client leaves or may no longer read."""
         require_possible(request)
         inbound, wanted = inbound_of(context), query.filter_of(request)
         if request.from_index < 0:
@@ -148,7 +148,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         return pb.GetCheckpointResponse(checkpoint=note, size=told.size, root_hash=told.root)
 
     async def GetProof(self, request: pb.GetProofRequest, context: Context) -> pb.GetProofResponse:
-        """That an entry is in the log, or that the log only grew, up to a signed checkpoint."""
+        """Proof that an entry is in the log, or that the log only grew, up to a signed checkpoint."""
         if not (request.HasField("index") or request.HasField("from_size")):
             raise InvalidInput("index names an entry, from_size an older log: one of them is needed")
         inbound = inbound_of(context)
@@ -173,7 +173,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
     async def GetPublicKey(
         self, request: pb.GetPublicKeyRequest, context: Context
     ) -> pb.GetPublicKeyResponse:
-        """What checkpoints are verified with."""
+        """The public key with which checkpoints are verified."""
         await self._authorize(inbound_of(context), "GetPublicKey", "read")
         keys = self._keys.require()
         return pb.GetPublicKeyResponse(
@@ -189,7 +189,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
     async def ArchiveEntries(
         self, request: pb.ArchiveEntriesRequest, context: Context
     ) -> pb.ArchiveEntriesResponse:
-        """Say up to where every replica shall archive, and how far each is."""
+        """Record up to where every replica shall archive; answers how far each has come."""
         size, inbound = self._replica.position.size, inbound_of(context)
         asked = request.before_index if request.HasField("before_index") else size
         has_archive = self._retention is not None and self._retention.has_archive
@@ -212,7 +212,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         try:
             reports = await self._replica.reports(inbound.deadline)
         except EtcdError:
-            reports = {}  # it is asked for all the same
+            reports = {}  # the request is recorded all the same
         return pb.ArchiveEntriesResponse(
             before_index=below,
             replicas=[
@@ -255,7 +255,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         return (await self._pipeline.submit(work)).revision
 
     async def _require_sudo(self, inbound: Inbound, op: str) -> None:
-        """Before work is done for a caller: a refusal is recorded; what is then done records itself."""
+        """Check before work is done for a caller; records refusals only, as the work has its record."""
 
         def decide(view: View) -> None:
             self._guard.require(view, inbound, "sudo", POLICY_PATH)
@@ -273,7 +273,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         await self._pipeline.submit(Work(decide, None, now.deadline))
 
     async def _caught_up(self, inbound: Inbound, op: str) -> None:
-        """Let in whoever may read, and wait for the log. Raises DependencyDown."""
+        """Authorize and record the call, and wait until the log has that record. Raises DependencyDown."""
         revision = await self._authorize(inbound, op, "read")
         if not self._replica.healthy:
             raise DependencyDown("this replica's audit log is in trouble")
@@ -283,7 +283,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
             raise DependencyDown("the audit log has not caught up in time") from None
 
     async def _fresh_keys(self) -> OpenKeys:
-        """All of them: a term that was announced a moment ago is among them."""
+        """All keys, read anew: a term that was announced a moment ago is among them."""
         try:
             return await self._keys.open()
         except EtcdError:

@@ -8,9 +8,9 @@ Where to look:
     policy_explain     why something is allowed
     policy_delegation  which policies may be given to whom
     tidy_decisions     what is due to be tidied
-    tidy_duty          the work around it
+    tidy_duty          the duty that carries it out
     quotas             how much one caller keeps alive
     named_records      records that have a name
     list_filter        what a listing shows
-    repository         where they stand in etcd
+    repository         tokens and policies in etcd
 """

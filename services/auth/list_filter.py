@@ -1,7 +1,7 @@
 """What a listing shows of the rows it read: a rule on a name that does not grant `list` hides the name.
 
-The listing itself needs `list` on the directory. A name that no rule speaks of is shown; so `deny` below the
-directory is obeyed, and so is a rule that grants something else only.
+The listing itself needs `list` on the directory. A name that no rule matches is shown. A rule that matches it
+and does not grant `list` hides it, whether it denies or only grants something else.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def shown_policies(caller: Caller, rows: Sequence[Row], *, with_built_in: bool) 
 def shown_names(caller: Caller, rows: Iterable[Row], path: str, kind: type[Any]) -> list[str]:
     """Names of records of a kind with a `name`, those that the caller may see below `path`, as written."""
     names = []
-    # A name is shown, not believed: whoever reads the record has its MAC checked.
+    # The MAC is not checked: the name is only shown, and whoever reads the record has it checked.
     for row in rows:
         with suppress(DecodeError):
             body = storage.AuthenticatedRecord.FromString(row.value).body

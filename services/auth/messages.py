@@ -1,4 +1,4 @@
-"""Between the wire and the domain: durations and times, nothing decided."""
+"""Between the wire and the domain: checks requests and makes answers. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Created(TypedDict):
 
 
 class Info(TypedDict):
-    """What may be told of a token: everything but itself. `ttl` in seconds, rounded up."""
+    """What may be told of a token: everything but the token. `ttl` in seconds, rounded up."""
 
     accessor: str
     policies: list[str]
@@ -74,7 +74,7 @@ def rules_of(request: pb.WritePolicyRequest) -> tuple[Rule, ...]:
 
 
 def created_to_proto(told: Told, token: str) -> Created:
-    """The one answer that holds a token."""
+    """The fields of an answer that holds a new token."""
     record = told.record
     return Created(
         token=token,
@@ -88,7 +88,7 @@ def created_to_proto(told: Told, token: str) -> Created:
 
 
 def token_made(told: Told, token: str) -> pb.CreateTokenResponse:
-    """With what counts of what was asked: a field that was misspelt is seen to have had no effect."""
+    """A new token with the settings that took effect, so that a misspelt field is noticed."""
     record = told.record
     return pb.CreateTokenResponse(
         **created_to_proto(told, token),
@@ -100,7 +100,7 @@ def token_made(told: Told, token: str) -> pb.CreateTokenResponse:
 
 
 def login_to_proto(login: Login) -> Created:
-    """As a token that was made."""
+    """A login's answer: the fields of a new token."""
     return created_to_proto(login.told, login.token)
 
 
@@ -133,7 +133,7 @@ def token_ttl_of(value: struct_pb2.Value, field: str = "token_ttl") -> int:
 
 
 def user_to_proto(found: users.Found) -> pb.ReadUserResponse:
-    """Everything but the hash."""
+    """Everything of a user but the hash."""
     record = found.record
     return pb.ReadUserResponse(
         name=record.name,
@@ -147,7 +147,7 @@ def user_to_proto(found: users.Found) -> pb.ReadUserResponse:
 
 
 def user_written(record: users.Record, revision: int) -> pb.WriteUserResponse:
-    """What counts now."""
+    """The user as written."""
     return pb.WriteUserResponse(
         name=record.name,
         revision=str(revision),
@@ -190,7 +190,7 @@ def narrowed_of(request: pb.CreateSecretIdRequest) -> Narrowed:
 
 
 def secret_id_to_proto(made: Made, secret_id: str) -> pb.CreateSecretIdResponse:
-    """The one answer that holds a secret id."""
+    """The only answer that holds a secret id."""
     record = made.record
     return pb.CreateSecretIdResponse(
         secret_id=secret_id,
@@ -229,12 +229,12 @@ def ttl_of(told: Told) -> int:
 
 
 def moment(at_ms: int) -> Timestamp | None:
-    """`None` for never."""
+    """A moment in milliseconds since the epoch, as a timestamp; `None` for 0 (never)."""
     return Timestamp(seconds=at_ms // 1000, nanos=at_ms % 1000 * 1_000_000) if at_ms else None
 
 
 def _approle(record: approles.Record, revision: int) -> dict[str, Any]:
-    """What was not said is told as it counts."""
+    """A role's fields, with defaults for what was not given."""
     return {
         "name": record.name,
         "role_id": record.role_id,

@@ -1,7 +1,7 @@
 """Records that have a name (users, AppRoles, Kubernetes roles): found, written and deleted through a view.
 
-Names are compared folded: `Bob` cannot be made while `bob` exists. A record answers to its own spelling
-only, so neither a rule nor a lockout that speaks of `bob` is evaded by `Bob`: that is nobody.
+Names are compared folded: `Bob` cannot be made while `bob` exists. A record is found by its own spelling
+only: `Bob` is nobody, so it evades neither a rule nor a lockout of `bob`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Named(Generic[R]):
         self._lookup, self._kind, self._what = lookup, kind, what
 
     def key(self, name: str) -> bytes:
-        """Where the record of this name stands, whatever its spelling."""
+        """The etcd key for this name, the same for every spelling."""
         return self.prefix + paths.fold_name(name).encode()
 
     def find(self, view: View, name: str) -> R | None:
@@ -42,7 +42,7 @@ class Named(Generic[R]):
         return found
 
     def writable(self, view: View, name: str) -> R | None:
-        """What a write of this name replaces. Raises `InvalidInput` when it exists in other letters."""
+        """The record that a write replaces, if any. Raises `InvalidInput` when it exists in other letters."""
         found: Any = self._lookup.record(view, self.key(name), self._kind)
         if found is not None and found.name != name:
             raise InvalidInput(f"a {self._what} of this name exists in other letters", name=found.name)

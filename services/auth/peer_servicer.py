@@ -1,4 +1,4 @@
-"""AuthPeerService: uses of tokens that have only so many, taken for the other services."""
+"""AuthPeerService: takes uses of tokens with a limited number of uses, for the other services."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AuthPeerServicer(rpc.AuthPeerServiceServicer):
-    """Checked by certificate (see the RPC's rule). The request that uses the token is what is audited."""
+    """Peers are checked by certificate (see the RPC's rule). The request that uses the token is audited."""
 
     def __init__(self, pipeline: Pipeline, tokens: Tokens) -> None:
         self._pipeline, self._tokens = pipeline, tokens
@@ -30,9 +30,10 @@ class AuthPeerServicer(rpc.AuthPeerServiceServicer):
         return pb.SpendUseResponse(use=use)
 
     async def take(self, token_digest: str, request_id: str, deadline: float) -> int:
-        """The number of the use, the same for one request. Raises `Unauthenticated`; `deadline` is monotonic.
+        """The number of the use taken, the same for one request. `deadline` is monotonic.
 
-        What became of it may be unknown at first; asked again, the token's record tells.
+        Raises `Unauthenticated`. If the outcome is unknown, it is asked for once more: the token's record
+        then says.
         """
         if len(request_id) > MAX_REQUEST_ID:
             raise InvalidInput("a request id is short")

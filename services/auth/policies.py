@@ -5,9 +5,9 @@ Rules:
   (strongbox.access.policy_engine).
 * `root` and `default` are built in: they can be read, not written and not deleted, in any spelling.
 * Names are compared folded: `App` cannot be written while `app` exists. A policy answers to its own spelling
-  only, so a rule that denies `sys/policies/App` cannot be evaded by another.
-* Writing is the whole policy; deleting what is not there is a success. A token that names a deleted policy
-  may do nothing from then on.
+  only, so a rule that denies `sys/policies/App` cannot be evaded by another spelling.
+* Writing replaces the whole policy; deleting one that is not there succeeds. A token that names a deleted
+  policy may do nothing from then on.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def policy_path(name: str) -> str:
 
 
 def require_readable(name: str) -> str:
-    """Return a policy's name. Raises `InvalidInput` when it is none."""
+    """Return a policy's name. Raises `InvalidInput` when it cannot be one."""
     return paths.require_name(name, "policy")
 
 
 def require_writable(name: str) -> str:
-    """Return a policy's name. Raises `InvalidInput` when it is none, or a built-in one."""
+    """Return a policy's name. Raises `InvalidInput` when it cannot be one, or is built in."""
     require_readable(name)
     if paths.fold_name(name) in BUILT_IN:
         raise InvalidInput("root and default are built in and cannot be changed")

@@ -1,14 +1,15 @@
-"""Which policies may be given to whom: makers of tokens, users and roles give what they have.
+"""Which policies a caller may give: makers of tokens, users and roles give only what they have.
 
-* Policies exist, and are kept as they spell themselves; duplicates are dropped.
-* Without `sudo` on the path of what he writes they are among the giver's, with all of his that `deny`
-  something, and with those whose narrower rules bind a wider one that is given: what is given never allows
-  what he may not (strongbox.access.policy_narrowing). `default` is about a token itself, and may be left
-  out or added. `root` is given only by who has it.
-* Who may make secret ids of a role logs in as that role: the path `auth/approles/<name>/secret-id` is worth
-  the role's policies, and a rule on `auth/approles/*` covers it. Only for a role with `root` is `root` asked.
-* Who replaces a user or role must be able to give what it has already: else a new password for somebody
-  mightier would be a promotion.
+* Policies that are given must exist. Their names are kept as the policies spell them, without duplicates.
+* Without `sudo` on the path of what is written, a caller gives only policies of its own. With them it must
+  give all of its own that `deny` something, and those whose narrower rules bind a wider rule that is given:
+  so what is given never allows more than the caller may (strongbox.access.policy_narrowing). `default` is
+  about a token itself, and may be left out or added. Only a caller with `root` gives `root`.
+* Whoever may make secret ids of a role can log in as that role. So `write` on the path
+  `auth/approles/<name>/secret-id`, which a rule on `auth/approles/*` covers, gives access to the role's
+  policies. Only for a role with `root` must the caller have `root`.
+* Whoever replaces a user or role must be able to give the policies that it has already. Otherwise a caller
+  could set the password of a user with more rights, and log in with it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ MAX_POLICIES = 64
 
 
 def require_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Names of policies as somebody sends them. Raises `InvalidInput`."""
+    """Names of policies as a caller sends them. Raises `InvalidInput`."""
     found = tuple(names)
     if len(found) > MAX_POLICIES:
         raise InvalidInput(f"at most {MAX_POLICIES} policies are named")
@@ -43,7 +44,7 @@ def require_may_give(caller: Caller, path: str, names: Iterable[str]) -> None:
 
 
 def _sheds(caller: Caller, given: set[str]) -> bool:
-    """Whether he leaves out a policy that binds him, and so would hand on more than he may himself."""
+    """Whether the caller leaves out a policy that restricts it, and so would give more than it may do."""
     if not given:
         return False
     return not caller.denying <= given or caller.may_do_less_than(given | {access.DEFAULT_POLICY})
@@ -56,7 +57,7 @@ def require_root_for_root(caller: Caller, names: Iterable[str]) -> None:
 
 
 def spelt(lookup: Lookup, view: View, names: Iterable[str]) -> list[str]:
-    """Each policy once, as it spells itself. Raises `InvalidInput` for one that does not exist."""
+    """Each policy's name once, as the policy spells it. Raises `InvalidInput` for one that does not exist."""
     asked = {paths.fold_name(name): name for name in names}
     found = [(name, lookup.policy(view, name)) for name in asked.values()]
     for name, policy in found:

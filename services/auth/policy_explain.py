@@ -1,7 +1,7 @@
 """Why something is allowed or not: which rule decides, and what is missing. Pure functions of a view.
 
-* About a token by its accessor (`read` on `auth/tokens/<accessor>`, unless it is the caller's own), or
-  about policies by name. Either way it tells of rules, so it needs `read` on `sys/policies/<name>` of each
+* About a token by its accessor (`read` on `auth/tokens/<accessor>`, unless it is the caller's own), or about
+  policies by name. Either way the answer names rules, so it needs `read` on `sys/policies/<name>` of each
   policy that is not built in.
 * It asks the same engine that decides requests, with the same policies at the same revision.
 """
@@ -22,7 +22,7 @@ from strongbox.store.decisions.view import View
 
 
 class Question(NamedTuple):
-    """Of an accessor's token or of policies: may it do `capability` on `path`?"""
+    """May an accessor's token, or may these policies, do `capability` on `path`?"""
 
     accessor: str
     policies: tuple[str, ...]
@@ -41,10 +41,7 @@ class Question(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """`policy` and `rule`.
-
-    What decided (empty: nothing); `missing`: the capability a rule would have to grant.
-    """
+    """`policy` and `rule`: what decided (empty: nothing); `missing`: the capability to be granted."""
 
     allowed: bool
     policy: str = ""
@@ -54,7 +51,7 @@ class Explanation(NamedTuple):
 
 
 class Explain:
-    """Answers questions."""
+    """Answers questions about access."""
 
     def __init__(self, guard: Guard, tokens: Tokens) -> None:
         self._guard, self._tokens = guard, tokens

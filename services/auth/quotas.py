@@ -5,16 +5,17 @@
     counts/secret-ids/<role id>/<x>    secret ids of an AppRole
 
 Rules:
-* Every token is in one group, which its record names: that of its maker, else (the maker is in none) the
-  group of its maker's own. What a login gives is in the group of the user or role. So a tree counts once,
-  however deep it is, and no token makes room by making others.
-* What a token with the `root` policy makes is in no group: operators make everything below it. The group of
-  such a child is its own, so each has a quota, and the root token has none.
+* Every token is in one group, which its record names: the group of its maker or, if the maker is in none, the
+  group named after the maker. A login's token is in the group of the user or role. So a tree of tokens shares
+  one limit, however deep it is, and a token gets no more room by making others.
+* A token that is made by one with the `root` policy is in no group, since operators make everything from
+  there. Its children are in the group named after it: so each such token has a quota, and the root token has
+  none.
 * A counter moves in the transaction that puts or deletes the record, and is compared by it: no crash comes
-  between. What nobody counted (records from before) is not given back either.
-* A group is counted in sixteen parts, by the last digit of the digest, each with a sixteenth of the limit:
-  up to sixteen of its records share a commit (docs/adr/0060). It is refused a little below its limit, never
-  allowed more.
+  between. Records that were never counted (of an earlier version) are not subtracted either.
+* A group is counted in sixteen parts, by the last digit of the digest, each with a sixteenth of the limit: up
+  to sixteen of its records share a commit (docs/adr/0060). So a group may be refused a little below its
+  limit, but is never allowed more.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from strongbox.lease_records.counters import PARTS, Tally, count
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View
 
-RETRY_AFTER_S = 60  # what is alive ends by its own time, in minutes at best
+RETRY_AFTER_S = 60  # there is room when something expires, in minutes at best
 
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """How many of each may live."""
+    """How many of each may be alive."""
 
     tokens: int = 16_384  # of one group
     secret_ids: int = 16_384  # of one AppRole
@@ -47,7 +48,7 @@ def group_of(caller: Caller) -> str:
 
 
 def holder_of(caller: Caller) -> str:
-    """The holder of the tokens that a caller makes: his own (strongbox.access.token_groups); empty: none."""
+    """The holder of the tokens that a caller makes: its own (strongbox.access.token_groups), or empty."""
     return "" if caller.is_root else str(caller.record.holder)
 
 
@@ -74,7 +75,7 @@ def take(view: View, group: str, digest: str, limit: int, what: str) -> None:
 
 
 def give_back(tally: Tally, group: str, digest: str) -> None:
-    """One less; written when the tally is settled, once for all that one decision ends."""
+    """Count one less; written when `tally` is settled, once for everything that one decision ends."""
     if group:
         tally.move(_key(group, digest), -1)
 

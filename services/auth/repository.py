@@ -1,4 +1,4 @@
-"""Where tokens and policies stand in etcd, and how they get there. All through a view.
+"""Tokens and policies in etcd: which keys hold them, and how these are changed. All through a view.
 
     tokens/<digest>              AuthenticatedRecord of a TokenRecord
     accessors/<accessor>         the digest; a hint, believed only when the record found names the accessor
@@ -67,7 +67,7 @@ class Repository:
     def find(self, view: View, accessor: str) -> tuple[str, storage.TokenRecord] | None:
         """The digest and record of the token with this accessor.
 
-        Raises `Internal` when the way there leads to another's: nobody may believe this one is gone.
+        Raises `Internal` when the accessor leads to another token: this one must not be taken for gone.
         """
         told = view.get(keyspace.accessor(accessor)).value
         if told is None:
@@ -80,12 +80,12 @@ class Repository:
         return (digest, record) if record is not None else None
 
     def add_token(self, view: View, digest: str, record: storage.TokenRecord) -> None:
-        """Write a new token. Raises `QuotaExceeded` when as many of its group live as may."""
+        """Write a new token. Raises `QuotaExceeded` when its group is full."""
         quotas.take(view, record.quota, digest, self._limits.tokens, "tokens of this caller")
         self.put_token(view, digest, record)
 
     def put_token(self, view: View, digest: str, record: storage.TokenRecord) -> None:
-        """Write a token's record and all that leads to it."""
+        """Write a token's record and the index entries that lead to it."""
         for key, value in token_puts(self.lookup.require_keys(), digest, record).items():
             view.put(key, value)
         if record.parent:
@@ -94,15 +94,15 @@ class Repository:
             view.put(due_key(record.expires_ms, digest), EXPIRE)
 
     def rewrite_token(self, view: View, digest: str, record: storage.TokenRecord) -> None:
-        """Write the record of a token that stands already and whose expiry does not change."""
+        """Write the record of an existing token, whose expiry does not change."""
         view.means(Effect.NEUTRAL)
         key = keyspace.token(digest)
         body = record.SerializeToString(deterministic=True)
         view.put(key, seal_record(self.lookup.require_keys(), key, body))
 
     def move_expiry(self, view: View, digest: str, record: storage.TokenRecord, expires_ms: int) -> None:
-        """Write the token anew with another expiry. `record` itself is not changed."""
-        view.means(Effect.NEUTRAL)  # a key goes for each new one
+        """Write the token again with another expiry. `record` itself is not changed."""
+        view.means(Effect.NEUTRAL)  # each new key replaces one
         view.delete(due_key(record.expires_ms, digest))
         moved = storage.TokenRecord()
         moved.CopyFrom(record)
@@ -110,14 +110,14 @@ class Repository:
         self.put_token(view, digest, moved)
 
     def revoke(self, view: View, digest: str, record: storage.TokenRecord, tally: Tally) -> None:
-        """Take the token away; its marker tells the lease service, an entry due at once the tidy duty."""
+        """Delete a token; a marker tells the lease service, an entry due at once the tidy duty."""
         view.means(Effect.SAFETY)
         self.drop_token(view, digest, record, tally)
         view.put(keyspace.REVOKED + digest.encode(), record.accessor.encode())
         view.put(due_key(0, digest), FIND_CHILDREN)
 
     def drop_token(self, view: View, digest: str, record: storage.TokenRecord, tally: Tally) -> None:
-        """Delete a token's record and all that leads to it; its counter moves when `tally` is settled."""
+        """Delete a token's record and its index entries; its counter moves when `tally` is settled."""
         quotas.give_back(tally, record.quota, digest)
         view.delete(keyspace.token(digest))
         view.delete(keyspace.accessor(record.accessor))
@@ -127,12 +127,12 @@ class Repository:
             view.delete(due_key(record.expires_ms, digest))
 
     def put_policy(self, view: View, name: str, rules: Sequence[Rule]) -> None:
-        """Write a policy; over one that stands, neutral to etcd's space. Raises `TooLarge` above 64 KiB."""
+        """Write a policy; replacing one is neutral to etcd's space. Raises `TooLarge` above 64 KiB."""
         stored = [storage.StoredRule(path=rule.path, capabilities=rule.capabilities) for rule in rules]
         body = storage.PolicyRecord(name=name, rules=stored).SerializeToString()
         if len(body) > MAX_POLICY_BYTES:
             raise TooLarge(f"a policy has at most {MAX_POLICY_BYTES} bytes")
         key = keyspace.policy(paths.fold_name(name))
         if view.get(key).value is not None:
-            view.means(Effect.NEUTRAL)  # what is tightened is often longer
+            view.means(Effect.NEUTRAL)  # a stricter policy is often longer, and must not be refused
         view.put(key, seal_record(self.lookup.require_keys(), key, body))

@@ -1,6 +1,6 @@
 """AuthService on the wire.
 
-Each handler validates, decides through the guard, and replies. Joined by topic.
+Each handler validates, decides through the guard, and replies. The handlers stand in `calls`, by topic.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Entries are settled together, some 100 in a transaction, which compares the term
 records they are about:
 
     expire    the token is expired → drop it with all that leads to it; renewed → drop the entry
-    children  each child of the revoked token → revoke it; when none is left, leave the marker its time
+    children  each child of the revoked token → revoke it; when none is left, set when the marker goes
     marker    the marker has been there long enough → delete it
 
 An expired token leaves no marker and its children are not looked for: no lease and no child outlives it,
@@ -31,7 +31,7 @@ from strongbox.lease_records.counters import Tally
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View
 
-SLICE = 64  # entries of one shard at a time, children of one go
+SLICE = 64  # entries of one shard, or children of one token, read at a time
 TOGETHER = 100  # entries settled by one transaction: some 600 operations
 SHARDS = tuple(f"{number:02x}" for number in range(256))
 INDEXES = (keyspace.TOKENS_DUE, keyspace.SECRET_IDS_DUE)
@@ -48,16 +48,16 @@ class Fence(Protocol):
 
 
 class Bereaved(NamedTuple):
-    """A token that is gone, whose children have to be found: the entry, and the accessor."""
+    """A token that is gone, whose children have to be found: the due entry's key, and the accessor."""
 
     key: bytes
     accessor: str
 
 
 def due_ranges(index: bytes, now_ms: int) -> Iterator[tuple[bytes, bytes]]:
-    """`[start, end)` of what is due in each shard.
+    """For each shard the range `[start, end)` of keys that are due.
 
-    All of the minutes that have passed, and what is due at once.
+    That is every minute that has passed, minute 0 (due at once) included.
     """
     for shard in SHARDS:
         yield index + f"{shard}/".encode(), due_until(index, shard, now_ms)
@@ -71,9 +71,9 @@ def read_children(view: View, fence: Fence, accessor: str) -> None:
 
 
 def settle(view: View, fence: Fence, repository: Repository, keys: Sequence[bytes]) -> list[Bereaved]:
-    """Do what entries of the tokens' index ask; returns whose children have to be found."""
+    """Settle entries of the tokens' index; returns the tokens whose children have to be found."""
     fence.require(view)
-    # In one round trip: the entries, and what most of them are about.
+    # In one round trip: the entries, and the tokens that most of them are about.
     view.prefetch(*keys, *(keyspace.token(digest_of_due(key)) for key in keys))
     tally = Tally()
     found = [_settle(view, repository, key, tally) for key in keys]
@@ -111,7 +111,7 @@ def _revoke_child(view: View, repository: Repository, key: bytes, digest: str, t
 
 
 def leave_marker(view: View, fence: Fence, key: bytes) -> None:
-    """No child is left: the marker stays its time."""
+    """No child is left: have the marker deleted after `MARKER_MS`."""
     fence.require(view)
     view.delete(key)
     view.put(due_key(view.now_ms + MARKER_MS, digest_of_due(key)), DROP_MARKER)
@@ -141,4 +141,4 @@ def _expire(view: View, repository: Repository, digest: str, key: bytes, tally: 
         view.delete(key)
     elif record.expires_ms <= view.now_ms:
         repository.drop_token(view, digest, record, tally)
-    # Otherwise our clock runs ahead of the minute: not yet.
+    # Otherwise this process's clock is ahead of the cluster's time: not due yet.

@@ -1,12 +1,11 @@
-"""The tidy duty: passes over what is due, some of each shard at a time, while this replica holds the office.
+"""The tidy duty: passes over what is due, some of each shard at a time, while this replica holds the duty.
 
 * Nothing depends on it being prompt: an expired token and the child of a revoked one are refused by the
   guard at once. What entries ask for is decided in `tidy_decisions`.
 * What is due is looked for by plain reads, 64 shards in each: etcd carries them out beside its writes, and
-  holds its index for one shard at a time. They prove nothing; whatever they find is compared when it is
-  settled.
-* Between two transactions it rests as long as the last one took, so however much is due, most of etcd's
-  time and of this replica's pipeline is left to requests.
+  holds its index for one shard at a time. They prove nothing: what they find is compared when it is settled.
+* Between two transactions it rests as long as the last one took, at most `MOST_REST`, so that etcd and this
+  replica's pipeline have time for requests however much is due.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Tidy:
         self._in_haste = False
 
     async def work(self, term: tidy_decisions.Fence) -> None:
-        """Tidy until cancelled, when the term is over; work that is late is stopped by the fence."""
+        """Tidy until cancelled at the end of the term; the fence stops work that is late."""
         while True:
             self._in_haste = False
             try:
@@ -62,12 +61,12 @@ class Tidy:
             except EtcdError as error:
                 _log.info("tidying waits for etcd", why=str(error))
                 found = 0
-            if found < tidy_decisions.SLICE and not self._in_haste:  # also when what is left cannot be tidied
+            if found < tidy_decisions.SLICE and not self._in_haste:  # entries may fail again and again
                 await asyncio.sleep(PAUSE)
 
     async def one_pass(self, term: tidy_decisions.Fence) -> int:
         """Settle some of each shard; returns how many entries were due."""
-        await self._submit(term.require)  # also when nothing is due: memory does not say who is in office
+        await self._submit(term.require)  # even when nothing is due: only etcd says whose term it is
         found = 0
         for index in tidy_decisions.INDEXES:
             ranges = tidy_decisions.due_ranges(index, self._clock.now_ms())
@@ -85,7 +84,7 @@ class Tidy:
         return [row.key for part in seen.responses for row in rows_of(part.response_range)]
 
     async def _settle_all(self, term: tidy_decisions.Fence, index: bytes, keys: list[bytes]) -> None:
-        """Settle entries together; when that fails for a reason of one of them, each by itself."""
+        """Settle entries together; if one of them makes that fail, each by itself."""
         try:
             await self._settle(term, index, keys)
         except (Sealed, NoQuorum, UnknownOutcome):
@@ -116,7 +115,8 @@ class Tidy:
             ).rows
             if rows:
                 await self._rested(self._revoke_children(term, [row.key for row in rows]))
-                # Their own children, whose leases live until they are marked, are found by the next pass.
+                # Their own children are found by the next pass, and keep their leases until then: so it
+                # begins at once.
                 self._in_haste = True
             if len(rows) < tidy_decisions.SLICE:
                 break

@@ -1,19 +1,21 @@
 """Tokens: who may make which, how long they live, how they end. Pure functions of a view.
 
 Rules:
-* A token is a child of its maker, dead when any ancestor is; an orphan (`sudo` on `auth/tokens`) is not.
-* Its policies exist and are among its maker's, unless he has `sudo` on `auth/tokens`; `root` is given only by
-  who has it. `default` is added unless refused; duplicates are dropped; names are kept as the policy
-  spells them.
+* A token is a child of its maker, and dead when any ancestor is. An orphan has no ancestors; making one needs
+  `sudo` on `auth/tokens`.
+* Its policies must exist and be among its maker's, unless the maker has `sudo` on `auth/tokens`; only a maker
+  with `root` gives `root` (`policy_delegation`). `default` is added unless refused; duplicates are dropped;
+  names are kept as the policy spells them.
 * It lives 1 h unless asked otherwise, never beyond 32 days (or `max_ttl`) from its making, never beyond its
-  ancestors. Renewing moves the expiry within the same bounds, never back; a period is what it is moved by.
-* One with a limited number of uses makes no children: they would be uses that nobody counts. Each request
-  takes one, refused or not; with the last one taken it is as dead as an expired one, while its leases go
-  on. A request that asks for its use again, since an answer was lost, has the one that it was given.
-* A token that a login gives is nobody's child.
+  ancestors. Renewing moves the expiry within the same bounds, never back; a token with a period is always
+  renewed by that.
+* A token with a limited number of uses makes no children, since nobody would count their uses. Each request
+  takes one use, refused or not. After the last one the token is dead like an expired one, but its leases go
+  on. A request that asks for its use again, because an answer was lost, gets the one it was given.
+* A token that a login gives has no parent.
 * How many live below one token, or by one user's or role's logins, is limited (services.auth.quotas).
-* What is dead is not found, nor is what cannot be an accessor; but who may not ask is told that first.
-  Revoking the revoked is a success.
+* A dead token is not found, nor is text that cannot be an accessor; but permission is checked first. Revoking
+  a revoked token succeeds.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from strongbox.store.space.admission import Effect
 
 PATH = "auth/tokens"
 SELF_PATH = "auth/tokens/self"
-UNKNOWN_PATH = "auth/tokens/unknown"  # of what cannot be an accessor; no accessor is so short
+UNKNOWN_PATH = "auth/tokens/unknown"  # for text that cannot be an accessor; every accessor is longer
 DEFAULT_TTL_S = 3600
 MAX_TTL_S = 32 * 86_400
 MAX_USES = 1_000_000
@@ -76,12 +78,12 @@ class Told(NamedTuple):
 
 
 def path_of(accessor: str) -> str:
-    """What policies call a token. Nothing malformed gets into a policy path, and so into the trail."""
+    """What policies call a token. Malformed text gets neither into a policy path nor into the audit log."""
     return f"{PATH}/{accessor}" if access.is_accessor(accessor) else UNKNOWN_PATH
 
 
 def require_sound(wanted: Wanted) -> Wanted:
-    """Raise `InvalidInput` for what nobody may ask."""
+    """Raise `InvalidInput` for settings that no caller may ask for."""
     require_uses(wanted.num_uses, "num_uses")
     for name, seconds in (("ttl", wanted.ttl_s), ("max_ttl", wanted.max_ttl_s), ("period", wanted.period_s)):
         if seconds == 0:
@@ -102,7 +104,7 @@ def require_uses(number: int, field: str) -> int:
 
 
 class Tokens:
-    """Decisions about tokens; each takes a `Caller`, whom only the guard hands out."""
+    """Decisions about tokens; each takes a `Caller`, which only the guard gives."""
 
     def __init__(self, guard: Guard, repository: Repository) -> None:
         self._guard, self._repository = guard, repository
@@ -123,9 +125,9 @@ class Tokens:
         return Told(record, view.now_ms)
 
     def issue(self, view: View, wanted: Wanted, fresh: Fresh, group: str, holder: str = "") -> Told:
-        """Make a token that is nobody's child, for a login of a user or role; `holder`: the credential's own.
+        """Make a token without a parent, for a login of a user or role; `holder`: strongbox.access.groups.
 
-        Raises `InvalidInput` when a policy is gone, `QuotaExceeded` when as many of `group` live as may.
+        Raises `InvalidInput` when a policy is gone, `QuotaExceeded` when `group` is full.
         """
         policies = policy_delegation.spelt(
             self._guard.lookup, view, (*wanted.policies, access.DEFAULT_POLICY)
@@ -136,21 +138,21 @@ class Tokens:
         return Told(record, view.now_ms)
 
     def spend(self, view: View, digest: str, request_id: str) -> int:
-        """Take one use of a token for a request and number it; the same again for the same request.
+        """Take one use of a token for a request; returns its number, the same for the same request.
 
-        Raises `Unauthenticated` when it is dead, or has no limit.
+        Raises `Unauthenticated` when the token is dead, or has no limit of uses.
         """
         record = self._guard.lookup.token(view, digest)
         if record is None or not record.num_uses:
             raise Unauthenticated
         known = _use_of(record, request_id, view.now_ms)
-        if known:  # also the last one: whether the request may use it is the guard's to say
+        if known:  # even the last one: the guard decides whether the request may use it
             return known
         if not self._guard.is_alive(view, record):
             raise Unauthenticated
         inherited = self._guard.ancestors_expiry(view, record) or 0
         view.before(earliest(record.expires_ms, inherited))
-        view.means(Effect.SAFETY)  # what it is for may be revoking
+        view.means(Effect.SAFETY)  # the request may be one that revokes
         spent = storage.TokenRecord()
         spent.CopyFrom(record)
         spent.uses_spent += 1
@@ -188,8 +190,8 @@ class Tokens:
             self._repository.revoke(view, *found, tally)
             tally.settle(view)
         elif view.get(keyspace.accessor(accessor)).value is None:
-            # Whoever asks again, since an answer was lost, is told so however full etcd is: an effect counts
-            # where something changes, and taking away what is gone is one that costs nothing.
+            # A repeated request succeeds however full etcd is. An effect counts only where something changes:
+            # so a key that is gone is deleted again, which costs nothing.
             view.means(Effect.SAFETY)
             view.delete(keyspace.accessor(accessor))
 
@@ -210,7 +212,7 @@ class Tokens:
         return found
 
     def _policies(self, view: View, caller: Caller, wanted: Wanted) -> list[str]:
-        """The names the new token gets, checked in this order: may the caller give them, do they exist."""
+        """The new token's policies. Checks that the caller may give them, then that they exist."""
         policy_delegation.require_may_give(caller, PATH, wanted.policies)
         names = wanted.policies if wanted.no_default else (*wanted.policies, access.DEFAULT_POLICY)
         return policy_delegation.spelt(self._guard.lookup, view, names)
@@ -225,7 +227,7 @@ def _use_of(record: storage.TokenRecord, request_id: str, now_ms: int) -> int:
 
 
 def _require_accessor(text: str) -> str:
-    """Raise `NotFound` for what cannot be an accessor: nothing malformed reaches a key."""
+    """Raise `NotFound` for text that cannot be an accessor: nothing malformed gets into an etcd key."""
     if not access.is_accessor(text):
         raise NotFound("there is no token of that accessor")
     return text

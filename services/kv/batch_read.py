@@ -1,17 +1,17 @@
 """Many secrets in one call: one decision, in which each has its own permission, audit record and refusal.
 
 Rules:
-* 1 to 256 secrets. What is wrong with one of them (its path, no permission, not there, no lease left) is
-  told in its place; what is wrong with the caller or the cluster (no token, sealed, no quorum) refuses the
-  call.
-* All are decided together and proved by one transaction, so the answer's revision is one at which each stood
-  as it is told or refused. One look at token and policies, one packed audit record with an entry for each.
-* Heads say how large values are. In the order of the requests values are read until they come to 1 MiB; the
-  rest is `TOO_LARGE`, to be asked for again, and no envelope of it is looked at. So a call means 1 MiB of
-  values, whatever it names.
-* Leases are written with it. Four keys each, so some 150 fit one transaction: when more have to be written
-  the first ones are, with the records of what was read, and all is decided again, when these need no
-  writing. What is recorded may not have been told, never the reverse; and nothing is recorded twice.
+* 1 to 256 secrets. A fault of one of them (its path, no permission, not there, no lease left) is answered in
+  its place; a fault of the caller or the cluster (no token, sealed, no quorum) refuses the whole call.
+* All are decided together and proved by one transaction, so each result is true at the answer's revision.
+  Token and policies are looked at once, and one audit record holds an entry for each secret.
+* Heads say how large values are. Values are read in the order of the requests until they come to 1 MiB; the
+  others are answered `TOO_LARGE`, to be asked for again, and their envelopes are not read. So a call reads at
+  most 1 MiB of values, whatever it names.
+* Read leases are written by the same transaction. Each takes four keys, so some 150 fit. If more have to be
+  written, the first ones are, with the audit records of their reads; then everything is decided again, and
+  those leases need no writing any more. So a read may be recorded and not answered, but never the reverse;
+  and nothing is recorded twice.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ from strongbox.store.decisions.view import View
 
 MOST = 256  # secrets
 MOST_BYTES = 1 << 20  # of all values together
-OF_ONE = 512  # bytes of memory that one secret asked for takes beside its path, while the call waits
+OF_ONE = 512  # bytes of memory for each secret asked for, besides its path, while the call waits
 MOST_WRITES = 600  # keys that one transaction writes for leases: etcd takes 1024 operations
-ROUNDS = 5  # of writing leases, and one for keys that did not open
+ROUNDS = 5  # of deciding: for writing leases, and one more when a data key did not open
 OP = "BatchReadSecrets"
 _OF_ONE = (InvalidInput, PermissionDenied, NotFound, QuotaExceeded, Internal)
 _log = structlog.get_logger(__name__)
@@ -60,14 +60,14 @@ Result = Taken | StrongBoxError
 
 
 class Item(NamedTuple):
-    """One secret asked for; `path` is an error when what was asked is none."""
+    """One secret asked for; `path` is the error when the path or version that was asked for is not valid."""
 
     path: SecretPath | StrongBoxError
     number: int | None
 
 
 class Said(NamedTuple):
-    """What an audit record says of a secret's reading."""
+    """What an audit record says of the read of one secret."""
 
     version: int
     outcome: str
@@ -75,9 +75,9 @@ class Said(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What one decision came to; `is_whole`: every lease that is needed is written.
+    """What one decision found; `is_whole`: every lease that is needed is written.
 
-    `recorded`: of each item, what the audit record of this decision or of an earlier one says of it.
+    `recorded`: for each item, what the audit record of this or an earlier decision says of it.
     """
 
     results: list[Found | StrongBoxError]
@@ -86,21 +86,21 @@ class Told(NamedTuple):
 
     @property
     def wrapped(self) -> list[WrappedDek]:
-        """The keys to unwrap."""
+        """The data keys to unwrap."""
         if not self.is_whole:
             return []
         return [one.envelope.wrapped for one in self.results if isinstance(one, Found)]
 
 
 class Answer(NamedTuple):
-    """A result for each item, the revision at which they stood."""
+    """A result for each item, and the revision at which they are true."""
 
     results: list[Result]
     revision: int
 
 
 class Batch:
-    """Reads many."""
+    """Reads many secrets in one call."""
 
     def __init__(self, guard: Guard, secrets: Secrets, reading: Reading) -> None:
         self._guard, self._secrets, self._reading = guard, secrets, reading
@@ -147,11 +147,11 @@ class _Decision:
         self._items, self._recorded, self._compared = items, recorded, compared
 
     def decide(self, view: View) -> Told:
-        """Raises what concerns the caller or the cluster; what concerns one secret is its result."""
+        """Raises a fault of the caller or the cluster; a fault of one secret is that secret's result."""
         draft = view.draft
         try:
             caller = self._guard.authenticate(view, self._inbound)
-        except PermissionDenied as refusal:  # he is somebody: a policy of his token is missing
+        except PermissionDenied as refusal:  # the token is valid, but a policy of it is missing
             results: list[Found | StrongBoxError] = [refusal.with_traceback(None)] * len(self._items)
             is_whole = True
         else:
@@ -160,13 +160,13 @@ class _Decision:
         view.draft = None  # the entries of the secrets stand for the call
         recorded = list(self._recorded)
         for index, (item, result) in enumerate(zip(self._items, results, strict=True)):
-            # What waits for its lease is recorded by the decision that reads it.
+            # A secret that waits for its lease is recorded by the decision that reads it.
             waits = isinstance(result, Overloaded)
             if draft is None or not isinstance(item.path, SecretPath) or waits:
                 continue
             entry = _entry(draft, item.path, item.number, result)
             said = Said(entry.version, entry.outcome, entry.reason)
-            if said != recorded[index]:  # each reading stands in the chain once, however often it is decided
+            if said != recorded[index]:  # each read is recorded once, however often it is decided
                 view.record(entry)
                 recorded[index] = said
         return Told(results, is_whole, tuple(recorded))
@@ -187,7 +187,7 @@ class _Decision:
             try:
                 version = self._version(view, caller, item)
             except _OF_ONE as refusal:
-                found.append(refusal.with_traceback(None))  # whose frames would hold it, and all values
+                found.append(refusal.with_traceback(None))  # its frames would keep all values in memory
                 continue
             room -= version.size
             found.append(version if room >= 0 else TooLarge("the values of one call come to 1 MiB at most"))
@@ -202,7 +202,7 @@ class _Decision:
     def _opened(
         self, view: View, caller: Caller, found: Sequence[storage.StoredVersion | StrongBoxError]
     ) -> tuple[list[Found | StrongBoxError], bool]:
-        """The envelopes and leases of these; whether all leases are written that are needed."""
+        """Their envelopes and leases, and whether all leases that are needed are written."""
         wanted = [
             (item.path, one)
             for item, one in zip(self._items, found, strict=True)
@@ -241,7 +241,7 @@ class _Leases:
         self.is_whole = True
 
     def hold(self, path: SecretPath) -> read_lease.Held | None:
-        """`None`: etcd has no space for it. Raises `Overloaded` when it is for the next transaction."""
+        """The lease; `None`: no space in etcd. Raises `Overloaded` if the next transaction writes it."""
         if path.text not in self._held:
             if len(self._view.footprint.puts) >= MOST_WRITES:
                 self.is_whole = False
@@ -250,7 +250,7 @@ class _Leases:
         return self._held[path.text]
 
     def settle(self) -> None:
-        """Count those that are new."""
+        """Count the new leases."""
         self._tally.settle(self._view)
 
 

@@ -1,12 +1,13 @@
 """Data keys: wrapped before a value is sealed, unwrapped while etcd proves that it may be read.
 
-* A key is wrapped before the request is decided, since deciding waits for nothing. One that no value was
-  sealed under goes to the next writer: junk requests do not use up the wraps a key term has.
-* A key belongs to one request at a time, and what was sealed is remembered by the request (`Sealing`), never
-  by the key: who has given his key back seals nothing with it any more, however late he is decided for.
-* Wrapped under an older term than the one in use a key is thrown away (`Stale`): such a term will be retired.
-* Spare keys are clear in memory; they are few, and are dropped when the cluster is sealed.
-* An unwrap that nobody waits for any more is cancelled, and its error is nobody's.
+* A key is wrapped before the request is decided, since deciding waits for nothing. A key under which no value
+  was sealed goes to the next writer, so that refused requests do not use up the wraps of a key term.
+* A key belongs to one request at a time, and the request (`Sealing`), not the key, remembers what was sealed.
+  So a request that has given its key back cannot seal with it, however late it is decided.
+* A key wrapped under an older term than the one in use is thrown away (`Stale`), since that term will be
+  retired.
+* Spare keys are unencrypted in memory. They are few (`MAX_SPARE`), and dropped when the cluster is sealed.
+* An unwrap that nobody waits for any more is cancelled, and its error is dropped.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Keys(Protocol):
         """Raises `Sealed`, `DependencyDown`."""
 
     def unwrap_soon(self, wrapped: WrappedDek) -> asyncio.Future[list[bytes]]:
-        """One key, in time; empty when it does not open. Raises `Sealed`, `DependencyDown`."""
+        """One key, when the answer comes; empty when it does not open. Raises `Sealed`, `DependencyDown`."""
 
     def on_sealed(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when the cluster is sealed."""
@@ -64,21 +65,22 @@ class Sealing:
         self.term = key.wrapped.term
 
     def seal(self, path: str, version: int) -> Envelope:
-        """The value as a version; deciding again for the same version seals nothing anew.
+        """The value sealed as a version; deciding again for the same version returns the same envelope.
 
-        Raises RuntimeError, which is a defect's, when the request is over: its key may be another's by now.
+        Raises RuntimeError (a programming error) when the request is over: another request may have its key.
         """
         if self._key is None:
             raise RuntimeError("a value was to be sealed for a request that is over")
         if self._sealed is None or self._sealed[:2] != (path, version):
-            # Only the latest is kept: under contention each round decides for another version. One key for
-            # several versions of one value is sound: each has a nonce of its own, and one of them is stored.
+            # Only the latest is kept: under contention each round decides for another version. Sealing
+            # several versions of one value under one key is safe: each has a nonce of its own, and only one
+            # is stored.
             sealed = seal_value(self._key.dek, self._key.wrapped, PURPOSE, path, version, self._plaintext)
             self._sealed = path, version, sealed
         return self._sealed[2]
 
     def end(self) -> DataKey | None:
-        """The request is over: its key, if nothing was ever sealed under it."""
+        """End the request; returns its key if nothing was ever sealed under it."""
         key, self._key = self._key, None
         return key if self._sealed is None else None
 
@@ -92,10 +94,10 @@ class DataKeys:
         keys.on_sealed(self._spare.clear)
 
     async def take(self, deadline: float, plaintext: bytes) -> Sealing | StrongBoxError:
-        """A key for this value, or why there is none: raised when the request is decided, if the guard has
-        nothing to say. Whoever takes one gives it back.
+        """A key for this value, or the error to raise when the request is decided, after the guard.
 
-        While the seal replicas begin a new life after sealing none answers; yet the answer is "sealed".
+        Whoever takes one gives it back (`give_back`). While the cluster is sealed this is `Sealed`, even if
+        no seal replica answers because they are restarting.
         """
         if self._keys.record_keys is None:
             return Sealed()
@@ -114,7 +116,7 @@ class DataKeys:
         return Sealing(DataKey(dek, wrapped), plaintext)
 
     def give_back(self, sealing: Sealing | StrongBoxError) -> None:
-        """The request is over; keep its key if it was not used and can still be."""
+        """End the request; keep its key if it is unused, the cluster unsealed, and there is room."""
         key = sealing.end() if isinstance(sealing, Sealing) else None
         if key is None or self._keys.record_keys is None:
             return
@@ -123,7 +125,7 @@ class DataKeys:
 
 
 class Unwrapping:
-    """The keys of envelopes, asked for as soon as it is known which; leaving the context leaves nothing."""
+    """Unwraps envelopes' keys as soon as it is known which are needed; leaving the context drops them all."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -138,9 +140,9 @@ class Unwrapping:
         self.start(())
 
     def start(self, wanted: Iterable[WrappedDek]) -> None:
-        """Ask for these keys, unless they are asked for; others asked for before are forgotten.
+        """Ask for those of these keys that are not asked for yet; drop the requests for others.
 
-        Nothing is asked for whoever has left.
+        Once the context is left, nothing is asked for.
         """
         several = frozenset(() if self._is_over else wanted)
         for wrapped in self._answers.keys() - several:
@@ -149,7 +151,7 @@ class Unwrapping:
             self._answers[wrapped] = self._keys.unwrap_soon(wrapped)
 
     async def key(self, wrapped: WrappedDek) -> bytes:
-        """The data key, which was asked for; empty when the wrapping does not open.
+        """A data key that was asked for; empty when the wrapping does not open.
 
         Raises `Sealed`, `DependencyDown`.
         """
@@ -161,4 +163,4 @@ def _drop(answer: asyncio.Future[list[bytes]]) -> None:
     if not answer.done():
         answer.cancel()
     elif not answer.cancelled():
-        answer.exception()  # taken, so that nobody is told that it was not
+        answer.exception()  # fetched, so that asyncio does not log it as never retrieved

@@ -2,12 +2,13 @@
 
 Rules:
 * An operation is known by (accessor, idempotency key) for as long as it is among the last 16; without a key
-  by (accessor, request id) for 10 s: request ids are the gateway's, for its own retries.
+  by (accessor, request id) for 10 s: request ids are made by the gateway, for its own retries.
 * The request is compared by an HMAC under a record key, so that the head tells nothing of it. The same
   idempotency key with another request is an error; the same request id with another request is another
   operation.
-* The key of an older term goes when the term is retired; then the idempotency key alone names the operation.
-* An operation's revision is not known when it is put; whoever changes the record next writes it down.
+* When the HMAC's key term is retired, requests can no longer be compared: the idempotency key alone names the
+  operation.
+* An operation's revision is not known when it is put; the next change of the record writes it down.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ Operation = storage.StoredOperation
 
 
 class Asked:
-    """One request that changes something, and who may be its first."""
+    """One request that changes something, compared with the operations that are remembered."""
 
     def __init__(self, op: str, request: Message, inbound: Inbound) -> None:
-        """Raises `InvalidInput` for an idempotency key that is none."""
+        """Raises `InvalidInput` for an idempotency key that is too long or not printable."""
         key = inbound.idempotency_key
         if len(key) > MAX_KEY or not key.isprintable():
             raise InvalidInput(f"an idempotency key has at most {MAX_KEY} printable characters")
@@ -80,7 +81,7 @@ class Asked:
     def _is_same(self, known: Operation, keys: RecordKeys) -> bool:
         if known.op != self.op:
             return False
-        if known.mac_term < min(keys.by_term):  # retired: the key's own word has to be enough
+        if known.mac_term < min(keys.by_term):  # retired: the idempotency key alone has to be enough
             return bool(self._key)
         if known.mac_term not in keys.by_term:
             return False
@@ -93,7 +94,7 @@ class Asked:
 
 
 def remembered(operations: Sequence[Operation], newest: Operation | None, revision: int) -> list[Operation]:
-    """The operations to keep; `revision` is the last change's, of whoever has none written down yet."""
+    """The operations to keep; `revision`: the last change's, given to operations that have none."""
     kept = []
     for known in operations:
         copy = Operation()

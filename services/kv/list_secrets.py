@@ -1,16 +1,16 @@
 """Names below a directory, a page at a time: which range to read next, what to show of its rows. Pure.
 
 Rules:
-* The listing needs `list` on the directory; each name is shown only if the caller has `list` on it as well
-  (a directory's name ends in a slash, in the policy path too). What no rule speaks of is not shown.
-* One level does not walk through what is below: after a directory's name the next read begins behind all
-  that the directory holds.
-* A page takes at most `MAX_FETCHES` reads and half a second, so it may hold fewer names than asked, or
-  none, and not be the last: only an empty page token ends a listing. Pages are not one snapshot.
+* The listing needs `list` on the directory; each name is shown only if the caller has `list` on it as well (a
+  directory's name ends in a slash, in the policy path too). A name that no rule covers is not shown.
+* A listing of one level skips what is below its directories: after a directory's name the next read begins
+  behind everything in it.
+* A page takes at most `MAX_FETCHES` reads and half a second, so a page may hold fewer names than asked for,
+  or none, without being the last: only an empty page token ends a listing. The pages are not one snapshot.
 * A recursive listing shows what a walk from directory to directory would: it needs `list` on each
   directory on the way to a name as well, so a `deny` of a directory hides all that is below it.
-* A page token is where the next page begins, below the directory; it is sealed (strongbox.store.paging),
-  for a page may end at a name that is not shown.
+* A page token says where the next page begins. It is encrypted (strongbox.store.paging), since a page may end
+  at a name that is not shown.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_FETCHES = 16
 
 
 class Listing:
-    """One page under way. Raises `InvalidInput` for a page token that is none."""
+    """One page under way. Raises `InvalidInput` for a page token that is not valid."""
 
     def __init__(
         self, directory: DirectoryPath, size: int, token: str, keys: RecordKeys, *, recursive: bool
@@ -42,7 +42,7 @@ class Listing:
 
     @property
     def is_over(self) -> bool:
-        """Whether the page is full, or as full as it gets."""
+        """Whether the page is full, the listing at its end, or `MAX_FETCHES` reached."""
         return self._ended or len(self.names) >= self._size or self.fetches >= MAX_FETCHES
 
     @property
@@ -56,7 +56,7 @@ class Listing:
         return self._prefix + self._position, end, self._size - len(self.names) + 1
 
     def take(self, keys: Iterable[bytes], allows: Callable[[str, str], bool]) -> None:
-        """Use what that read found; `allows(capability, policy path)` is the caller's."""
+        """Take over what that read found; `allows(capability, policy path)` answers for the caller."""
         limit, found = self._size - len(self.names) + 1, 0
         may_list = cache(lambda name: allows("list", self._shown + name))
         self.fetches += 1
@@ -73,7 +73,7 @@ class Listing:
         self._ended = found < limit
 
     def _step(self, below: bytes) -> str:
-        """The name that stands for this key; the position goes behind all that it stands for."""
+        """The name to show for this key; moves the position behind all keys that the name stands for."""
         name, slash, _ = below.partition(b"/")
         if self._recursive or not slash:
             self._position = below + b"\0"

@@ -1,4 +1,4 @@
-"""Between the wire and the domain: what a request may say, and how an answer is told. Nothing decided."""
+"""Between the wire and the domain: checks requests and makes answers. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def version_of(request: pb.ReadSecretRequest | pb.SecretReference) -> int | None
 
 
 def items_of(request: pb.BatchReadSecretsRequest) -> list[Item]:
-    """The secrets asked for; what is wrong with one is its own. Raises `InvalidInput`, `TooLarge`."""
+    """The secrets asked for; an item's own faults are in the item. Raises `InvalidInput`, `TooLarge`."""
     if not request.requests:
         raise InvalidInput("requests names at least one secret")
     if len(request.requests) > MOST:
@@ -89,7 +89,7 @@ def settings_of(request: pb.UpdateSecretMetadataRequest) -> Settings:
 
 
 def _custom_of(request: pb.UpdateSecretMetadataRequest) -> dict[str, str] | None:
-    """The custom metadata as it is to be. An empty map cannot be told from none."""
+    """The new custom metadata. On the wire an empty map looks like none: hence `clear_custom`."""
     custom = dict(request.custom)
     if request.clear_custom:
         if custom:
@@ -111,7 +111,7 @@ def _lease_to_proto(lease: Held) -> pb.ReadLease:
 
 
 def secret_to_proto(taken: Taken, revision: int) -> pb.ReadSecretResponse:
-    """The one answer that holds a value; `revision`: one at which it stood. Raises `Internal`."""
+    """The only answer that holds a value; `revision`: one at which it was current. Raises `Internal`."""
     found = taken.found
     response = pb.ReadSecretResponse(
         path=taken.path.text,
@@ -125,7 +125,7 @@ def secret_to_proto(taken: Taken, revision: int) -> pb.ReadSecretResponse:
 
 
 def result_to_proto(result: Result, revision: int, inbound: Inbound) -> pb.BatchedSecret:
-    """One of a batch: its secret, or its refusal as a call of its own would have got it."""
+    """One result of a batch: the secret, or the refusal that a single call would have got."""
     if isinstance(result, StrongBoxError):
         return pb.BatchedSecret(error=to_status(result, inbound.request_id))
     try:
@@ -144,7 +144,7 @@ def change_to_proto(change: Change) -> pb.WatchSecretsResponse:
 def metadata_to_proto(
     path: SecretPath, head: storage.SecretHead, revision: int
 ) -> pb.ReadSecretMetadataResponse:
-    """A secret's settings and its versions' lives."""
+    """A secret's settings, and when its versions were made, deleted, destroyed, purged, or expire."""
     return pb.ReadSecretMetadataResponse(
         path=path.text,
         current_version=head.current_version,
@@ -157,7 +157,7 @@ def metadata_to_proto(
 
 
 def moment(at_ms: int) -> Timestamp | None:
-    """`None` for never."""
+    """A moment in milliseconds since the epoch, as a timestamp; `None` for 0 (never)."""
     return Timestamp(seconds=at_ms // 1000, nanos=at_ms % 1000 * 1_000_000) if at_ms else None
 
 

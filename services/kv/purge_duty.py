@@ -3,12 +3,13 @@
     destroy   kv removes the envelope and leaves a request to purge (repository)
     +10 s     ripe by cluster/time: no pipeline still looks up an outcome at a revision that old
     compact   past the request's revision: no readable revision holds the envelope any more
-    defragment  each member in turn: its pages leave the member's file; one that is down does it when back
+    defragment  each member in turn: removes it from the member's file; one that is down does it when back
     purged    `purged_at` in the head, and the request deleted, under the term's fence
 
-Beside that, every 30 s etcd is compacted to a revision seen at least a minute ago. A request that lost its
-answer and looks for it at a compacted revision would be told `UNKNOWN_OUTCOME`: hence the 10 s. Watchers and
-audit replicas that are behind list again. Compacting twice, or too late, harms nothing, so it needs no fence.
+Besides, every 30 s etcd is compacted to a revision seen at least a minute ago. A pipeline that lost etcd's
+answer and looks for the outcome at a compacted revision would answer `UNKNOWN_OUTCOME`: hence the 10 s.
+Watchers and audit replicas that are behind list again. Compacting twice, or late, does no harm, so it needs
+no fence.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ RIPE_MS = 10_000
 SPACING = 15.0  # seconds between purges: compaction and defragmentation are work for every member
 COMPACT_EVERY = 30.0  # seconds
 KEEP_HISTORY = 60.0  # seconds
-SLICE = 64  # requests to purge that are read, or settled, in one go
+SLICE = 64  # requests to purge that are read, or settled, at a time
 DEADLINE = 5.0  # seconds for one transaction
 
 
@@ -76,7 +77,7 @@ def split(rows: Sequence[Row]) -> tuple[int, list[Row]]:
 
 
 def ripe(rows: Sequence[Row], now_ms: int) -> list[Row]:
-    """The requests that are old enough; one that nobody can read holds up no other."""
+    """The requests that are old enough; one that cannot be read is left out and delays no other."""
     return [row for row in rows if (at_ms := _asked_at(row)) is not None and at_ms + RIPE_MS <= now_ms]
 
 
@@ -91,9 +92,9 @@ def _asked_at(row: Row) -> int | None:
 
 
 def settle(view: View, fence: Fence, secrets: Repository, key: bytes, revision: int) -> None:
-    """Say that what the request of that revision asked for is purged; a newer one at its key waits.
+    """Record that the request put at `revision` is purged; a newer one at the same key waits.
 
-    A head that is junk or forged is left alone, and holds up nothing.
+    A head that is junk or forged is left as it is, and delays nothing.
     """
     fence.require(view)
     if view.get(key).mod_revision != revision:
@@ -109,14 +110,14 @@ def settle(view: View, fence: Fence, secrets: Repository, key: bytes, revision: 
 
 
 class History:
-    """Which revision was the newest when; moments in monotonic seconds."""
+    """Which revision was the newest at which moment (monotonic seconds)."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
         self._compacted_at = float("-inf")
 
     def note(self, now: float, revision: int) -> None:
-        """Remember what was seen, once a second at most."""
+        """Remember the revision, at most once a second."""
         if not self._seen or now - self._seen[-1][0] >= 1.0:
             self._seen.append((now, revision))
 
@@ -149,12 +150,12 @@ class Purge:
         self._purged_at = float("-inf")
 
     async def work(self, term: Fence) -> None:
-        """Purge until cancelled, when the term is over; work that is late is stopped by the fence."""
+        """Purge until cancelled at the end of the term; the fence stops work that is late."""
         while True:
             try:
                 await self.one_pass(term)
                 term.progress()
-            except StrongBoxError as error:  # sealed, or no quorum: what is asked stays asked
+            except StrongBoxError as error:  # sealed, or no quorum: the requests stay in etcd
                 _log.info("purging waits", reason=error.reason)
             except (EtcdError, Busy) as error:
                 _log.warning("purging waits for etcd", why=str(error))

@@ -1,7 +1,8 @@
 """Reading a value: proved and audited by one transaction, its key unwrapped meanwhile, opened at the end.
 
-What is remembered of an envelope may be wrapped under a key term that is retired by now. Then its key does
-not open, and it is read once more, compared with what stands in etcd; both reads are audited.
+A remembered envelope may be wrapped under a key term that has been retired since. Then its key does not open,
+and it is read once more, compared with etcd; that is recorded again only if another version is the newest by
+then.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Taken(NamedTuple):
 
 
 class Read(NamedTuple):
-    """One read: what was taken, and at which revision it stood."""
+    """One read: the version, and a revision at which it was current."""
 
     taken: Taken
     revision: int
@@ -77,7 +78,7 @@ class Reading:
                 version = self._secrets.version(view, path, number)
                 envelope = self._secrets.envelope(view, path, version, compared=compared)
                 lease = self._secrets.hold(view, caller, path)
-                if version.version == recorded:  # a reading stands in the chain once
+                if version.version == recorded:  # a read is recorded once
                     view.draft = None
                 return Found(version, envelope, lease)
 
@@ -97,9 +98,9 @@ class Reading:
         wrapped_of: Callable[[T], list[WrappedDek]],
         weight: int = 0,
     ) -> tuple[Outcome[T], dict[WrappedDek, bytes]]:
-        """Decide and prove; meanwhile the keys that the decision needs are unwrapped, in one request.
+        """Decide and prove; meanwhile unwrap the keys that the decision needs, in one request.
 
-        An empty key: its wrapping does not open. `weight` is that of `Work`.
+        A key is empty when its wrapping does not open. `weight`: as of `Work`.
         """
         with Unwrapping(self._keys) as unwrapping:
 

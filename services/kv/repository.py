@@ -1,4 +1,4 @@
-r"""Where secrets stand in etcd, and how they get there. All through a view.
+r"""Secrets in etcd: which keys hold them, and how these are changed. All through a view.
 
     kv/head/<path>                   SecretHead, authenticated: metadata, the last operations, and of each
                                      kept version its times, its size and which data key it has
@@ -7,12 +7,12 @@ r"""Where secrets stand in etcd, and how they get there. All through a view.
     kv/purge/<path>\0removed         PurgeRecord: the whole secret was removed; keeps its last operations, so
                                      that a repeated request finds them, until the duty has purged
 
-Making or removing an envelope is one transaction with the head that says so, and the head names the
-envelope's data key. So comparing the head is enough to know the right envelope, wherever it was seen.
+An envelope is made or removed in one transaction with its head, and the head names the envelope's data key.
+So it is enough to compare the head: an envelope with that data key is the right one, wherever it was seen.
 
-The head is under a MAC for its etcd key (`authenticated_records`): who writes to etcd can neither change
-one nor move one. One that does not verify is `Internal`, never "there is no secret": else the next write
-would begin a new history at version 1, and `cas` 0 would succeed.
+The head is under a MAC for its etcd key (`authenticated_records`): somebody who can write to etcd can neither
+change one nor move one. One that does not verify is `Internal`, never "there is no secret": otherwise the
+next write would begin again at version 1, and `cas` 0 would succeed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Unreadable(NamedTuple):
-    """What stands at a head's key, and is none that kv has put there."""
+    """What stands at a head's key and was not put there by kv."""
 
     why: str
 
@@ -64,7 +64,7 @@ class Repository:
         return found
 
     def head_or_junk(self, view: View, path: str) -> storage.SecretHead | Unreadable | None:
-        """As `head`, for whoever goes on without one."""
+        """As `head`, but returns `Unreadable` instead of raising `Internal`."""
         keys = self._lookup.require_keys()
 
         def parse(key: bytes, value: bytes) -> storage.SecretHead | Unreadable:
@@ -72,12 +72,12 @@ class Repository:
 
         try:
             return view.parsed(keyspace.head(path), parse)
-        except KeyNotHere as late:  # not remembered: from old memory a key may only seem not to be
+        except KeyNotHere as late:  # raised, so not remembered: the key may still arrive
             require_never_was(view, late)
             return Unreadable("a key term that never was")
 
     def operations(self, view: View, path: str) -> tuple[Sequence[Operation], int]:
-        """The last operations of a secret, there or just removed, and the revision of the last change."""
+        """The last operations of a secret, present or just removed, and the revision of its last change."""
         found = self.head(view, path)
         if found is not None:
             return found.operations, view.get(keyspace.head(path)).mod_revision
@@ -92,7 +92,7 @@ class Repository:
         sealed: envelope_pb2.Envelope,
         operation: Operation,
     ) -> None:
-        """Put a new version."""
+        """Put a new version's envelope and the head that names it."""
         newest = change.head.versions[-1]
         newest.size, newest.dek_id = len(sealed.ciphertext), sealed.dek_id
         view.put(keyspace.envelope(path, newest.version), sealed.SerializeToString())
@@ -101,7 +101,7 @@ class Repository:
     def put_change(
         self, view: View, path: str, change: versions.Change, operation: Operation | None = None
     ) -> None:
-        """Put the head as it is to be, and take away the envelopes that go."""
+        """Put the changed head, and delete the envelopes that it no longer has."""
         known, revision = self.operations(view, path)
         after = change.head
         del after.operations[:]
@@ -112,7 +112,7 @@ class Repository:
         view.put(key, seal_record(self._lookup.require_keys(), key, body))
 
     def remove(self, view: View, path: str, found: storage.SecretHead, operation: Operation) -> None:
-        """Take the whole secret away, and ask the duty to purge it."""
+        """Delete the whole secret, and ask the duty to purge it."""
         known, revision = self.operations(view, path)
         gone = versions.stored(found)
         for version in gone:
@@ -129,14 +129,15 @@ def envelope(
 ) -> envelope_pb2.Envelope | None:
     """The envelope of a kept version of a head that is compared; `None` when it is not there.
 
-    What is remembered may be under an older key term than what stands in etcd; `compared` looks there.
+    The remembered one may be under an older key term than the one in etcd; `compared`: etcd's is taken.
     """
     key = keyspace.envelope(path, version.version)
     if not compared:
         found = view.known(key, _to_envelope)
         if found is not None and found.dek_id == version.dek_id:
             return found
-    # That of a secret removed since, or none: the transaction compares it, so an old memory is no answer.
+    # None, or another one, is remembered: now the transaction compares the key, so that an old memory does
+    # not decide.
     found = view.parsed(key, _to_envelope)
     return found if found is not None and found.dek_id == version.dek_id else None
 
@@ -148,12 +149,12 @@ def put_purge(view: View, path: str, gone: Sequence[int]) -> None:
 
 
 def purge_key(path: str, version: int) -> bytes:
-    """The request to purge what was destroyed together with `version`, the lowest of them."""
+    """The key of the request to purge what was destroyed together with `version`, the lowest of them."""
     return keyspace.KV_PURGES + path.encode() + b"\0%010d" % version
 
 
 def tomb_key(path: str) -> bytes:
-    """The request to purge a whole secret."""
+    """The key of the request to purge a whole secret."""
     return keyspace.KV_PURGES + path.encode() + b"\0" + _REMOVED
 
 

@@ -1,8 +1,8 @@
 """What kv keeps under key terms: the MAC of each head, and the versions' envelopes.
 
-The HMACs of remembered operations stay under the term they were made under (the request is not kept);
-one whose term is retired is known by its idempotency key alone (`idempotency`). A head that is junk or forged
-stays as it is, is logged, and keeps nothing else from being renewed.
+The HMACs of remembered operations stay under the term they were made under, since the request is not kept; an
+operation whose term is retired is known by its idempotency key alone (`idempotency`). A head that is junk or
+forged is logged and left as it is; the others are renewed all the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from strongbox.store import keyspace
 
 
 def settled(body: bytes, revision: int) -> bytes:
-    """The newest operation's revision is the record's own, which changes now: it is written down."""
+    """Write down the newest operation's revision: it is the record's own, which rewrapping changes."""
     head = storage.SecretHead.FromString(body)
     operations = remembered(head.operations, None, revision)
     del head.operations[:]

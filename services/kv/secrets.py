@@ -1,10 +1,10 @@
-"""Secrets: what each call decides. Functions of a view and of a `Caller`, whom only the guard hands out.
+"""Secrets: what each call decides. Functions of a view and of a `Caller`, which only the guard gives.
 
 Rules beyond those of `versions`:
-* A request that changes something first looks whether it was carried out already (`idempotency`); then it
-  gets the first answer, and nothing happens.
-* "The newest" is fixed to a version when the operation is first decided; its repetition is told the same.
-* A destroyed envelope is taken away in the same transaction that says so.
+* A request that changes something is first looked up (`idempotency`): if it was carried out already, it gets
+  the first answer and changes nothing.
+* "The newest" is fixed to a version when the operation is first decided; a repetition gets the same.
+* A destroyed version's envelope is deleted in the transaction that marks it destroyed.
 * Removing what is not there succeeds: somebody, or a first attempt, has done it.
 """
 
@@ -46,7 +46,7 @@ class Wanted:
 
 
 class Done(NamedTuple):
-    """What a change came to; `revision` 0: the transaction's own."""
+    """The result of a change; `revision` 0: that of the transaction."""
 
     versions: tuple[int, ...]
     at_ms: int
@@ -77,18 +77,18 @@ class Secrets:
         sealing: Sealing | StrongBoxError,
         asked: Asked,
     ) -> Done:
-        """Make a new version; without a key, raise why there is none.
+        """Make a new version. If `sealing` is an error, raise it.
 
         Raises `VersionMismatch`, `InvalidInput`, `IdempotencyMismatch`.
         """
-        view.means(Effect.GROWS)  # even where a longer version goes: its history stays for a minute
+        view.means(Effect.GROWS)  # even if a larger version goes: etcd keeps its history for a minute
         first = self._first(view, caller, path, asked)
         if first is not None:
             return first
         if isinstance(sealing, StrongBoxError):
-            raise copy(sealing)  # what is raised holds the frames of the request, and these the original
+            raise copy(sealing)  # the raised one holds frames, which hold `sealing`: a copy makes no circle
         if sealing.term < self._lookup.require_keys().newest:
-            view.draft = None  # nobody is refused: it is done again with another key
+            view.draft = None  # no refusal to record: it is done again with another key
             raise Stale
         head = self._repository.head(view, path.text)
         change = versions.written(head, wanted.cas, view.now_ms, wanted.ttl_s)
@@ -111,7 +111,7 @@ class Secrets:
     def envelope(
         self, view: View, path: SecretPath, version: storage.StoredVersion, *, compared: bool = False
     ) -> Envelope:
-        """That version's envelope (`compared`: repository). Raises `Internal` when it is not there."""
+        """That version's envelope (`compared`: see `repository`). Raises `Internal` when it is not there."""
         record = repository.envelope(view, path.text, version, compared=compared)
         if record is None:
             _log.error("an envelope is missing, or another's", version=version.version)
@@ -157,7 +157,8 @@ class Secrets:
 
         def destroyed(head: versions.Head, some: Sequence[int]) -> versions.Change:
             change = versions.destroyed(head, some, view.now_ms)
-            # Who destroys the destroyed again frees nothing, and could go on for ever.
+            # Destroying what is destroyed frees nothing, so it may not use the reserve: it could go on for
+            # ever.
             view.means(Effect.FREES if change.gone else Effect.NEUTRAL)
             if change.gone:
                 repository.put_purge(view, path.text, change.gone)
@@ -176,7 +177,7 @@ class Secrets:
 
         def configured(head: versions.Head, _: Sequence[int]) -> versions.Change:
             change = versions.configured(head, settings)
-            if settings.custom:  # even where it is no longer than before: as a value, it has a history
+            if settings.custom:  # even if it is no longer than before: the old one stays in etcd's history
                 view.means(Effect.GROWS)
             elif change.gone:
                 view.means(Effect.FREES)
@@ -189,7 +190,7 @@ class Secrets:
         return self._change(view, caller, path, (), asked, configured, newest=False)
 
     def remove(self, view: View, caller: Caller, path: SecretPath, asked: Asked) -> Done:
-        """Remove the secret with everything; needs what destroying needs as well."""
+        """Remove the secret with all versions; needs what destroying needs as well."""
         _require_destroying(caller, path)
         view.means(Effect.FREES)
         first = self._first(view, caller, path, asked)
@@ -211,7 +212,7 @@ class Secrets:
         *,
         newest: bool = True,
     ) -> Done:
-        """Change a head that is there, once."""
+        """Change an existing head, unless this request did so before. Raises `NotFound`."""
         first = self._first(view, caller, path, asked)
         if first is not None:
             return first
@@ -223,7 +224,7 @@ class Secrets:
         return Done(some, view.now_ms)
 
     def _first(self, view: View, caller: Caller, path: SecretPath, asked: Asked) -> Done | None:
-        """What this very request came to before."""
+        """The result of an earlier attempt of this request, if there was one."""
         operations, revision = self._repository.operations(view, path.text)
         keys = self._lookup.require_keys()
         known = asked.first(operations, keys, caller.accessor, view.now_ms)
@@ -237,19 +238,19 @@ class Secrets:
 
 
 def _require_destroying(caller: Caller, path: SecretPath) -> None:
-    """Whatever takes envelopes away for good asks for the same. Raises `PermissionDenied`."""
+    """Require what every operation that removes envelopes needs. Raises `PermissionDenied`."""
     caller.require("delete", path.policy_path)
     caller.require("sudo", path.policy_path)
 
 
 def _record_destroyed(view: View, numbers: Sequence[int]) -> None:
-    """Have the audit chain name each version that goes with a change of settings."""
+    """Record each version that a change of settings destroys."""
     if view.draft is not None:
         for number in numbers:
             view.record(replace(view.draft, op="DestroySecretVersions", version=number))
 
 
 def _note(view: View, number: int) -> None:
-    """Say in the audit record which version it is about (of several: the first that was named)."""
+    """Name the version in the audit record (of several: the first that was named)."""
     if view.draft is not None:
         view.draft.version = number

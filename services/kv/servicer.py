@@ -32,9 +32,9 @@ from strongbox.store.decisions.view import View
 T = TypeVar("T")
 Context = grpc.aio.ServicerContext[Any, Any]
 STALE_PAUSE = 0.02  # seconds before another data key is taken
-COPIES = 4  # of a value that waits to be written: the request's, the plaintext, the sealed one, the record
-PAGE_SECONDS = 0.5  # after which a page is given as it is
-WALKS = 2  # listings in etcd at once, of one replica
+COPIES = 4  # of a value in memory while it is written: in the request, plain, sealed, in the record
+PAGE_SECONDS = 0.5  # after which a page is returned as it is
+WALKS = 2  # reads of listings that one replica has in etcd at once
 
 
 class KVServicer(rpc.KVServiceServicer):
@@ -45,7 +45,8 @@ class KVServicer(rpc.KVServiceServicer):
         self._secrets, self._data_keys = Secrets(guard.lookup), DataKeys(keys)
         self._reading = Reading(pipeline, guard, self._secrets, keys)
         self._batch = Batch(guard, self._secrets, self._reading)
-        # Every member of etcd walks all below a directory, inside the transaction: few of those at once.
+        # For each read every member of etcd walks all keys below a directory, in the transaction: few at
+        # once.
         self._walking = asyncio.Semaphore(WALKS)
 
     async def WriteSecret(self, request: pb.WriteSecretRequest, context: Context) -> pb.WriteSecretResponse:
@@ -96,7 +97,7 @@ class KVServicer(rpc.KVServiceServicer):
     async def WatchSecrets(
         self, request: pb.WatchSecretsRequest, context: Context
     ) -> AsyncIterator[pb.WatchSecretsResponse]:
-        """Changes below a directory, until the client leaves or may no longer."""
+        """Changes below a directory, until the client leaves or may no longer watch."""
         directory, first = DirectoryPath.parse(request.prefix), revision_of(request.from_revision)
         async with aclosing(self._watching.changes(inbound_of(context), directory, first)) as changes:
             async for change in changes:
@@ -135,7 +136,7 @@ class KVServicer(rpc.KVServiceServicer):
     async def DestroySecretVersions(
         self, request: pb.DestroySecretVersionsRequest, context: Context
     ) -> pb.DestroySecretVersionsResponse:
-        """Take the envelopes away for good; the purge duty clears etcd's history of them."""
+        """Remove the envelopes for good; the purge duty removes them from etcd's history."""
         path, numbers = SecretPath.parse(request.path), messages.numbers_of(request.versions, needed=True)
         inbound = inbound_of(context)
         asked = Asked("DestroySecretVersions", request, inbound)
@@ -186,7 +187,7 @@ class KVServicer(rpc.KVServiceServicer):
     async def ListSecrets(self, request: pb.ListSecretsRequest, context: Context) -> pb.ListSecretsResponse:
         """Names below a directory; audited once, guarded at every read.
 
-        Only whoever was let in waits for his turn to have etcd walk.
+        A caller is authorized before it waits for its turn to read.
         """
         directory, size = DirectoryPath.parse(request.prefix), paging.page_size(request.page_size)
         keys = self._guard.lookup.require_keys()
@@ -218,7 +219,7 @@ class KVServicer(rpc.KVServiceServicer):
         decide: Callable[[View, Caller], T],
         weight: int = 0,
     ) -> Outcome[T]:
-        """Guard, decide, audit and carry out in one transaction; `weight` as that of `Work`."""
+        """Guard, decide, audit and carry out in one transaction; `weight`: as of `Work`."""
 
         def guarded(view: View) -> T:
             return decide(view, self._guard.require(view, inbound, capability, path))
@@ -228,5 +229,5 @@ class KVServicer(rpc.KVServiceServicer):
 
 
 def _revision(done: Outcome[Done]) -> str:
-    """The change's revision: its first one's, when this was a repetition."""
+    """The change's revision; for a repetition that of the first time."""
     return str(done.value.revision or done.revision)

@@ -1,4 +1,4 @@
-"""What a secret holds: text, an object or bytes; checked, and as the plaintext that is sealed.
+"""Values: text, an object or bytes, checked and encoded as the plaintext that is sealed.
 
     plaintext = kind (1 byte) ‖ content
 
@@ -7,8 +7,8 @@
     b   bytes
 
 Limits: 512 KiB of content, as it is stored; an object is at most 32 deep (itself counted), its numbers are
-finite and below 2^53 in magnitude: beyond, a double no longer holds every integer, and somebody's id would
-silently become another's. No message quotes what was sent.
+finite and below 2^53 in magnitude: beyond that a double does not hold every integer, and a large id would
+silently become another one. No error message quotes what was sent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _TEXT, _DATA, _BINARY = b"t", b"d", b"b"
 
 
 def plaintext_of(request: pb.WriteSecretRequest) -> bytes:
-    """What is to be sealed. Raises `InvalidInput` and `TooLarge`."""
+    """The plaintext to seal: kind and content. Raises `InvalidInput` and `TooLarge`."""
     given = [name for name in ("value", "data", "binary") if request.HasField(name)]
     if len(given) != 1:
         raise InvalidInput("a secret is exactly one of value, data and binary")
@@ -44,7 +44,7 @@ def plaintext_of(request: pb.WriteSecretRequest) -> bytes:
 
 
 def fill(response: pb.ReadSecretResponse, plaintext: bytes) -> None:
-    """Put what was opened into the answer; `plaintext` is authentic, so it is one of ours."""
+    """Put the plaintext into the answer. It is authenticated, so it has the form above."""
     kind, content = plaintext[:1], plaintext[1:]
     if kind == _TEXT:
         response.value = content.decode()
@@ -69,7 +69,7 @@ def require_sound(data: struct_pb2.Struct) -> None:
 
 
 def _children(value: struct_pb2.Value) -> list[struct_pb2.Value] | None:
-    """What a list or an object holds; `None` for a leaf, which is checked."""
+    """What a list or an object holds; `None` for a leaf. Raises `InvalidInput` for an invalid leaf."""
     kind = value.WhichOneof("kind")
     if kind == "struct_value":
         return list(value.struct_value.fields.values())

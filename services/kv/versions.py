@@ -1,15 +1,15 @@
 """A secret's versions: which are kept, which can be read, what each operation does. Pure.
 
 Rules:
-* Versions are numbered from 1 without gaps; the newest `max_versions` are kept, older ones are gone as if
-  they had never been.
+* Versions are numbered from 1 without gaps; the newest `max_versions` are kept, older ones are not found,
+  like those that never existed.
 * `cas` is the current version's number, 0 when there is no secret; a deleted or destroyed newest version
   still counts. With `cas_required` a write without it is refused.
-* A version is deleted (can be undeleted), destroyed (for good) or expired (not found). Destroyed is told
-  before expired, expired before deleted.
-* Deleting the deleted or destroyed, undeleting what is not deleted, destroying the destroyed: successes that
-  change nothing; what happened first keeps its time. Undeleting the destroyed is refused. A version that
-  never was, or is no longer kept, is not found, and then nothing of the request is done.
+* A version is deleted (can be undeleted), destroyed (for good) or expired (not found). A destroyed one is
+  reported as destroyed even if it has expired, an expired one as expired even if deleted.
+* Deleting a deleted or destroyed version, undeleting one that is not deleted, and destroying a destroyed one
+  succeed and change nothing: the first time stays. Undeleting a destroyed version is refused. If one of the
+  versions is not found, nothing of the request is done.
 * No function changes the head it is given.
 """
 
@@ -38,7 +38,7 @@ class Settings(NamedTuple):
 
 
 class Change(NamedTuple):
-    """The head as it is to be, and the versions (ascending) whose envelopes go away."""
+    """The new head, and the versions (ascending) whose envelopes are to be deleted."""
 
     head: Head
     gone: tuple[int, ...] = ()
@@ -50,7 +50,7 @@ def max_versions_of(head: Head) -> int:
 
 
 def written(head: Head | None, cas: int | None, now_ms: int, ttl_s: int | None) -> Change:
-    """A new version. Raises `VersionMismatch`, and `InvalidInput` without `cas` where it is required."""
+    """Add a version. Raises `VersionMismatch`; `InvalidInput` without a required `cas` or a free number."""
     current = head.current_version if head is not None else 0
     if cas is None and head is not None and head.cas_required:
         raise InvalidInput("this secret is written with cas only", current_version=str(current))
@@ -99,7 +99,7 @@ def undeleted(head: Head, numbers: Sequence[int]) -> Change:
 
 
 def destroyed(head: Head, numbers: Sequence[int], now_ms: int) -> Change:
-    """Destroy for good; `gone` are those that were not yet. Raises `NotFound`."""
+    """Destroy for good; `gone`: those that were not destroyed before. Raises `NotFound`."""
     gone: list[int] = []
 
     def destroy(version: Version) -> None:
@@ -111,9 +111,9 @@ def destroyed(head: Head, numbers: Sequence[int], now_ms: int) -> Change:
 
 
 def purged(head: Head, numbers: Sequence[int], destroyed_ms: int, now_ms: int) -> Change:
-    """Nothing that can be read holds what was destroyed at `destroyed_ms` any more.
+    """Mark versions destroyed at `destroyed_ms` as purged: no readable revision of etcd holds them any more.
 
-    The moment tells these versions from their namesakes of a secret that was removed and made again.
+    A secret that was removed and made again has the same version numbers, but other times.
     """
     after = _copy(head)
     for version in after.versions:
@@ -155,7 +155,7 @@ def _each(head: Head, numbers: Sequence[int], act: Callable[[Version], None]) ->
 
 
 def _trimmed(head: Head) -> Change:
-    """Drop what is beyond `max_versions`, in a head that is ours to change."""
+    """Drop the oldest versions beyond `max_versions`. Changes `head` itself."""
     surplus = max(0, len(head.versions) - max_versions_of(head))
     gone = tuple(version.version for version in head.versions[:surplus] if not version.destroyed_ms)
     del head.versions[:surplus]

@@ -6,10 +6,10 @@ Where to look:
     leases              seen, renewed, revoked
     credentials         issued
     connections         the servers that credentials are made on
-    postgres            what is said to PostgreSQL
+    postgres            everything that speaks to PostgreSQL
     credential_lease    the states of a credential's lease; pure
     revocation_backoff  when the next attempt to take one away is made
     guarded_call        authenticate, decide, audit in one transaction
     metrics             how many live and wait
-    repository          where they stand in etcd
+    repository          leases, connections and roles in etcd
 """

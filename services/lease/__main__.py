@@ -45,7 +45,8 @@ async def assemble(runtime: Runtime) -> None:
         databases,
     )
     keys.on_sealed(databases.close)
-    # Threads that speak to PostgreSQL wait so long for a turn of the event loop's; usually it is 5 ms.
+    # Seconds until the event loop gives way to a thread that speaks to PostgreSQL; the default is 5 ms (ADR
+    # 61).
     sys.setswitchinterval(0.0005)
     runtime.serve(add_LeaseServiceServicer_to_server, servicer, "strongbox.lease.v1.LeaseService")
     reaper = Reaper(runtime.pipeline, guard.lookup, revoker, measures)

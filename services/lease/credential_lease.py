@@ -5,13 +5,14 @@
                                                     ACTIVE, its role has vanished ──┘
 
 Rules:
-* An intent is written before the role may exist, and ACTIVE before its password is told. So each role in the
-  database has a record here, and a record that is REVOKED has no role.
-* Whatever ends a role first says so here (`begun`): from then on nothing is renewed, and if who began it
-  dies, the next attempt is due by itself (`revocation_backoff`), for ever.
-* An intent that was given up may still become a role, should its issuer wake up late: it is looked for again
-  and again for an hour.
-* Expired is what an ACTIVE one is after its expiry, until somebody begins to end it.
+* An intent is written before the role may exist, and ACTIVE before its password is given out. So each role in
+  the database has a record here, and a record that is REVOKED has no role.
+* Whoever ends a role first writes that here (`begun`): from then on the lease is not renewed, and if that
+  process dies, the next attempt is due by itself. Attempts follow each other after 10 s, 20 s, 40 s … up to a
+  cap, for ever.
+* An intent that was given up may still become a role, if its issuer wakes up late: so the role is looked for
+  again and again for an hour.
+* An ACTIVE lease is shown as EXPIRED after its expiry, until somebody begins to end it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def fresh_id() -> str:
 
 
 def is_grant_id(text: str) -> bool:
-    """Whether `text` has the form of such a lease's id; what has not is never looked up."""
+    """Whether `text` has the form of such a lease's id; anything else is never looked up."""
     return _ID.match(text) is not None
 
 
@@ -59,7 +60,7 @@ def username_of(lease_id: str) -> str:
 
 
 def state_of(record: Record, now_ms: int) -> str:
-    """As it is told to people."""
+    """The state as callers see it."""
     if record.state == ACTIVE and record.expires_ms <= now_ms:
         return "EXPIRED"
     return _NAMES[record.state]
@@ -84,20 +85,20 @@ def due_ms(record: Record) -> int:
 
 
 def active(record: Record) -> Record:
-    """The role is made, and the password about to be told."""
+    """The lease once its role is made, before the password is given out."""
     return _with(record, state=ACTIVE)
 
 
 def renewed(record: Record, expires_ms: int) -> Record:
-    """With a later expiry; never an earlier one, never beyond the last."""
+    """The lease with a later expiry; never an earlier one, never beyond `max_expires_ms`."""
     later = max(record.expires_ms, min(expires_ms, record.max_expires_ms))
     return _with(record, expires_ms=later)
 
 
 def wanted(record: Record, now_ms: int) -> Record:
-    """It has to end, the sooner the better: a pending attempt is due at once, an ended one stays as it is.
+    """The lease when it has to end: the next attempt is due at once; what is abandoned or revoked stays so.
 
-    At once by any clock: whoever says so may have a fast one, and the reaper goes by the cluster's.
+    `AT_ONCE` is due by any clock: the caller's may be fast, and the reaper goes by the cluster's time.
     """
     if record.state == REVOKED:
         return record
@@ -109,14 +110,14 @@ def wanted(record: Record, now_ms: int) -> Record:
 
 
 def made_late(record: Record) -> Record:
-    """It was given up, and its issuer says that there is, or may be, a role after all: it has to go now."""
+    """An abandoned lease whose issuer says that there may be a role after all: it is due at once."""
     return _with(record, seen_absent=False, next_ms=AT_ONCE)
 
 
 def begun(record: Record, now_ms: int, backoff: Backoff) -> Record:
-    """An attempt to end it begins now; the next is due when this one fails, or who makes it dies.
+    """An attempt to end it begins now; the next is due when this one fails, or its process dies.
 
-    `now_ms`: the cluster's time, which the next attempt goes by.
+    `now_ms`: the cluster's time, by which the next attempt is due.
     """
     ending = wanted(record, now_ms)
     attempts = record.attempts + 1
@@ -130,7 +131,7 @@ def failed(record: Record, why: str) -> Record:
 
 
 def ended(record: Record, now_ms: int) -> Record | None:
-    """The role is gone, for all that can be seen; `None`: there is nothing more to remember."""
+    """The lease after its role was seen to be gone; `None`: nothing more is kept of it."""
     if record.state == ABANDONED:
         if record.abandoned_ms + WATCHED_MS <= now_ms:
             return None

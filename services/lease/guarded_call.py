@@ -1,7 +1,7 @@
 """What every handler does: authenticate, decide, audit and carry out in one transaction.
 
 Some calls work outside etcd before or after that (PostgreSQL, seal). They first ask `allowed`, which changes
-nothing and leaves no record; what is then decided with the effect is decided anew, and recorded once.
+nothing and leaves no record; the decision with the effect then checks everything again, and is recorded once.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Calls:
         return await self.pipeline.submit(Work(guarded, draft_of(inbound, op, path), inbound.deadline))
 
     async def allowed(self, inbound: Inbound, decide: Decide[T]) -> T | StrongBoxError:
-        """What `decide` says, or what it refuses with; nothing is changed or recorded."""
+        """What `decide` returns, or the error it refuses with; nothing is changed or recorded."""
 
         def guarded(view: View) -> T | StrongBoxError:
             try:
                 return decide(view, self.guard.authenticate(view, inbound))
             except (Unauthenticated, Sealed, NotInitialized):
-                raise  # of nobody: neither recorded nor proved by a transaction
+                raise  # there is no caller: neither recorded nor proved by a transaction
             except StrongBoxError as refusal:
                 return refusal
 
@@ -63,9 +63,9 @@ class Calls:
         return Internal()
 
     async def after(self, inbound: Inbound, decide: Decide[T]) -> Outcome[T]:
-        """A further step of a request that was recorded: the caller is proved anew, for this step.
+        """A further step of a request that was recorded; the caller is authenticated again for it.
 
-        What it changes `decide` records by itself (`View.record`).
+        `decide` itself records what it changes (`View.record`).
         """
 
         def guarded(view: View) -> T:
@@ -74,7 +74,7 @@ class Calls:
         return await self.pipeline.submit(Work(guarded, None, inbound.deadline))
 
     async def quietly(self, decide: Callable[[View], T], seconds: float) -> Outcome[T]:
-        """A step of work that was recorded, or of a duty."""
+        """A step without a caller: of work that was recorded, or of a duty."""
         return await self.pipeline.submit(
             Work(decide, None, time.monotonic() + seconds, effect=Effect.SAFETY)
         )

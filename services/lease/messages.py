@@ -1,4 +1,4 @@
-"""Between the wire and the domain: a lease as it is told."""
+"""Between the wire and the domain: a lease as callers see it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def info_to_proto(told: Told) -> Info:
 
 
 def owned_to_proto(one: Owned) -> pb.OwnedObject:
-    """What a connection's user owns."""
+    """One object that a connection's user owns."""
     return pb.OwnedObject(
         database=one.database,
         type=one.kind,

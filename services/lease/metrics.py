@@ -1,8 +1,8 @@
 """Metrics of leases: how many live and wait to be ended, for how long, and how long issuing and ending take.
 
-How many wait is what the reaper of this process has tried and failed to end: who holds that duty knows all
-of them after one round of attempts, and others tell none. One that somebody else has ended meanwhile is not
-tried again; it is forgotten when its next attempt is overdue.
+Those that wait are those that the reaper of this process has tried and failed to end. The holder of that duty
+knows all of them after one round of attempts; other replicas report none. One that somebody else has ended
+meanwhile is not tried again; it is dropped when its next attempt is overdue.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Measures:
     def ended(
         self, tried: Iterable[credential_lease.Record], gone: set[str], seconds: float, *, duty: bool
     ) -> None:
-        """A group was tried, by the duty or for a request; these are gone."""
+        """Note that a group was tried, by the duty or for a request; `gone`: the ids that ended."""
         self._revoke_seconds.observe(seconds)
         now = time.monotonic()
         for record in tried:
@@ -82,12 +82,12 @@ class Measures:
                 self._waiting[record.id] = _Waiting(known.since if known else now, now)
 
     def forget_waiting(self) -> None:
-        """This process has laid the duty down: whoever has it now counts."""
+        """This process no longer holds the duty: whoever holds it now counts."""
         self._waiting.clear()
 
     def _count_waiting(self) -> float:
-        # In the thread of a scrape, while the event loop writes: so over a copy, which `copy` makes at once
-        # (`list` makes a pair for each, and another thread may have its turn in between).
+        # In the thread of a scrape, while the event loop writes: so over a copy. `copy` makes it without a
+        # switch of threads; `list` makes a pair for each, and another thread may run in between.
         since = time.monotonic() - self._overdue
         for name, one in self._waiting.copy().items():
             if one.tried < since:

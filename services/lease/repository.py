@@ -38,7 +38,7 @@ def put_grant(
     known: credential_lease.Record | None,
     tally: Tally,
 ) -> None:
-    """Write `record` in place of `known`, with all that leads to it; whoever calls settles the tally."""
+    """Write `record` in place of `known`, with its index entries; the caller settles the tally."""
     _count(tally, record, int(credential_lease.is_live(record)) - int(credential_lease.is_live(known)))
     if known is None:
         for key in _ways(record):
@@ -51,7 +51,7 @@ def put_grant(
 
 
 def drop_grant(view: View, record: credential_lease.Record, tally: Tally) -> None:
-    """Forget the lease and all that leads to it."""
+    """Delete the lease and its index entries."""
     _count(tally, record, -int(credential_lease.is_live(record)))
     for key in (keyspace.grant(record.id), _due_key(record), *_ways(record)):
         view.delete(key)
@@ -68,7 +68,7 @@ def put_connection(view: View, keys: RecordKeys, record: storage.ConnectionRecor
 
 
 def connection_key(name: str) -> bytes:
-    """Where a connection stands."""
+    """The etcd key of a connection."""
     return keyspace.postgres_connection(paths.fold_name(name))
 
 
@@ -83,7 +83,7 @@ def put_role(view: View, keys: RecordKeys, record: storage.DatabaseRoleRecord) -
 
 
 def role_key(name: str) -> bytes:
-    """Where a database role stands."""
+    """The etcd key of a database role."""
     return keyspace.postgres_role(paths.fold_name(name))
 
 

@@ -70,7 +70,7 @@ class LeaseServicer(ConnectionCalls, RoleCalls):
         return pb.RenewLeaseResponse(**info_to_proto(told), ttl=told.ttl_s)
 
     async def RevokeLease(self, request: pb.RevokeLeaseRequest, context: Context) -> pb.RevokeLeaseResponse:
-        """End a lease; ending the ended succeeds. Without PostgreSQL it is pending, and its end goes on."""
+        """End a lease; ending an ended one succeeds. If PostgreSQL is down it is pending, and ended later."""
         inbound = inbound_of(context)
         done = await self._calls.act(
             inbound, "RevokeLease", ROOT,
@@ -132,13 +132,13 @@ class LeaseServicer(ConnectionCalls, RoleCalls):
         return found
 
     async def _ended(self, inbound: Inbound, told: Told) -> Told:
-        """The lease as it is after its role was taken away, or could not be."""
+        """The lease after the attempt to drop its role."""
         if told.state not in ("REVOCATION_PENDING", "ABANDONED"):
             return told
         await self._revoker.end_within(inbound.deadline, [told.record.id])
         try:
             after = await self._calls.after(inbound, lambda view, _: self._leases.told(view, told.record.id))
-        except (Unauthenticated, PermissionDenied):  # revoked meanwhile: what was proved before is told
+        except (Unauthenticated, PermissionDenied):  # revoked meanwhile: the answer is what was proved before
             return told
         return after.value or told
 

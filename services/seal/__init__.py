@@ -12,7 +12,7 @@ Where to look:
     cluster_overview  who is alive and unsealed, as etcd shows it
     key_stream        wrap and unwrap for the other services
     peer_calls        calls to the other seal replicas
-    ordinal           this replica's own, by its certificate
-    worker_thread     arithmetic that takes long
+    ordinal           this replica's ordinal, by its certificate
+    worker_thread     long arithmetic, off the event loop
     repository        its records in etcd
 """

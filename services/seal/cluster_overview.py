@@ -1,12 +1,11 @@
 """The cluster as etcd shows it at one revision: who is alive, who holds a key, who does which duty.
 
 One linearizable transaction reads it all, each part a key or a short range (a few nodes, a few duties). A
-replica counts as a holder when it says so *under the session it has now*: what a process said before it was
-killed does not count for the one started after it.
+replica counts as a holder when its record says so *under the session it has now*: what a process wrote before
+it was killed does not count for the one started after it.
 
-A row that nobody can read, or that names what it does not belong to, is passed over and logged once: it says
-nothing, and must not hide what the others say. Of the seal's own config and state there is one each, and
-these must be readable.
+A row that cannot be read, or that stands at another's key, is left out and logged once: it must not hide what
+the other rows say. Seal's own config and state are single rows, and must be readable.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from strongbox.store.etcd.client import KV, Etcd, rows_of
 T = TypeVar("T")
 ANSWER_WITHIN = 0.5  # seconds
 _MOST_TOLD = 1000
-_MOST_TERMS = 2**31 - 1  # an answer holds no more
+_MOST_TERMS = 2**31 - 1  # the largest that an answer can hold
 _MOST_MS = 253_402_300_800_000  # the end of the year 9999, and of what a timestamp can say
 _log = structlog.get_logger(__name__)
 _told: set[bytes] = set()  # keys of the rows that were logged
@@ -42,12 +41,12 @@ class Replica(NamedTuple):
     live: bool
     holds: bool
     says_held: bool
-    address: str = ""  # where it can be asked itself
+    address: str = ""  # where it can be called
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All of it; `config` and `state` are None before init."""
+    """What etcd showed at one revision; `config` and `state` are None before init."""
 
     revision: int  # of etcd, when it was taken
     config: storage.SealConfig | None
@@ -66,13 +65,13 @@ class Snapshot:
 
     @property
     def is_sealed(self) -> bool:
-        """Sealed by decree, or because nobody is left who could open anything."""
+        """Whether `seal/state` says sealed, or no living replica holds a key."""
         return self.state is None or self.state.is_sealed or not self.is_held
 
     def progress(self, service: str, duty: str) -> dict[str, int | None]:
-        """By node, when its process last got on with a duty, in milliseconds.
+        """By node, when its process last made progress with a duty, in milliseconds.
 
-        0: not since it started; None: it is of a version that does not tell.
+        0: not since it started; None: its version does not report that.
         """
         processes = {
             key.removeprefix(f"{service}/"): told
@@ -110,7 +109,7 @@ async def take(etcd: Etcd, within: float = ANSWER_WITHIN) -> Snapshot:
 
 
 def readable(rows: Iterable[KV], read: Callable[[KV], T]) -> Iterator[T]:
-    """What the rows say to `read`, but for those that nobody can read."""
+    """`read(row)` for each row that can be read; others are logged once and left out."""
     for row in rows:
         try:
             found = read(row)

@@ -1,13 +1,13 @@
 """Answers to the other services' questions: wrap, unwrap, rewrap, record keys.
 
-* While the cluster is sealed, whoever has no record keys is kept waiting for them a moment: so unsealing is
-  heard in every process at once. A replica that alone has no key (it has just restarted) keeps nobody
-  waiting: others have the keys.
+* While the cluster is sealed, a caller without record keys is kept waiting for them a moment, so that every
+  process hears of unsealing at once. A replica that alone has no key (it has just restarted) does not keep
+  callers waiting: others have the keys.
 * A term that this replica has not heard of, in a wrapped key or in what the caller knows to be in use, may
-  have been begun by another: the keyring is read before the answer. If it cannot be read, nobody here knows
-  whether that key opens: the answer is DEPENDENCY_DOWN, and the caller asks another replica. "It does not
-  open" is for good, and said only by who knows every term there is.
-* What is wrapped was counted before (`wrap_counter`).
+  have been begun by another: the keyring is read before the answer. If it cannot be read, this replica does
+  not know whether that key opens: the answer is DEPENDENCY_DOWN, and the caller asks another replica. "It
+  does not open" is final, so only a replica that knows every term says it.
+* Wraps are counted before they are made (`wrap_counter`).
 * A keyring is never held over an `await`: it may be replaced or wiped meanwhile.
 """
 
@@ -46,7 +46,7 @@ class KeyStream:
     async def answer(
         self, purpose: str, request: pb.StreamKeysRequest, state: SealState | None
     ) -> pb.StreamKeysResponse:
-        """What was asked, or why not: SEALED, NO_QUORUM, OVERLOADED, DEPENDENCY_DOWN, INVALID_ARGUMENT.
+        """The answer, or an error: SEALED, NO_QUORUM, OVERLOADED, DEPENDENCY_DOWN, INVALID_ARGUMENT.
 
         `state`: the last seal state that was seen.
         """
@@ -58,11 +58,11 @@ class KeyStream:
         except StrongBoxError as refusal:
             return pb.StreamKeysResponse(id=request.id, error=refusal.reason)
         except ValueError:
-            # A data key of a wrong size; the words could quote nothing, but there is nothing to say either.
+            # A data key of a wrong size: a message would add nothing.
             return pb.StreamKeysResponse(id=request.id, error="INVALID_ARGUMENT")
 
     async def _counted(self, request: pb.StreamKeysRequest) -> Keyring:
-        """The keyring, to be used at once, with the wraps that the answer needs taken off the count."""
+        """The keyring, to be used at once; the wraps that the answer needs are counted as used."""
         keyring = await self._fresh()
         if _is_ahead(request, keyring):
             knows_all = await self._refresher.look()
@@ -87,7 +87,7 @@ class KeyStream:
 
 
 def _is_ahead(request: pb.StreamKeysRequest, keyring: Keyring) -> bool:
-    """Whether the caller speaks of a term that is newer than all that are known here."""
+    """Whether the request names a term that is newer than all that are known here."""
     several = (*request.unwrap, *request.rewrap)
     return request.term > keyring.term or any(keyring.is_behind(one.term) for one in several)
 

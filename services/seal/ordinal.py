@@ -1,4 +1,4 @@
-"""This replica's ordinal, as its own certificate states it: peers will see the same."""
+"""This replica's ordinal, from its own certificate: that is where peers see it."""
 
 from __future__ import annotations
 

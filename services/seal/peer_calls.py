@@ -1,7 +1,7 @@
 """The other seal replicas: who they are, and calls to all of them at once.
 
-Those with a live session are known by it; those that are only configured (their session may just be
-lapsing, or beginning) are asked as well, with less patience. Being asked by oneself does no harm.
+Those with a live session are found by it; those that are only configured (their session may just be ending,
+or beginning) are asked as well, for a shorter time. A replica that happens to ask itself does no harm.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     Stub = rpc.SealPeerServiceAsyncStub
 else:  # one class for both at run time
     Stub = rpc.SealPeerServiceStub
-_FAREWELL = 6.0  # seconds for calls under way on a channel that is given up; none has more
+_FAREWELL = 6.0  # seconds for calls under way on a channel that is closed; none takes longer
 _PATIENCE = 0.5  # seconds with a replica that has no session
-# Of a replica that stands still, or is of a version that cannot be asked.
+# From a replica that is stopped, or of a version without this call.
 _DOES_NOT_SAY = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
 _log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class Peers:
         self._leaving: set[asyncio.Task[None]] = set()
 
     def renew(self) -> None:
-        """The certificate was renewed: the next call opens its channel anew; calls under way end first."""
+        """The certificate was renewed: new calls open new channels; calls under way end on the old ones."""
         self._leave(set(self._channels))
 
     async def ask_all(self, call: Callable[[Stub, float], Awaitable[T]], deadline: float) -> list[T]:
@@ -85,7 +85,7 @@ class Peers:
             return None
 
     async def holds(self, address: str, seconds: float) -> bool | None:
-        """Whether that replica holds a key; who is not there holds none. None: it does not say."""
+        """Whether that replica holds a key; False if it is not there, None if it does not say."""
         stub = rpc.SealPeerServiceStub(self._channel(address))
         try:
             answer = await stub.GetHeldGeneration(pb.GetHeldGenerationRequest(), timeout=seconds)
@@ -106,7 +106,7 @@ class Peers:
         return self._channels[address]
 
     def _leave(self, addresses: Set[str]) -> None:
-        """Give channels up once the calls under way have ended: to close them at once would cancel these."""
+        """Close channels once the calls under way have ended: closing at once would cancel them."""
         for address in addresses:
             leaving = asyncio.create_task(self._channels.pop(address).close(_FAREWELL))
             self._leaving.add(leaving)

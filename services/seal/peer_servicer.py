@@ -1,4 +1,4 @@
-"""SealPeerService on the wire: what seal does for its peers, each known by its certificate."""
+"""SealPeerService on the wire: what seal does for its peers, which their certificates identify."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class SealPeerServicer(rpc.SealPeerServiceServicer):
     async def RequestRootKey(
         self, request: pb.RequestRootKeyRequest, context: Context
     ) -> pb.RequestRootKeyResponse:
-        """The root key for a replica that restarted."""
+        """Give the root key to a replica that restarted."""
         ordinal = peer_of(context).ordinal
         return await self._giver.give(str(ordinal), request, inbound_of(context).deadline)
 
     async def GetHeldGeneration(
         self, request: pb.GetHeldGenerationRequest, context: Context
     ) -> pb.GetHeldGenerationResponse:
-        """Whether this replica holds a key."""
+        """The generation of the key that this replica holds; 0: none."""
         return pb.GetHeldGenerationResponse(generation=self._custody.generation or 0)
 
     async def StreamKeys(

@@ -1,4 +1,4 @@
-"""Seal's records in etcd: read through a view, or several at once for who only looks.
+"""Seal's records in etcd, read and written through a view.
 
 seal/state      sealed:<generation>[:<term>] | unsealed:<generation>[:<term>]; sealing and unsealing count the
                 generation up. From term 2 on the key term in use stands there too: every decision compares
@@ -22,7 +22,7 @@ M = TypeVar("M", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class SealState:
-    """Whether the cluster is meant to be sealed, and how often that has changed."""
+    """Whether the cluster is meant to be sealed, how often that has changed, and the key term in use."""
 
     is_sealed: bool
     generation: int
@@ -40,7 +40,7 @@ class SealState:
         return cls(word == b"sealed", *map(int, numbers))
 
     def encode(self) -> bytes:
-        """As it is stored."""
+        """The state as it is stored."""
         text = b"%s:%d" % (b"sealed" if self.is_sealed else b"unsealed", self.generation)
         return text if self.term == 1 else b"%s:%d" % (text, self.term)
 
@@ -85,7 +85,7 @@ def require_keys(view: View) -> tuple[storage.Keyring, storage.RecordKeyring]:
 
 
 def put_keys(view: View, keyring: storage.Keyring, record_keys: storage.RecordKeyring) -> None:
-    """The wrapped keys as they are to be."""
+    """Put the wrapped keys of every term."""
     view.put(keyspace.SEAL_KEYRING, keyring.SerializeToString(deterministic=True))
     view.put(keyspace.SEAL_RECORD_KEY, record_keys.SerializeToString(deterministic=True))
 
@@ -96,17 +96,17 @@ def read_attempt(view: View) -> storage.UnsealAttempt | None:
 
 
 def read_replica(view: View, node_id: str) -> storage.SealReplica | None:
-    """What a replica said of itself; a copy."""
+    """A replica's record; a copy."""
     return _read(view, keyspace.seal_replica(node_id), storage.SealReplica())
 
 
 def put_replica(view: View, replica: storage.SealReplica) -> None:
-    """Say it."""
+    """Put a replica's record."""
     view.put(keyspace.seal_replica(replica.node), replica.SerializeToString(deterministic=True))
 
 
 def prefetch(view: View) -> None:
-    """All that a decision about shares needs, in one round trip."""
+    """Fetch all that a decision about shares needs, in one round trip."""
     view.prefetch(keyspace.SEAL_CONFIG, keyspace.SEAL_STATE, keyspace.SEAL_ATTEMPT)
 
 

@@ -1,14 +1,15 @@
 """Unsealing as decisions: pure functions of a view, and the shares a replica holds meanwhile.
 
-* A share is valid when its digest is in the configuration. Any other is refused alone and changes nothing.
+* A share is valid when its digest is in the configuration. Any other is refused and changes nothing.
 * While the cluster is sealed, `seal/attempt` counts which valid shares were given, under a nonce; the
   shares themselves are only in the memory of seal replicas (`Pool`), each under the nonce of its attempt.
-* A share given again is refused alone, except to the very call that gave it (the gateway repeats calls; the
-  attempt has their ids) and when who held it died: then it is taken in anew and still counts once.
+* A share given again is refused, except for the very call that gave it (the gateway repeats calls; the
+  attempt has their ids), and when the replicas that held it are gone: then it is taken again and still counts
+  once.
 * A reset needs a valid share; it forgets the attempt, and with its nonce every share that any replica holds.
-* Who holds a threshold of shares opens the root key and completes: sealed:g → unsealed:g+1, the attempt
-  deleted, and his own record saying that he holds a key, in one transaction. Whoever completes later finds
-  it unsealed and only says that he holds a key too.
+* A replica that holds a threshold of shares opens the root key and completes: sealed:g → unsealed:g+1, the
+  attempt deleted, and its own record saying that it holds a key, in one transaction. A replica that completes
+  later finds the cluster unsealed and only writes that it holds a key too.
 * While the cluster is unsealed, shares go to the replicas without a key under the nonce `unsealed-<g>`;
   nothing of that is in etcd.
 * Only what changes something is audited, so the valid shares of one owner cannot fill the outbox.
@@ -28,12 +29,12 @@ from strongbox.storage.v1 import seal_records_pb2 as storage
 from strongbox.store import keyspace
 from strongbox.store.decisions.view import View
 
-BY_PEER = ""  # in place of an attempt's nonce: the root key came from a peer, not from shares
+BY_PEER = ""  # instead of an attempt's nonce: the root key came from a peer, not from shares
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where unsealing stands, by etcd: `nonce` names the attempt that shares given now belong to.
+    """The state of unsealing in etcd; `nonce` names the attempt that shares given now belong to.
 
     `requests`: by the index of each share given, the id of the request that gave it.
     """
@@ -50,7 +51,7 @@ class Standing:
 
 
 class Pool:
-    """The valid shares this replica holds for one attempt; another attempt's push them out."""
+    """The valid shares this replica holds for one attempt; those of another attempt replace them."""
 
     def __init__(self) -> None:
         self._nonce = ""
@@ -68,7 +69,7 @@ class Pool:
         return dict(self._shares) if nonce == self._nonce else {}
 
     def drop(self) -> None:
-        """Let go of everything."""
+        """Drop all shares."""
         self._nonce = ""
         self._shares.clear()
 
@@ -77,7 +78,7 @@ class Pool:
 
 
 def look(view: View) -> Standing:
-    """Where it stands. Raises NotInitialized."""
+    """The state of unsealing. Raises NotInitialized."""
     repository.prefetch(view)
     config, state = repository.require_config(view), repository.require_state(view)
     if not state.is_sealed:
@@ -93,7 +94,7 @@ def require_share(config: storage.SealConfig, share: Share) -> None:
 
 
 def give(view: View, share: Share, fresh_nonce: str, request_id: str, *, lost: bool = False) -> Standing:
-    """Count a share in for the call `request_id`; `lost`: nobody holds it, though it may be counted.
+    """Count a share in for the call `request_id`; `lost`: no replica holds it, though it may be counted.
 
     Raises NotInitialized, WrongShare, RepeatedShare.
     """
@@ -121,7 +122,7 @@ def reset(view: View, share: Share) -> Standing:
 
 
 def correct(view: View, nonce: str, held: frozenset[int]) -> Standing:
-    """Count only `held` shares: others died with who held them, and must be given again."""
+    """Count only `held` shares: the replicas that held others are gone, so those must be given again."""
     standing = look(view)
     if not standing.state.is_sealed or standing.nonce != nonce or not standing.given - held:
         return standing
@@ -130,7 +131,7 @@ def correct(view: View, nonce: str, held: frozenset[int]) -> Standing:
 
 
 def complete(view: View, nonce: str, replica: storage.SealReplica) -> SealState:
-    """A threshold of shares has opened the root key: unseal, and say that `replica` holds a key.
+    """The root key was opened: unseal if sealed, and write that `replica` holds a key.
 
     Raises InvalidInput when the attempt was reset meanwhile.
     """
@@ -155,7 +156,7 @@ def complete(view: View, nonce: str, replica: storage.SealReplica) -> SealState:
 
 
 def abandon(view: View, generation: int) -> SealState:
-    """Nobody holds a key of `generation` any more: the cluster is sealed, and says so from now on."""
+    """No replica holds a key of `generation` any more: put the state sealed, which it is in fact."""
     state = repository.require_state(view)
     if state.is_sealed or state.generation != generation:
         view.draft = None
@@ -166,7 +167,7 @@ def abandon(view: View, generation: int) -> SealState:
 
 
 def seal(view: View) -> SealState:
-    """Seal; the guard has seen to it that the cluster is unsealed."""
+    """Put the state sealed; the guard has checked that the cluster is unsealed."""
     sealed = repository.require_state(view).next(is_sealed=True)
     view.put(keyspace.SEAL_STATE, sealed.encode())
     return sealed

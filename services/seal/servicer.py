@@ -58,7 +58,8 @@ class SealServicer(rpc.SealServiceServicer):
         shares = request.shares if request.HasField("shares") else initialize.DEFAULT_SHARES
         threshold = request.threshold if request.HasField("threshold") else initialize.DEFAULT_THRESHOLD
         initialize.require_numbers(shares, threshold)
-        # Anybody may ask, and many shares are half a second of computing: not where there is a cluster.
+        # Anybody may ask, and many shares take half a second to compute: so not if there is a cluster
+        # already.
         await self._pipeline.submit(Work(initialize.require_none, None, inbound.deadline, always=True))
         origin = await self._computing.run(
             inbound.deadline, initialize.conceive, shares, threshold, self._clock.now_ms()
@@ -73,7 +74,7 @@ class SealServicer(rpc.SealServiceServicer):
         )
 
     async def Unseal(self, request: pb.UnsealRequest, context: Context) -> pb.UnsealResponse:
-        """Give a share to the whole cluster, or forget those given; a bad one is refused alone."""
+        """Give a share to the whole cluster, or reset the attempt; a bad share changes nothing."""
         inbound = inbound_of(context)
         with self._counting(inbound):
             return _told(await self._unseal(request, inbound))
@@ -113,7 +114,7 @@ class SealServicer(rpc.SealServiceServicer):
         )  # fmt: skip
 
     async def UpdateRekey(self, request: pb.UpdateRekeyRequest, context: Context) -> pb.UpdateRekeyResponse:
-        """Give a further present share; the new ones to who completes."""
+        """Give a further present share; the call that completes gets the new ones."""
         step = await self._update(REKEY, request.nonce, request.share, inbound_of(context))
         return pb.UpdateRekeyResponse(
             nonce=step.nonce, progress=step.progress, complete=step.complete, shares=step.made,
@@ -121,7 +122,7 @@ class SealServicer(rpc.SealServiceServicer):
         )  # fmt: skip
 
     async def VerifyRekey(self, request: pb.VerifyRekeyRequest, context: Context) -> pb.VerifyRekeyResponse:
-        """Give a new share back; with a threshold of them the old ones die."""
+        """Give a new share back; a threshold of them replaces the old ones."""
         inbound = inbound_of(context)
         with self._counting(inbound):
             await self._ceremonies.require_open(inbound)
@@ -131,7 +132,7 @@ class SealServicer(rpc.SealServiceServicer):
         )
 
     async def CancelRekey(self, request: pb.CancelRekeyRequest, context: Context) -> pb.CancelRekeyResponse:
-        """Forget a rekey; needs its nonce."""
+        """Cancel a rekey; needs its nonce."""
         inbound = inbound_of(context)
         with self._counting(inbound):
             await self._ceremonies.cancel(REKEY, request.nonce, inbound)
@@ -150,7 +151,7 @@ class SealServicer(rpc.SealServiceServicer):
     async def UpdateGenerateRoot(
         self, request: pb.UpdateGenerateRootRequest, context: Context
     ) -> pb.UpdateGenerateRootResponse:
-        """Give a further share; the root token to who completes."""
+        """Give a further share; the call that completes gets the root token."""
         step = await self._update(GENERATE_ROOT, request.nonce, request.share, inbound_of(context))
         return pb.UpdateGenerateRootResponse(
             nonce=step.nonce, progress=step.progress, complete=step.complete, threshold=step.threshold,
@@ -160,7 +161,7 @@ class SealServicer(rpc.SealServiceServicer):
     async def CancelGenerateRoot(
         self, request: pb.CancelGenerateRootRequest, context: Context
     ) -> pb.CancelGenerateRootResponse:
-        """Forget a generate-root; needs its nonce."""
+        """Cancel a generate-root; needs its nonce."""
         inbound = inbound_of(context)
         with self._counting(inbound):
             await self._ceremonies.cancel(GENERATE_ROOT, request.nonce, inbound)
@@ -169,7 +170,7 @@ class SealServicer(rpc.SealServiceServicer):
     async def GetSealStatus(
         self, request: pb.GetSealStatusRequest, context: Context
     ) -> pb.GetSealStatusResponse:
-        """How far unsealing is."""
+        """Whether this node is sealed, and how far unsealing is."""
         return await self._health.status()
 
     async def GetHealth(self, request: pb.GetHealthRequest, context: Context) -> pb.GetHealthResponse:
@@ -192,7 +193,7 @@ class SealServicer(rpc.SealServiceServicer):
 
     @contextlib.contextmanager
     def _counting(self, inbound: Inbound) -> Iterator[None]:
-        """A refusal of somebody without a token is counted (strongbox.audit_outbox.refusal_counts)."""
+        """Count refusals of callers without a token (strongbox.audit_outbox.refusal_counts)."""
         try:
             yield
         except (InvalidInput, PermissionDenied):

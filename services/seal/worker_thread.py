@@ -1,11 +1,11 @@
-"""Arithmetic that takes long, out of the event loop: shares of large numbers take up to 3 s of computing.
+"""Long arithmetic, off the event loop: large numbers of shares take up to 3 s of computing.
 
-* The loop must not wait for it: the proof that the cluster is unsealed lasts 2 s, and all keys hang on it.
-  One thread does it, so that Python's lock leaves the loop its turns.
-* Whoever asks waits until his deadline at most, behind three others at most; what has not begun by then never
-  does. Work that has begun ends by itself and nobody sees its result.
-* What is passed in and what comes out can be secret. The thread keeps nothing of it once the work is done.
-* Whoever gets the result has to look again at what may have changed meanwhile.
+* The loop must not wait for it: the proof that the cluster is unsealed lasts 2 s, and without it no key is
+  used. There is only one thread, so that Python's lock leaves the loop its turns.
+* A caller waits until its deadline at most, behind at most three others; work that has not begun by then
+  never does. Work that has begun by then runs to its end, and its result is dropped.
+* Arguments and results can be secret. The thread keeps none of them once the work is done.
+* Whoever gets the result has to check again what may have changed meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AT_ONCE = 4
 
 
 class Computing:
-    """The one thread of a seal process."""
+    """The one thread for computing in a seal process."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "computing")
@@ -37,7 +37,7 @@ class Computing:
             raise Overloaded("the seal service is computing for others")
         self._asked += 1
         done = self._thread.submit(work, *args, **named)
-        # Counted until it has really ended: who has left does not make room for another one's work.
+        # Counted until it has really ended: a caller that has left does not make room for other work.
         loop = asyncio.get_running_loop()
         done.add_done_callback(lambda _: self._tell(loop))
         try:
@@ -47,7 +47,7 @@ class Computing:
             raise Overloaded("the computing took too long") from None
 
     def _tell(self, loop: asyncio.AbstractEventLoop) -> None:
-        with contextlib.suppress(RuntimeError):  # the process ends: nobody counts any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
             loop.call_soon_threadsafe(self._ended)
 
     def _ended(self) -> None:

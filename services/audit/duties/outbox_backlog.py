@@ -1,9 +1,10 @@
-"""How much waits in the outbox: how many records, and of how many bytes together.
+"""How much waits in the outbox: the number of records, and their bytes together.
 
-* The duty lists keys only, since values may be large. So each record's value is read once more for its size,
-  some in each round: within `BYTES` and `SECONDS`, so that it holds up neither trimming nor time.
-* What is not measured yet (after a takeover, or in a flood) counts as the mean of what is.
-* A figure that is not exact shifts a bound, and loses nothing: so etcd's failures are no reason to stop.
+* The duty lists keys only, since values may be large. Each record is read once for its size, some in each
+  round, within `BYTES` and `SECONDS`, so that neither trimming nor the cluster's time waits for it.
+* A record that is not measured yet (after a takeover, or when many arrive) counts as the mean of the others.
+* An inexact figure only shifts the limit at which producers stop: so a failure of etcd here does not stop the
+  duty.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from strongbox.store.etcd import txn
 from strongbox.store.etcd.client import KV, Etcd, rows_of
 from strongbox.store.etcd.errors import EtcdError
 
-BYTES = 16 << 20  # read in one round at most, but for the last answer
+BYTES = 16 << 20  # read in one round at most; the last answer may exceed it
 SECONDS = 0.3  # for one round
 AT_ONCE = 64  # records in one answer at most; fewer while they are large
 _LEAST = 4
@@ -28,14 +29,14 @@ _log = structlog.get_logger(__name__)
 
 
 class Backlog(NamedTuple):
-    """What is not trimmed: records, and their bytes. -1: nobody has looked yet."""
+    """Records that are not trimmed, and their bytes. `records` is -1 until somebody has looked."""
 
     records: int = -1
     size: int = 0
 
 
 class Measuring:
-    """The sizes of the records there are, as far as they are known."""
+    """The sizes of the outbox's records, as far as they are known."""
 
     def __init__(self, etcd: Etcd) -> None:
         self._etcd = etcd
@@ -43,7 +44,7 @@ class Measuring:
         self._at_once = AT_ONCE // 4
 
     async def measure(self, left: Sequence[KV]) -> Backlog:
-        """How much these records are (keys in order, without values)."""
+        """The number and bytes of these records (rows in key order, without values)."""
         self._known = {one: self._known[one] for row in left if (one := _id(row)) in self._known}
         began, budget = time.monotonic(), BYTES
         while budget > 0 and (left_s := began + SECONDS - time.monotonic()) > 0:
@@ -77,13 +78,13 @@ class Measuring:
         return runs
 
     async def _read(self, runs: Sequence[Sequence[KV]], deadline: float) -> int:
-        """Learn the sizes of these; how many bytes came. Raises EtcdError."""
+        """Read these records and keep their sizes; returns how many bytes were read. Raises EtcdError."""
         asked = [txn.range_(run[0].key, run[-1].key + b"\0", len(run)) for run in runs]
         reply = await self._etcd.transact(txn.txn([], asked), deadline=deadline, idempotent=True)
         found = [row for part in reply.responses for row in rows_of(part.response_range)]
         size = sum(len(row.value) for row in found)
         self._known |= {_id(row): len(row.key) + len(row.value) for row in found}
-        # What is gone since, or was put anew, is not asked for again in this round.
+        # A record that was deleted or put again meanwhile is not asked for again in this round.
         self._known |= {one: 0 for one in _ids(runs) if one not in self._known}
         self._at_once = max(_LEAST, self._at_once // 2) if size > _ANSWER else min(AT_ONCE, 2 * self._at_once)
         return size

@@ -1,15 +1,15 @@
-"""Closing producers that are gone: an incarnation that died is closed by its cursor, and the cursor removed.
+"""Closing producers that are gone: the cursor of an incarnation that died is removed.
 
-Every start of a process leaves a cursor in etcd, so without this the cursors would grow with the restarts.
+Every start of a process leaves a cursor in etcd, so without this their number would grow with every restart.
 
-* A producer is alive when a session key names its incarnation. A session that is lost is not a death (etcd's
-  leader failing over takes all of them for a moment), so a producer counts as gone only when no session has
-  named it, and its cursor has not moved, for `PATIENCE` of the duty holder's own time.
-* Only when nothing of it is left in the outbox: then its last batch is chained, and the cursor's number said
-  how many there were, which every replica has compared when it saw the cursor move.
-* The deletion compares the cursor's revision, so a producer that moves again in the last moment stays. One
-  that wakes up later (a process that was stopped for a minute) finds its cursor gone: nothing it had under
-  way can take effect any more, and it begins as a new incarnation.
+* A producer is alive when a session key names its incarnation. A lost session does not mean a dead process
+  (when etcd's leader fails over, all sessions are lost for a moment). So a producer counts as gone only when
+  no session has named it, and its cursor has not moved, for `PATIENCE` on the duty holder's own clock.
+* It is closed only when none of its records is left in the outbox: then its last batch is chained, and each
+  replica has compared the number of its batches with the cursor.
+* The deletion compares the cursor's revision, so a producer that moves its cursor at the last moment is kept.
+  One that wakes up later (a process that was stopped for a minute) finds its cursor gone: none of its pending
+  batches can take effect any more, and it begins as a new incarnation.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST = 32  # cursors closed in one round
 
 
 class Closing:
-    """What the holder of the duty has seen of each cursor: since when, at which revision."""
+    """Since when (monotonic seconds), and at which revision, each cursor has not moved."""
 
     def __init__(self, patience: float = PATIENCE) -> None:
         self._patience = patience

@@ -1,13 +1,13 @@
-"""What is kept: archiving what may go, by request and by rule, and warning before there is no room.
+"""Retention: archiving old segments, by request and by rule, and warning before there is no room.
 
-* `ArchiveEntries` puts an index into etcd at `audit/archive`; every replica that has an archive follows it,
-  each by itself. Somebody else who puts an index there has entries moved earlier than was wished, and none
-  lost.
+* `ArchiveEntries` puts an index into etcd at `audit/archive`; every replica that has an archive archives its
+  own log up to there. If somebody else puts an index there, entries are archived too early, and none is lost.
 * A rule (`STRONGBOX_AUDIT_LIMIT_MIB`, `STRONGBOX_AUDIT_KEEP_DAYS`) works only where there is an archive.
-* Whatever is asked for, no entry goes that is not below a signed checkpoint which this log agrees with, below
-  the trimming mark (so a second replica holds it) and below this replica's own position.
-* Nothing here stops the chain: what fails is told and tried again.
-* The files of the log's marker are kept right, and one that was lost is looked for until it is found.
+* Whatever is asked for, an entry is archived only if it is below a signed checkpoint that agrees with this
+  log, below the trimming mark (so a second replica, if there is one, holds it) and below this replica's own
+  position.
+* Nothing here stops the chain: a failure is reported and tried again.
+* Damaged files of the log's marker are written again, and a lost marker is searched for until it is found.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ from strongbox.store.etcd.client import Etcd, rows_of
 from strongbox.store.etcd.errors import EtcdError
 
 PERIOD = 5.0  # seconds
-WARN = 0.8  # of the disk, and of the size that is allowed
-_BEGIN, _DOWN_TO = 0.7, 0.6  # of the size that is allowed: archiving begins, and ends
-LOOK_FOR_MARKER = 60.0  # seconds from look to look: the archive's segments may be read for it
+WARN = 0.8  # of the disk, or of the size that is allowed: above that, people are warned
+_BEGIN, _DOWN_TO = 0.7, 0.6  # of the size that is allowed: where archiving begins and ends
+LOOK_FOR_MARKER = 60.0  # seconds between searches, at least: a search may read the archive's segments
 LOST = "the marker of what is archived is lost here: no checkpoint and no proof, until a copy is found"
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How much of a log stays where it is; 0: as much as there is."""
+    """How much of a log is kept out of the archive; 0: no limit."""
 
     limit: int = 0  # bytes
     days: int = 0
@@ -79,7 +79,7 @@ class Rule:
 
 
 class Room(NamedTuple):
-    """How full it is: shares of the disk and of the size that is allowed (0: none is set)."""
+    """The shares that are used of the disk and of the size that is allowed (0: no limit is set)."""
 
     disk: float
     allowed: float
@@ -93,7 +93,7 @@ class Room(NamedTuple):
 
     @property
     def warning(self) -> str:
-        """What to tell people; "" when there is room."""
+        """The warning for people; "" when there is room."""
         if self.disk >= WARN:
             return f"the disk of the audit log is {self.disk:.0%} full"
         if self.allowed >= WARN:
@@ -102,7 +102,7 @@ class Room(NamedTuple):
 
 
 class Retention:
-    """One replica's. `warning` says what people should look at; it is no fault of the log."""
+    """One replica's retention. `warning` says what people should look at; the replica goes on serving."""
 
     def __init__(
         self,
@@ -147,10 +147,10 @@ class Retention:
         self.warning = warning
 
     async def _try_keeping_the_marker(self) -> str:
-        """Have the marker's files as they were, and its stand-in replaced; what people should look at."""
+        """Rewrite damaged marker files, or replace a stand-in; returns what people should see to, or ""."""
         log = self._replica.log
         if not self._replica.healthy or not self._replica.has_begun:
-            return ""  # what was read at opening may be wrong, and a good copy beside it
+            return ""  # the marker read at opening may be wrong: it must not replace a good copy
         try:
             if log.stand_in is None:
                 await asyncio.shield(asyncio.to_thread(self._keep_copies, log))
@@ -208,13 +208,13 @@ class Retention:
         def work() -> None:
             self._move(archive, min(safe, index), safe, keys.chain, told, signed[0].value.decode())
 
-        # To its end, even when a sealing cancels us: a second one must not begin beside it.
+        # Shielded, so that it ends even if a sealing cancels this task: no second one may begin beside it.
         await asyncio.shield(asyncio.to_thread(work))
 
     def _move(self, archive: Archive, below: int, safe: int, keys: Keys, told: Checkpoint, note: str) -> None:
         """Blocking."""
         log = self._replica.log
-        with log.being_mended:  # which would take the segments from under our hands
+        with log.being_mended:  # mending renames segments
             below = max(below, min(safe, self._rule.below(log, self._now_ms())))
             if log.damage or log.stand_in:
                 return
@@ -224,7 +224,7 @@ class Retention:
 
 
 def retention_of(settings: Settings, etcd: Etcd, replica: Replica, keys: AuditKeys) -> Retention:
-    """What the settings say."""
+    """The retention that the settings ask for."""
     folder = settings.audit_archive
     archive = Archive(folder, settings.node_id) if folder else None
     rule = Rule(settings.audit_limit_mib << 20, settings.audit_keep_days)
@@ -232,14 +232,14 @@ def retention_of(settings: Settings, etcd: Etcd, replica: Replica, keys: AuditKe
 
 
 def parse_index(value: bytes) -> int:
-    """The index at `audit/archive`. Raises ValueError: it is not ours."""
+    """The index at `audit/archive`. Raises ValueError when that is no index."""
     if not (value.isdigit() and len(value) < 19):
         raise ValueError("what etcd holds at audit/archive is not an index")
     return int(value)
 
 
 def index_of(value: bytes | None) -> int:
-    """What etcd holds at `audit/archive`; 0 when it is nothing of ours: archiving by rule goes on."""
+    """The index at `audit/archive`; 0 when that is no index, so that archiving by rule goes on."""
     try:
         return parse_index(value) if value else 0
     except ValueError:

@@ -3,9 +3,9 @@
 Where to look:
     replica             follows and writes
     run_while_unsealed  only while the chain has its key
-    start_position      where it goes on after a start
+    start_position      where a replica goes on after a start
     outbox_reader       records as entries; no I/O
-    watch_batches       what a watch brings, in lots
+    watch_batches       grouping a watch's batches into lots
     peer_history        older entries from peers
     position            how far a chain has come
 """

@@ -1,9 +1,9 @@
-"""What the outbox holds, read back: keys, records and cursors, as entries that are not chained yet. No I/O.
+"""Reading the outbox: records as entries that are not chained yet, and cursors as a check for gaps. No I/O.
 
-A record that cannot be read is chained all the same, as an `UnreadableRecord`: whoever can write to etcd must
-be able neither to stop the chain nor to put something into the outbox that leaves no trace. So are a record
-with an entry so large that a verifier or a peer could not take its line, and one that announces an audit key
-which it did not make.
+A record that cannot be read is chained as an `UnreadableRecord`: whoever can write to etcd must be able
+neither to stop the chain nor to put something into the outbox that leaves no trace. The same is done with a
+record that has an entry too large for a verifier or a peer to take, and with an entry that announces an audit
+key which its transaction did not make.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from strongbox.storage.v1 import audit_records_pb2 as storage
 from strongbox.store import keyspace
 
 UNREADABLE = "UnreadableRecord"
-MAX_ENTRY = 16 << 10  # bytes; the service's own have a path and a reason of hundreds
+MAX_ENTRY = 16 << 10  # bytes; the services' own entries have a path and a reason of hundreds of bytes
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
@@ -47,7 +47,7 @@ class Announcement(NamedTuple):
 
 
 def announcements_in(changes: Iterable[Change]) -> set[Announcement]:
-    """What the records say of key terms, true or not."""
+    """The key terms that these records announce, whether true or false."""
     found = set()
     for change in changes:
         if ROTATE.encode() in change.value and change.key.startswith(keyspace.OUTBOX):
@@ -105,7 +105,7 @@ def _entry(record: storage.OutboxEntry, producer: str, seq: str) -> Entry:
 
 
 def _place(key: bytes) -> tuple[str, str]:
-    """Producer and batch.part of a record's key; whatever else stands there is named by its whole key."""
+    """Producer and "batch.part" of a record's key; a key of another form is returned whole, with "0.0"."""
     text = key.removeprefix(keyspace.OUTBOX).decode("utf-8", "backslashreplace")
     parts = text.split("/")
     if len(parts) == 4 and all(_NUMBER.fullmatch(part) for part in parts[2:]):
@@ -120,7 +120,7 @@ class Cursors:
         self._last: dict[bytes, int] = {}
 
     def begin(self, cursors: Iterable[Change]) -> None:
-        """Go on from these: they are all there are."""
+        """Forget all others and go on from these."""
         self._last = {change.key: _batch_of(change.value) for change in cursors}
 
     def forget(self, key: bytes) -> None:
@@ -128,7 +128,7 @@ class Cursors:
         self._last.pop(key, None)
 
     def learn(self, change: Change) -> Gap | None:
-        """Take in a cursor's put; the gap it shows, if any. A producer's count begins at the first seen."""
+        """Note a cursor's put; returns the gap it shows, if any. A producer's first cursor shows none."""
         producer = change.key.removeprefix(keyspace.PRODUCERS).decode("utf-8", "backslashreplace")
         found = _batch_of(change.value)
         last = self._last.get(change.key)

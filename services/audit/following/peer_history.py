@@ -4,9 +4,9 @@ A peer's lines are believed only as far as the chain's key proves them: each is 
 what this replica holds, and the copy ends exactly at the mark's size, where its HMAC must be the mark's. So a
 lying peer can delay, never falsify.
 
-A peer that has archived what is asked for says so with its marker. That is made with the chain's key, so it
-is worth as much as a line. Only if no peer has the lines themselves does this log begin at a marker; what it
-holds is set aside, and stands in the archive too.
+A peer that has archived what is asked for answers with its marker, which is made with the chain's key and so
+proves as much as a line. Only if no peer has the lines themselves does this log begin at that marker; the
+entries it holds are then set aside, since they are in the archive too.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class AuditPeerServicer(pb_grpc.AuditPeerServiceServicer):
     async def StreamLines(
         self, request: pb.StreamLinesRequest, context: Any
     ) -> AsyncIterator[pb.StreamLinesResponse]:
-        """The chain's lines from an index on, as they stand now; first the marker, where they are gone."""
+        """The chain's lines from an index on, as of now; first the marker, if some of them are archived."""
         index, marker = max(0, request.from_index), self._log.marker
         if index < marker.first:
             index = marker.first
             yield pb.StreamLinesResponse(marker=marker.pack())
         lines = self._log.read(index)
-        with contextlib.suppress(Archived):  # meanwhile: whoever asks begins anew
+        with contextlib.suppress(Archived):  # since the call began: the peer asks again later
             while chunk := await asyncio.to_thread(_some, lines):
                 yield pb.StreamLinesResponse(lines=chunk)
 
@@ -60,13 +60,13 @@ def _some(lines: Iterator[bytes]) -> list[bytes]:
 
 
 class PeerHistory:
-    """Copies history from whichever of the peers has it; `channels` makes one to each live peer."""
+    """Copies history from whichever peer has it; `channels` opens one channel to each live peer."""
 
     def __init__(self, channels: Callable[[], Awaitable[Sequence[grpc.aio.Channel]]]) -> None:
         self._channels = channels
 
     async def __call__(self, log: Segments, keys: Keys, mark: Position) -> None:
-        """Append verified entries up to `mark.size`. Raises Unavailable when no peer leads there."""
+        """Append verified entries up to `mark.size`. Raises Unavailable when no peer's history reaches it."""
         channels = await self._channels()
         for channel, may_adopt in [*((one, False) for one in channels), *((one, True) for one in channels)]:
             try:
@@ -78,7 +78,7 @@ class PeerHistory:
         raise Unavailable("no audit replica gave the history up to the mark")
 
     async def markers(self) -> list[bytes | None]:
-        """The marker of each peer with entries; b"" of one that has archived none, None of a silent one."""
+        """Markers of the peers that have entries: b"" if nothing is archived, None without an answer."""
         channels = await self._channels()
         told = await asyncio.gather(*map(_beginning_of, channels))
         return [beginning for answer in told for beginning in answer]
@@ -114,12 +114,12 @@ async def _beginning_of(channel: grpc.aio.Channel) -> list[bytes | None]:
         return [None]
     finally:
         call.cancel()
-    # One without a single entry ends the stream at once.
+    # A peer without entries ends the stream at once.
     return [bytes(message.marker)] if isinstance(message, pb.StreamLinesResponse) else []
 
 
 def _checked(text: bytes, size: int, keys: Keys, mark: Position) -> Marker:
-    """A peer's marker, which takes this log on, but not beyond the mark. Raises Tampered, MissingKey."""
+    """A peer's marker, which must be beyond `size` but not beyond the mark. Raises Tampered, MissingKey."""
     try:
         marker = parse(text)
     except ValueError as error:

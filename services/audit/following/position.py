@@ -11,7 +11,7 @@ from strongbox.storage.v1 import audit_records_pb2 as storage
 
 
 class Position(NamedTuple):
-    """The chain's length and newest HMAC when everything up to an etcd revision is in."""
+    """The chain's length and newest HMAC once everything up to an etcd revision is chained."""
 
     size: int
     hmac: str

@@ -1,13 +1,13 @@
 """One replica of the chain: follows the outbox in (revision, key) order and writes every entry durably, once.
 
-* A position is (size, hmac, revision): the chain's length and HMAC when everything up to that etcd revision
-  is in.
-* Where to begin is found by `start_position`. From there the outbox's history is replayed; what is on disk
-  already is computed again and must be equal (so each record is chained exactly once, however the process
-  died), what is not is appended.
-* History is a watch from that revision. Where etcd has compacted it, the untrimmed records are listed at one
-  revision instead; that is complete only if the mark is not beyond the position, else the history comes from
-  a peer.
+* A position is (size, hmac, revision): the chain's length and HMAC once everything up to that etcd revision
+  is chained.
+* `start_position` finds where to begin. From there the outbox's history is replayed. Entries that are on disk
+  already are computed again and must be equal, the others are appended; so each record is chained exactly
+  once, however the process died.
+* History is read by a watch from that revision. Where etcd has compacted it, the untrimmed records are listed
+  at one revision instead. That list is complete only if the mark is not beyond the position; otherwise the
+  history comes from a peer.
 * A log that disagrees with what was chained (`Broken`) is never written to again: people have to look.
 """
 
@@ -69,7 +69,7 @@ class Replica:
         self.gaps = 0
         self._etcd = etcd
         self._report_key = keyspace.AUDIT_REPLICAS + node_id.encode()
-        self.has_begun = False  # where the log begins was confirmed in this process, by the chain's keys
+        self.has_begun = False  # the chain's keys have confirmed in this process where the log begins
         self._copy_history = copy_history
         self._on_durable = on_durable
         self.copies = copies
@@ -96,14 +96,14 @@ class Replica:
             await asyncio.gather(follower, *helpers, return_exceptions=True)
 
     async def reached(self, revision: int, deadline: float) -> None:
-        """Wait until all up to an etcd revision is in. Raises TimeoutError at `deadline` (monotonic s)."""
+        """Wait until all up to `revision` is chained. Raises TimeoutError at `deadline` (monotonic s)."""
         limit = asyncio.timeout(max(0.0, deadline - time.monotonic()))
         with self._hurry:
             async with self._moved, limit:
                 await self._moved.wait_for(lambda: self.position.revision >= revision)
 
     async def grown(self, size: int, seconds: float) -> bool:
-        """Wait so long for more than `size` entries; whether there are."""
+        """Wait at most `seconds` for more than `size` entries; returns whether there are."""
         try:
             async with asyncio.timeout(seconds), self._moved:
                 await self._moved.wait_for(lambda: self.position.size > size)
@@ -112,7 +112,7 @@ class Replica:
         return True
 
     async def reports(self, deadline: float) -> dict[str, int]:
-        """The first entry that each replica, by node, has not archived. Raises EtcdError."""
+        """By node, the first entry that its replica has not archived. Raises EtcdError."""
         prefix = keyspace.AUDIT_REPLICAS
         request = txn.txn([], [txn.range_(prefix, keyspace.prefix_end(prefix))])
         seen = await self._etcd.transact(request, deadline=deadline, idempotent=True)
@@ -122,7 +122,7 @@ class Replica:
         }
 
     def doubt(self, why: str) -> None:
-        """Somebody found that the log is not what was signed: say so, until a start has looked at it."""
+        """Mark the log as in trouble, because it is not what was signed. This lasts until the next start."""
         self.trouble = self._doubt = why
         _log.critical("the audit log is in doubt", why=why)
 
@@ -147,13 +147,13 @@ class Replica:
             except (EtcdError, StrongBoxError) as error:
                 _log.warning("the outbox cannot be followed now", why=type(error).__name__)
             except (IntegrityError, DecodeError, ValueError) as error:
-                # Somebody altered a key, a mark or a report in etcd: that must end no process.
+                # Somebody altered a key, a mark or a report in etcd: that must not end the process.
                 self.trouble = f"what etcd holds for the audit log is not ours: {type(error).__name__}"
                 _log.exception("what etcd holds for the audit log is not ours")
             await asyncio.sleep(_RETRY)
 
     async def _reopen(self) -> None:
-        """Make ready to write again what could not be written; if that fails too, later."""
+        """Reopen the log after a failed write. If that raises OSError, the next append tries again."""
         try:
             await asyncio.to_thread(self.log.reopen)
         except OSError as error:
@@ -171,7 +171,7 @@ class Replica:
         opened = await keys.open()
         start = await find_start(self._etcd, self.log, opened, self._report_key, self._mending, self.copies)
         self.has_begun = True
-        self._cursors.begin(())  # what is replayed counts from its own first batch
+        self._cursors.begin(())  # a replay counts each producer's batches from the first it brings
         await self._move(start)
         if start.size and not start.revision:
             await self._list(keys)
@@ -210,7 +210,7 @@ class Replica:
             _log.error("audit batches are missing", **gap._asdict())
 
     async def _list(self, keys: AuditKeys) -> None:
-        """Take the untrimmed records at one revision; complete unless the mark is beyond our position."""
+        """Chain the untrimmed records of one revision; a peer gives what was trimmed beyond our position."""
         prefixes = (keyspace.OUTBOX, keyspace.PRODUCERS)
         ranges = [txn.range_(prefix, keyspace.prefix_end(prefix)) for prefix in prefixes]
         look = txn.txn([], [txn.range_(keyspace.AUDIT_MARK), *ranges])
@@ -264,7 +264,7 @@ class Replica:
     # reporting ------------------------------------------------------------------------------------
 
     async def _keep_reporting(self) -> None:
-        """Put what is durable; an older report that arrives late only delays trimming."""
+        """Report the durable position; an older report that arrives late only delays trimming."""
         reported: tuple[Position, int] | None = None
         while True:
             await asyncio.sleep(REPORT_EVERY)
@@ -273,7 +273,7 @@ class Replica:
                 continue
             try:
                 put = txn.put(self._report_key, position.pack(first))
-                report = txn.txn([], [txn.nested([], [put])])  # which a full etcd takes: trimming makes room
+                report = txn.txn([], [txn.nested([], [put])])  # a full etcd takes it: trimming frees some
                 await self._etcd.transact(report, idempotent=True)
                 reported = position, first
             except EtcdError as error:

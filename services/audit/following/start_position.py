@@ -1,17 +1,19 @@
 """Where a replica goes on from after a start, and whether its log on disk is to be trusted.
 
-* What is archived is not looked at: the log begins at its marker, which the chain's key must have made. One
-  that is damaged, lost, or of another log is looked for (`find_beginning`); the log is not touched for that.
+* Archived entries are not read: the log begins at its marker, which the chain's key must have made. If the
+  marker is damaged, lost, or of another log, the right one is searched for (`find_beginning`); the entries
+  stay as they are.
 * The newest known position that the log confirms is taken: this replica's last report in etcd, the mark, or
   the empty chain.
-* The log is in doubt when opening found damage, when it has another entry than a known position, another
-  root than the newest signed checkpoint, or fewer entries than this replica has reported. Then every HMAC is
-  checked and the log cut back to what is proved (`repair`); what is missing is had again like any other
+* The log is in doubt when opening found damage, when it has another entry than a known position, another root
+  than the newest signed checkpoint, or fewer entries than this replica has reported. Then every HMAC is
+  checked and the log cut back to what is proved (`repair`); what is missing is then fetched like any other
   history.
-* A log that took a true change of keys for a false one has gone its own way from there. It is cut back to
-  before that, and has the rest again: from a peer where the mark is beyond. But if the mark or the newest
-  signed checkpoint says that what follows was agreed on, it stays: history is not rewritten.
-* A log whose every HMAC is right and which still contradicts is a second chain under our own keys: `Broken`.
+* A log that took a true change of keys for a false one differs from the others from there on. It is cut back
+  to before that and fetches the rest again, from a peer if the mark is beyond that point. But if the mark or
+  the newest signed checkpoint confirms the entries that follow, they stay: history is not rewritten.
+* If every HMAC is right and the log still contradicts a known position or the checkpoint, it is a second
+  chain under our own keys: `Broken`.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ async def find_start(
     mending: Callable[[str], None],
     copies: Copies = NO_COPIES,
 ) -> Position:
-    """The position to go on from; `mending` is told what is being mended. `copies`: of the marker.
+    """The position to go on from. `mending` is told what is being mended; `copies` says where markers are.
 
     Raises EtcdError, OSError, Broken, MissingKey.
     """
@@ -62,7 +64,8 @@ async def find_start(
     mended = bool(doubt)
     if doubt:
         await _mend(log, keys, doubt, mending)
-    # What an astray log has contradicts the others, though every HMAC is right: so this comes before that.
+    # A log that went astray contradicts the others though every HMAC is right: so this comes before
+    # `doubt_of`.
     was_cut = await _cut_back_if_astray(log, keys, reported, agreed, checkpoint, mending)
     doubt = await asyncio.to_thread(doubt_of, log, known, checkpoint)
     if doubt and not mended:
@@ -74,20 +77,20 @@ async def find_start(
     if longest > log.size:
         _log.error("the audit log is shorter than it was", entries=log.size, known=longest)
     if was_cut and log.size and any(position.size > log.size for position in agreed):
-        # A peer has what was agreed on. The outbox only says what should have been.
+        # A peer has the entries that were agreed on; a replay of the outbox might make others.
         return Position(log.size, log.head, 0)
     usable = [position for position in known if log.first <= position.size <= log.size]
     if not usable and log.first:
         if longest <= log.size:
             raise Broken("etcd knows of no entry from the first one on that is not archived here")
-        # What is missing is had from a peer: nothing is replayed on top of a log without its beginning.
+        # What is missing comes from a peer: nothing is replayed on a log that lacks its beginning.
         return Position(log.first, log.marker.prev_hmac, 0)
     return max(usable, default=BEGINNING, key=lambda position: (position.size, position.revision))
 
 
 async def _mend(log: Segments, keys: OpenKeys, doubt: str, mending: Callable[[str], None]) -> None:
     mending(f"the audit log is damaged and being mended: {doubt}")
-    # To its end, even when a sealing cancels us: a second one must not begin beside it.
+    # Shielded, so that it ends even if a sealing cancels this task: no second one may begin beside it.
     await asyncio.shield(asyncio.to_thread(mend, log, keys.chain))
 
 
@@ -99,7 +102,7 @@ async def _cut_back_if_astray(
     checkpoint: Checkpoint | None,
     mending: Callable[[str], None],
 ) -> bool:
-    """Cut the log back to where it went its own way, unless others went with it; whether that was done."""
+    """Cut the log back to where it went astray, unless the rest was agreed on; returns whether it was cut."""
     come = max((position.revision for position in reported), default=0)
     astray = await asyncio.to_thread(gone_astray, log, keys, come)
     if astray is None:
@@ -113,13 +116,13 @@ async def _cut_back_if_astray(
 
 
 def gone_astray(log: Segments, keys: OpenKeys, revision: int) -> int | None:
-    """The first entry that may be another than it should, if this log misses a change of keys. Blocking.
+    """The first entry that may be wrong because this log missed a change of keys, or None. Blocking.
 
-    A key's record and its announcement are one transaction, so a log that has come as far as a key's revision
-    has its announcement, or refused it (an earlier version did when a seal replica could not open the key).
-    Where is not known, so it is cut back to the first entry that can be the refusal. `revision`: how far this
-    log has come, by this replica's own report; another may be beyond a key of which this one has not heard.
-    Raises OSError.
+    A key's record and its announcement are put by one transaction, so a log that has come as far as a key's
+    revision has its announcement, or refused it (an earlier version did when a seal replica could not open
+    the key). Which entry is the refusal is not known, so the first that can be it is returned. `revision`:
+    how far this log has come, by this replica's own report; the reports of others may be beyond a key of
+    which this replica has not heard. Raises OSError.
     """
     announced = log.announced()
     missed = sorted(term for term, made in keys.created.items() if term not in announced and made <= revision)
@@ -130,7 +133,7 @@ def gone_astray(log: Segments, keys: OpenKeys, revision: int) -> int | None:
         if _REFUSED in line and start is None:
             start = index
         elif _CHANGES in line:
-            start = None  # what was refused before is settled: terms follow one another
+            start = None  # refusals before this one are settled: terms follow one another
         index += 1
     if start is None:
         _log.error("the audit log misses the announcement of a key", terms=missed)
@@ -140,9 +143,9 @@ def gone_astray(log: Segments, keys: OpenKeys, revision: int) -> int | None:
 def is_agreed_beyond(
     log: Segments, size: int, agreed: Sequence[Position], checkpoint: Checkpoint | None
 ) -> bool:
-    """Whether more than the first `size` entries are, as they stand here, what was agreed on or signed.
+    """Whether the mark or the checkpoint confirms more than the first `size` entries, as they stand here.
 
-    Such entries are never replaced by others, whatever they should have been. Blocking. Raises OSError.
+    Such entries are never replaced, even if they should have been others. Blocking. Raises OSError.
     """
     is_signed = (
         checkpoint is not None
@@ -176,14 +179,14 @@ def doubt_of(log: Segments, known: Sequence[Position], checkpoint: Checkpoint | 
 
 
 def _fault_of(log: Segments, keys: OpenKeys, reported: Sequence[Position]) -> str:
-    """What is wrong with this log by itself; "" if nothing. Raises MissingKey."""
+    """What is wrong with this log's own marker, lines or length; "" if nothing. Raises MissingKey."""
     if log.first and not log.stand_in and not log.marker.is_ours(keys.chain):
         return "its marker is not this chain's"
     return log.damage.reason if log.damage else _shorter(log, reported)
 
 
 def _shorter(log: Segments, reported: Sequence[Position]) -> str:
-    """What this replica reported was on its disk: without it nothing there is compared with anything."""
+    """Why the log is too short, or "": a position beyond its end is compared with nothing."""
     if log.size and any(log.size < position.size for position in reported):
         return "it has fewer entries than this replica had reported"
     return ""

@@ -1,7 +1,7 @@
-"""Taking what a watch brings in lots: chaining costs a thread, an fsync and a wake-up each time.
+"""Grouping a watch's batches into lots: chaining costs a thread, an fsync and a wake-up each time.
 
-What came within `WITHIN` goes together; nobody waits for it, because an operation is durable in the outbox
-before it is answered. Only a listing waits for the chain: it hurries, and then everything goes at once.
+What comes within `WITHIN` is chained together. No operation waits for that: it is durable in the outbox
+before it is answered. Only a call that reads the log waits; while one does (`Hurry`), nothing is held back.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 WITHIN = 0.05  # seconds; at one request at a time this is a quarter of all replicas' work
-MOST = 1000  # items that may wait; then the source is not read
+MOST = 1000  # items that may wait; beyond that the source is not read
 
 
 class Hurry:
-    """Whether anybody waits: a context manager for whoever does."""
+    """Whether anybody waits for the chain; who waits enters it as a context manager."""
 
     def __init__(self) -> None:
         self._waiting = 0
@@ -32,7 +32,7 @@ class Hurry:
             self._event.clear()
 
     async def pause(self, seconds: float) -> None:
-        """Sleep, unless or until somebody waits."""
+        """Sleep, but no longer while somebody waits."""
         if self._event.is_set():
             return
         try:
@@ -43,7 +43,7 @@ class Hurry:
 
 
 async def gathered(source: AsyncIterator[T], hurry: Hurry) -> AsyncGenerator[list[T], None]:
-    """What `source` brings, in lots, in order; what it raises comes after all it brought."""
+    """The items of `source` in order, in lots; what it raises is raised after its last item."""
     queue: asyncio.Queue[T] = asyncio.Queue(MOST)
 
     async def read() -> None:

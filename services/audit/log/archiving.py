@@ -1,20 +1,20 @@
 """Archiving: whole segments are moved to another folder, and a marker stays in their place. Blocking.
 
-In this order, so that a crash or a failed call at any point leaves all of it in the log, or all of it
-archived and perhaps in the log as well; doing it again finishes what was begun:
+The order is such that a crash or a failed call at any point leaves every entry in the log, or archived and
+perhaps in the log as well; doing it again finishes what was begun:
 
 1. Each segment is copied under another name, fsynced, and renamed. A file that is there already (of another
-   replica, or of an attempt that failed) must hold the same.
-2. Each copy is read again, from the disk where the system allows: every HMAC and link, and the Merkle
-   frontier, which must be that of the log, of which a signed checkpoint exists. The folder is fsynced.
-3. The row of hashes from the first kept entry on is copied and fsynced, then the marker, whose renaming is
-   the moment at which the log begins there. Copies of the marker go to the archive and beside it before, so
+   replica, or of an attempt that failed) must have the same contents.
+2. Each copy is read again, from the disk where the system allows. Every HMAC and link is checked, and that
+   the Merkle frontier is the log's, for which a signed checkpoint exists. The folder is fsynced.
+3. The row of hashes from the first kept entry on is copied and fsynced. Then the marker is written: from its
+   renaming on, the log begins there. Copies of the marker are put into the archive and beside it before, so
    that one damaged file costs nothing (`find_beginning`).
 4. Only then, and after each copy's SHA-256 has been compared with the marker once more, segments are removed.
 
-An archive is shared by the replicas of one log or each has its own: the files are the same byte for byte.
-What somebody else may have put there is not followed: a copy is a file of its own, never a link, and never
-another name of the segment that it stands for; a file to be written is made anew.
+The replicas of one log share an archive, or each has its own: the files are the same byte for byte. What
+somebody else put there is not trusted: a copy must be a regular file, no symbolic link, and no hard link to
+the segment or anything else; a file to be written is always created.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _log = structlog.get_logger(__name__)
 
 
 class NotArchived(Exception):
-    """What stands in the archive is not what the log holds; nothing was removed."""
+    """A copy in the archive is not what the log holds; nothing was removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,12 @@ class Archive:
     owner: str
 
     def move(self, log: Segments, below: int, keys: Keys, checkpoint: str) -> int:
-        """Move every whole segment below entry `below`; how many there were.
+        """Move every whole segment below entry `below`; returns how many.
 
-        `checkpoint`: a signed note of `below` entries or more, with which the log agrees. Raises OSError,
+        `checkpoint`: a signed note of at least `below` entries, with which the log agrees. Raises OSError,
         NotArchived, MissingKey, Broken.
         """
-        self.clear(log, keys)  # what an earlier one left: the next marker will not name it any more
+        self.clear(log, keys)  # what an earlier move left: the next marker no longer names it
         starts = {segment: first for segment, first in dict(log.firsts).items() if log.first < first <= below}
         kept = max(starts, default=log.marker.segment)
         going = range(log.marker.segment, kept)
@@ -89,7 +89,7 @@ class Archive:
             log.sync_folder()
 
     def _store(self, log: Segments, going: range, keys: Keys, checkpoint: str) -> Marker:
-        """Copy these segments and read the copies; the marker that can take their place."""
+        """Copy these segments and check the copies; returns the marker that can take their place."""
         verifier = Verifier(keys, log.first, log.marker.prev_hmac, log.marker.term)
         frontier, moved = log.marker.frontier(), []
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ class Archive:
 
 @contextlib.contextmanager
 def durable_file(target: Path, part: Path) -> Iterator[int]:
-    """An open file named `part`, that is fsynced and takes the name `target` in the end. Raises OSError."""
+    """An open file named `part`; on success it is fsynced and renamed to `target`. Raises OSError."""
     file = _made_anew(part)
     try:
         yield file
@@ -138,13 +138,13 @@ def write_marker(folder: Path, marker: Marker) -> None:
 
 
 def archive_marker(archive: Archive, marker: Marker) -> None:
-    """Put the marker into the archive: for logs that begin there, and as the newest. Raises OSError."""
+    """Put the marker into the archive twice: under its first entry and as the newest. Raises OSError."""
     for name in (markers.archived_name(marker.first), markers.NAME):
         _write_as(archive.folder, name, marker, archive.owner)
 
 
 def keep_copies(log: Segments, archive: Archive | None) -> list[str]:
-    """Write those files of the log's marker again that are not what they were; which. Raises OSError.
+    """Write changed files of the log's marker again; returns their names. Raises OSError.
 
     This process knows the marker from its start, when the chain's key and the segments confirmed it.
     """
@@ -162,7 +162,7 @@ def keep_copies(log: Segments, archive: Archive | None) -> list[str]:
 
 
 def holds(path: Path, marker: Marker) -> bool:
-    """Whether this file is the marker's, whole."""
+    """Whether this file holds exactly this marker."""
     try:
         return read_file(path) == marker
     except (OSError, ValueError):
@@ -174,7 +174,7 @@ def _rows(folder: Path) -> list[Path]:
 
 
 def _write_as(folder: Path, name: str, marker: Marker, owner: str = "") -> None:
-    if (folder / name).is_dir():  # which no file can take the place of
+    if (folder / name).is_dir():  # no file can be renamed over it
         raise IsADirectoryError(errno.EISDIR, "a folder stands where the marker belongs", name)
     with durable_file(folder / name, folder / f".{name}.{owner}.part") as file:
         _write(file, marker.pack())
@@ -182,7 +182,7 @@ def _write_as(folder: Path, name: str, marker: Marker, owner: str = "") -> None:
 
 
 def _leave_marker(log: Segments, made: Marker, archive: Archive) -> None:
-    """Have the log begin at the marker. Raises OSError; then it begins where it did."""
+    """Make the log begin at the marker. Raises OSError; then the log begins where it did before."""
     archive_marker(archive, made)
     row = row_path(log.folder, made.first)
     file = _made_anew(row)
@@ -213,7 +213,7 @@ def _write(file: int, data: bytes) -> None:
 
 
 def _made_anew(path: Path) -> int:
-    """An open, empty file; what had the name before is another one's and stays as it is. Raises OSError."""
+    """A new, open, empty file; an older one of that name is unlinked, never written to. Raises OSError."""
     path.unlink(missing_ok=True)
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
@@ -230,7 +230,7 @@ def _copy_of(path: Path, source: Path) -> Iterator[io.BufferedReader]:
 
 
 def _read_again(path: Path, source: Path, verifier: Verifier, frontier: Frontier) -> Moved:
-    """Check a stored segment line by line; what the marker says of it. Raises NotArchived, OSError."""
+    """Check a stored segment line by line; returns its row for the marker. Raises NotArchived, OSError."""
     first, digest = verifier.size, hashlib.sha256()
     try:
         with _copy_of(path, source) as stream:

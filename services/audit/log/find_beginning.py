@@ -1,18 +1,18 @@
-"""Finding again where a log begins, when the marker beside it is damaged, lost, or another one.
+"""Finding where a log begins when its marker is damaged, lost, or of another log.
 
-The marker is a small file and the log is large: the log is never given up for it. A marker is believed if
-somebody with the chain's key made it *and* it belongs to the segments that are here: it names the first of
-them and the HMAC before it (`fits`). It is looked for, in this order:
+A log is never given up because its marker is lost. A marker is believed if it was made with the chain's key
+*and* belongs to the segments that are here: it names the first of them and the HMAC before it (`fits`). It is
+searched for in this order:
 
-1. in its two files beside the log; and a log of which nothing is gone needs none;
+1. in its two files beside the log (a log that lacks no segment needs no marker);
 2. in the archive, which keeps a copy for each first entry (`audit-<first>.archived`) and the newest;
-3. made anew from the archive's segments, each HMAC and link of which is checked;
+3. made again from the archive's segments, of which each HMAC and link is checked;
 4. at the peers, which archive at the same places.
 
-Where none of that can be had, the entries that are here still prove themselves, each by its HMAC: the first
-names its index and the HMAC before it. What only the marker had are the hashes of the archived part. So a
-stand-in is made (`stand_in`): entries are served, appended and trimmed, and what would need those hashes
-(checkpoints, proofs, archiving more) is refused until the marker is found (`retention` goes on looking).
+If none is found, the entries here still prove themselves, each by its HMAC: the first names its index and the
+HMAC before it. Only the hashes of the archived part are missing. So a stand-in is made (`stand_in`): entries
+are served, appended and trimmed, but what needs those hashes (checkpoints, proofs, archiving more) is refused
+until the marker is found (`retention` goes on searching).
 
 Everything here is blocking, but for `find_beginning` and `find`.
 """
@@ -41,15 +41,15 @@ _LONGEST_LINE = 1 << 20  # bytes
 _log = structlog.get_logger(__name__)
 
 
-# Of each peer its marker; b"": it has archived nothing; None: it does not answer.
+# Each peer's marker; b"": it has archived nothing; None: it does not answer.
 Told = Sequence[bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Where markers are looked for beside the log's folder.
+    """Where markers are searched for, apart from the log's folder.
 
-    `archive`: the archive's folder. `ask_peers`: what each peer says of its own beginning.
+    `archive`: the archive's folder. `ask_peers`: asks each peer for its marker.
     """
 
     archive: Path | None = None
@@ -68,7 +68,7 @@ class Found:
 
 
 def fault_of(folder: Path, opened_at: Marker, keys: Keys) -> str:
-    """What is wrong with the marker in a log's folder; "" when nothing is, or there is no log it is of.
+    """What is wrong with the marker in a log's folder; "" when nothing is, or there are no segments.
 
     `opened_at`: the marker that was read when the log was opened.
     """
@@ -93,11 +93,11 @@ def fault_of(folder: Path, opened_at: Marker, keys: Keys) -> str:
 async def find_beginning(
     log: Segments, keys: Keys, copies: Copies, mending: Callable[[str], None], *, is_trimmed: bool
 ) -> str:
-    """See that the log begins at its marker, or a stand-in; says why every HMAC is to be checked then.
+    """Make the log begin at its marker, or at a stand-in; returns why every HMAC must be checked, or "".
 
-    `mending` is told what is being mended. `is_trimmed`: the outbox does not hold all there ever was.
-    Where neither is found, what the log begins with does not prove itself: mending it is another's business.
-    Raises OSError, EtcdError; Unavailable when that cannot be decided before a peer answers.
+    `mending` is told what is being mended. `is_trimmed`: the outbox no longer holds every record. If neither
+    is found, the log stays as it is, and mending it is left to the caller. Raises OSError, EtcdError;
+    Unavailable when that cannot be decided before a peer answers.
     """
     if log.stand_in:
         return ""
@@ -131,7 +131,7 @@ async def find(folder: Path, keys: Keys, copies: Copies) -> Found:
 
 
 def stand_in(folder: Path, keys: Keys) -> Marker | None:
-    """A marker without the hashes: what the first entry here proves by itself; None when it does not."""
+    """A marker without hashes, made of what the first entry here proves by its HMAC, or None."""
     here = segments_in(folder)
     first = first_entry(folder, here[0]) if here else None
     if first is None or not first.index:
@@ -151,10 +151,10 @@ def is_archived(folder: Path, archive: Path | None) -> bool:
 
 
 def was_archived(folder: Path, keys: Keys) -> bool:
-    """Whether something beside the log says that what is not here was archived, and not just lost.
+    """Whether a file beside the log says that the missing entries were archived, and not just lost.
 
-    A marker that is damaged (one that is not says itself what should be here); the row of hashes, which is
-    named after its first entry. Whoever deletes segments can put both there, so what a peer has goes before.
+    That is a damaged marker (one that is whole says itself what should be here), or the row of hashes, which
+    is named after its first entry. Whoever deletes segments can forge both, so peers are asked first.
     """
     here = segments_in(folder)
     first = first_entry(folder, here[0]) if here else None
@@ -194,7 +194,7 @@ def has_what_is_gone(folder: Path, told: Told) -> bool:
 def fits(folder: Path, marker: Marker, *, is_own: bool = False) -> bool:
     """Whether the log in `folder` can begin at this marker.
 
-    One that is not this replica's own may only leave out segments of which it says that they were moved.
+    A marker that is not this replica's own may only leave out segments that it names as moved.
     """
     here = segments_in(folder)
     if marker.segment not in here:
@@ -222,7 +222,7 @@ def segments_in(folder: Path) -> list[int]:
 
 
 def first_entry(folder: Path, segment: int) -> Entry | None:
-    """A segment's first entry, by its form alone; None when it cannot be read."""
+    """A segment's first entry, parsed but not verified; None when it cannot be read."""
     try:
         with segment_path(folder, segment).open("rb") as stream:
             return parse_line(stream.readline(_LONGEST_LINE))

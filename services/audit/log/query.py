@@ -1,9 +1,9 @@
-"""Finding entries: filters on lines as they stand, in pages from either end, with bounded work for each page.
+"""Finding entries: filters on the lines' own text, in pages from either end, with bounded work for each page.
 
-A line is written in one way (an old one in the earlier way), so a field that is asked for is a piece of text:
-`"op":"ReadSecret"` stands nowhere else in it, since a quotation mark inside a field is escaped. Strides whose
-times cannot match are not read. A page ends when it is full, when `MOST` lines were looked at, or when time
-is up; it says where to go on.
+Lines are written in one form (old ones in an earlier form), so a field can be found as a piece of text:
+`"op":"ReadSecret"` stands nowhere else in a line, since a quotation mark inside a field is escaped. Strides
+whose times cannot match are not read. A page ends when it is full, when `MOST` lines were looked at, or when
+time is up; it says where to go on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _END = b"~"  # after every time
 
 
 class Fields(Protocol):
-    """What requests have in common."""
+    """The filter fields that requests have in common."""
 
     path: str
     path_prefix: str
@@ -36,7 +36,7 @@ class Fields(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One form of every needle stands in the line, and its time is in [since, until)."""
+    """Wants a line that holds one form of each needle, and whose time is in [since, until)."""
 
     needles: tuple[tuple[bytes, ...], ...] = ()
     since: bytes = b""
@@ -69,7 +69,7 @@ def filter_of(asked: Fields, since: str = "", until: str = "") -> Filter:
 
 
 def _forms(name: str, value: str, after: str | None = None) -> tuple[bytes, ...]:
-    """A field as lines have it, as earlier versions wrote it too; without `after` only its beginning."""
+    """A field in the form of today's lines and of earlier ones; without `after` only its beginning."""
     both = (f'"{name}":{quote(value)}' for quote in (quoted, minimal))
     return tuple(dict.fromkeys((one[:-1] if after is None else one + after).encode() for one in both))
 
@@ -118,7 +118,7 @@ def ascending(log: Segments, wanted: Filter, start: int, end: int, limit: int, d
 def descending(log: Segments, wanted: Filter, end: int, limit: int, deadline: float) -> Page:
     """From the entry before `end` down to the first; `next_index` is the next call's `end`. Blocking.
 
-    Where the log begins with what is not archived, the next call says so: raises Archived.
+    If older entries are archived, `next_index` is the first that is not; the call with it raises Archived.
     """
     lines: list[bytes] = []
     looked, index = 0, end

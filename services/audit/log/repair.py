@@ -1,10 +1,11 @@
-"""Mending a damaged log at start: what the chain's keys do not prove is set aside, and had again from peers.
+"""Mending a damaged log at start: what the chain's keys do not prove is set aside and fetched again.
 
 * The keys decide which line is bad: a line whose hash differs may be right, and the row of hashes wrong.
 * Nothing is destroyed. A damaged segment, and those after it, are renamed to `….damaged-<n>` and stay for
   people to look at; the good lines before the damage are written anew. What is missing then comes from the
   outbox, or from a peer, verified line by line.
-* A crash at any point leaves a log that is shorter or still damaged, never one that lies.
+* A crash at any point leaves a log that is shorter or still damaged, never one with wrong entries that look
+  right.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _log = structlog.get_logger(__name__)
 
 
 def mend(log: Segments, keys: Keys) -> str:
-    """Cut the log back to what verifies; says what was found, "" when every entry is right. Blocking.
+    """Cut the log back to what verifies; returns what was found, "" when every entry is right. Blocking.
 
     Raises OSError; MissingKey when a key term is not known. One at a time.
     """
@@ -97,9 +98,9 @@ def set_aside(log: Segments, index: int, why: str = "damaged") -> list[str]:
 
 
 def set_marker_aside(folder: Path, why: str, found: Marker | None = None) -> list[str]:
-    """Rename the marker and its copy, if they are there and not those of `found`; the new names.
+    """Rename the marker and its copy where they are there and differ from `found`; returns the new names.
 
-    Raises OSError. What is right stays: writing it anew may fail, and it may be the last copy there is.
+    Raises OSError. A right file stays: writing it again may fail, and it may be the last copy.
     """
     files = [folder / name for name in (markers.NAME, markers.COPY)]
     wrong = [path for path in files if os.path.lexists(path) and not (found and holds(path, found))]
@@ -107,9 +108,9 @@ def set_marker_aside(folder: Path, why: str, found: Marker | None = None) -> lis
 
 
 def put_back(log: Segments, marker: Marker) -> None:
-    """Have the log begin at this marker, which was found again; what stands in its place is set aside.
+    """Make the log begin at this marker, which was found again; other marker files are set aside.
 
-    Blocking. Raises OSError. A crash leaves this one's copy, unless neither file had it: then none, perhaps.
+    Blocking. Raises OSError. A crash leaves a file with this marker if there was one, otherwise perhaps none.
     """
     with log.being_mended:
         kept = set_marker_aside(log.folder, "damaged", marker)
@@ -123,7 +124,7 @@ def put_back(log: Segments, marker: Marker) -> None:
 
 
 def do_without(log: Segments, stand_in: Marker) -> None:
-    """Have the log begin at what its first entry says; its files stay. Blocking. Raises OSError."""
+    """Make the log begin at a stand-in while its marker is lost; its files stay. Blocking. Raises OSError."""
     with log.being_mended:
         log.stand_in = stand_in
         log.load()
@@ -134,9 +135,9 @@ def do_without(log: Segments, stand_in: Marker) -> None:
 
 
 def prove_again(log: Segments, marker: Marker) -> None:
-    """Put the marker that was found in the place of the stand-in while the log is in use.
+    """Replace the stand-in by the marker that was found, while the log is in use.
 
-    Blocking: every line is read once. Raises OSError, Broken, Archived; then all is as it was.
+    Blocking: every line is read once. Raises OSError, Broken, Archived; then nothing has changed.
     """
     with log.being_mended:
         row = Hashes(log.folder, marker)
@@ -172,7 +173,7 @@ def cut_back(log: Segments, index: int) -> None:
 
 
 def adopt(log: Segments, marker: Marker) -> None:
-    """Have the log begin at a peer's marker, which was checked; what is here is set aside. Blocking.
+    """Make the log begin at a peer's marker, which was checked; what is here is set aside. Blocking.
 
     Raises OSError. A crash leaves an empty log, or one that begins at the marker and has no entries yet.
     """
@@ -185,7 +186,7 @@ def adopt(log: Segments, marker: Marker) -> None:
 
 
 def _copy_lines(source: Path, target: Path, lines: int) -> bool:
-    """Copy so many lines durably; whether that is all of the file."""
+    """Copy the first `lines` lines durably; returns whether that is all of the file."""
     with source.open("rb") as stream, target.open("wb") as copy:
         os.chmod(target, 0o600)
         for _ in range(lines):

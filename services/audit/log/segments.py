@@ -1,11 +1,10 @@
 """The log on disk: `audit-000000.jsonl`, `audit-000001.jsonl`, … in one folder.
 
-* Lines are appended in one write and fsynced before anybody is told; a new file's name is fsynced in its
-  folder.
+* Lines are appended in one write and fsynced before they count; the folder is fsynced for a new file's name.
 * A line that would make a segment larger than 64 MiB begins the next one: this depends on the lines alone, so
   all replicas cut at the same places, and there is never an empty next file.
-* Where segments were archived, the log begins at its marker (`archive_marker`, `archiving`): what is asked
-  for below it is `Archived`.
+* Where segments were archived, the log begins at its marker (`archive_marker`, `archiving`): reading below it
+  raises `Archived`.
 * What opening finds is in `scan`; while there is damage nothing is appended.
 * A file that is replaced, removed, cut, grown or rewritten while we run is noticed by `check`, whichever
   segment it is, and nothing is appended any more.
@@ -93,11 +92,11 @@ class Segments:
         return self._known.firsts
 
     def term_at(self, size: int) -> int:
-        """The key term of what follows the first `size` entries."""
+        """The key term of the entry that follows the first `size`."""
         return max((term for index, term in self._known.announced if index < size), default=self.marker.term)
 
     def announced(self) -> set[int]:
-        """The key terms that entries of this log say hold from there on, and all that came before them."""
+        """The key terms that entries of this log announce, and all terms up to the marker's."""
         return {*range(self.marker.term + 1), *(term for _, term in self._known.announced)}
 
     def path(self, segment: int) -> Path:
@@ -121,7 +120,7 @@ class Segments:
         return self._known.segment >= self.marker.segment
 
     def close(self) -> None:
-        """Give the files back."""
+        """Close every file."""
         self.close_file()
         self.hashes.close()
 
@@ -132,14 +131,15 @@ class Segments:
         with self._lock:
             self._check()
             if self._file is None and self._has_segment:
-                self._reopen()  # it failed after the write that did
+                self._reopen()  # reopening failed too, after a write that failed
             if entries and entries[0].index != self._known.size:
-                # An append that a sealing did not wait for came first; who begins anew finds its entries.
+                # An append that a sealing did not wait for came first; the replica begins again and finds its
+                # entries.
                 raise OSError(errno.EAGAIN, "the log has grown meanwhile")
             try:
                 self._append(entries)
             except OSError:
-                # Until `reopen` has cut off what the write left, nobody may take that for damage.
+                # Until `reopen` has cut off what the write left, `check` must not take that for damage.
                 self.close_file()
                 raise
 
@@ -205,13 +205,13 @@ class Segments:
         self._file, self._known.looks[segment] = file, look
 
     def close_file(self) -> None:
-        """Give the current segment's file back."""
+        """Close the current segment's file."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
     def begin_at(self, marker: Marker, commit: Callable[[], None]) -> None:
-        """Leave what is below `marker` to the archive; `commit` makes that durable, with nothing appended.
+        """Begin at `marker`; `commit` makes that durable, and nothing is appended meanwhile.
 
         Raises what `commit` does; then the log is as it was.
         """
@@ -226,7 +226,7 @@ class Segments:
             known.announced = [one for one in known.announced if one[0] >= marker.first]
 
     def take_row(self, marker: Marker, row: Hashes, commit: Callable[[], None]) -> None:
-        """Put `marker` and its row in the place of the stand-in; `commit` makes the marker durable.
+        """Replace the stand-in by `marker` and its row of hashes; `commit` makes the marker durable.
 
         `row` may lack the newest lines. Raises what `commit` does, OSError; then the log is as it was.
         """
@@ -238,7 +238,7 @@ class Segments:
             before.close()
 
     def sync_folder(self) -> None:
-        """Make names durable."""
+        """Make the names of files durable."""
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
@@ -255,7 +255,7 @@ class Segments:
         end = self.size
         if from_index >= end:
             return
-        places = self.places  # which archiving replaces
+        places = self.places  # one object for all of this: archiving replaces it
         if from_index < places.first:
             raise Archived(places.first)
         place, index = places.of(from_index), places.start_of(from_index)
@@ -314,8 +314,8 @@ class Segments:
     def check(self) -> None:
         """Raise Broken unless every file is still the one we wrote, as we left it.
 
-        While the log waits to be mended, or is, there is nothing to be found. After an append that failed
-        lines are compared once `reopen` has taken back what it left in the row of hashes.
+        Does nothing while the log is damaged or being mended. After an append that failed, lines are compared
+        once `reopen` has taken back what it left in the row of hashes.
         """
         if self.damage or not self.being_mended.acquire(blocking=False):
             return
@@ -346,7 +346,9 @@ class Segments:
             raise Broken(f"{path.name} was replaced")
         if found.size != left.size:
             raise Broken(f"{path.name} has {found.size} bytes, not the {left.size} written")
-        if found != left and self._file is not None:  # somebody wrote: the same again, or something else
+        if (
+            found != left and self._file is not None
+        ):  # somebody else wrote: perhaps the same bytes, perhaps others
             self._require_lines(segment)
             self._known.looks[segment] = found
 

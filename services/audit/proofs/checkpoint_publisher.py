@@ -1,9 +1,9 @@
-"""Signing checkpoints and putting the newest into etcd, at an interval by the duty and whenever one is asked
+"""Signing checkpoints and putting the newest into etcd, by the duty at an interval, and whenever one is asked
 for.
 
-Whoever signs has first compared his own log with the newest checkpoint that stands: every checkpoint contains
-the one before, or nothing is signed. Two that sign at once meet in the compare of the one key; so a second
-history under our key would need a replica that disagrees with what it has just read.
+Before signing, a replica compares its own log with the newest checkpoint in etcd: it signs nothing that does
+not contain the one before. If two sign at once, the compare of the one key lets only one through. So only a
+replica that ignores what it has just read could sign a second history under our key.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Publisher:
     async def publish(
         self, size: int, deadline: float, fence: Sequence[txn.Compare] = ()
     ) -> tuple[str, Checkpoint]:
-        """The newest checkpoint and what it says: of `size` entries at least, which this replica has.
+        """The newest checkpoint, as note and parsed, of at least `size` entries, which this replica has.
 
         Raises Sealed, EtcdError, OSError, Forked.
         """
@@ -57,7 +57,7 @@ class Publisher:
             note = sign(made, keys.signing)
             still = txn.mod_is(keyspace.AUDIT_CHECKPOINT, row.mod_revision if row else 0)
             put = txn.put(keyspace.AUDIT_CHECKPOINT, note.encode())
-            request = txn.txn([still, *fence], [txn.nested([], [put])])  # which a full etcd takes
+            request = txn.txn([still, *fence], [txn.nested([], [put])])  # nested: a full etcd takes it
             if (await self._etcd.transact(request, deadline=deadline, idempotent=True)).succeeded:
                 return note, made
         raise Unavailable("others keep signing checkpoints")

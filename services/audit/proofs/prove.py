@@ -1,6 +1,6 @@
-"""Proofs from the row of hashes, each verified against what was signed before it is told.
+"""Proofs from the row of hashes, each verified before it is given.
 
-A row that was damaged under our feet gives no wrong proof but none: `Unproved`.
+If the row was damaged meanwhile, `Unproved` is raised: there is never a wrong proof.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Unproved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Inclusion:
-    """That a line with this leaf is entry `index`."""
+    """Proof that a line with this leaf (32 bytes) is entry `index`."""
 
     index: int
     leaf: bytes
@@ -33,7 +33,7 @@ class Inclusion:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """That a tree of `size` leaves and this root is the beginning of another."""
+    """Proof that a tree of `size` leaves and this root is the beginning of another."""
 
     size: int
     root: bytes
@@ -41,7 +41,7 @@ class Growth:
 
 
 def prove_entry(log: Segments, index: int, size: int) -> Inclusion:
-    """That entry `index` is among the first `size`. Blocking. Raises Unproved, OSError, Broken."""
+    """Proof that entry `index` is among the first `size`. Blocking. Raises Unproved, OSError, Broken."""
     line = next(log.read(index), b"")
     read = log.hashes.read
     found = Inclusion(index, leaf_hash(line), tuple(prove_inclusion(index, size, read)))
@@ -51,7 +51,7 @@ def prove_entry(log: Segments, index: int, size: int) -> Inclusion:
 
 
 def prove_growth(log: Segments, size: int, larger: int) -> Growth:
-    """That the first `size` entries are the beginning of the first `larger`. Blocking. Raises as above."""
+    """Proof that the first `size` entries begin the first `larger`. Blocking. Raises as `prove_entry`."""
     path = tuple(prove_consistency(size, larger, log.hashes.read))
     found = Growth(size, log.hashes.root(size), path)
     if not is_consistent(size, larger, found.root, log.hashes.root(larger), path):
@@ -60,7 +60,7 @@ def prove_growth(log: Segments, size: int, larger: int) -> Growth:
 
 
 def prove_signed(log: Segments, size: int, checkpoint: Checkpoint) -> Growth:
-    """That the first `size` entries are the beginning of `checkpoint`. Blocking. Raises as above"""
+    """Proof that the first `size` entries begin `checkpoint`. Blocking. Raises as `prove_entry`."""
     found = prove_growth(log, size, checkpoint.size)
     if not is_consistent(size, checkpoint.size, found.root, checkpoint.root, found.path):
         raise Unproved(f"{size} entries in the signed {checkpoint.size}")

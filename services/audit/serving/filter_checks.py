@@ -1,4 +1,4 @@
-"""What can be asked of the log at all: a filter that nothing can ever match is a mistake, and said to be one.
+"""Which filters are refused: one that no entry can ever match is a mistake.
 
 An auditor reads an empty page as "nothing happened"; so a misspelt operation must not give one.
 """

@@ -1,9 +1,9 @@
-"""Telling others how this replica is: health, presence, metrics. Each look costs nothing but memory.
+"""Reporting how this replica is: health, presence, metrics. A look reads memory only.
 
 A replica in trouble (its file gone, full, altered, or another chain than the others') is "not serving", so
-the gateway asks another; its session key says why, so every node's health can; its log has said so already.
-What only wants attention (a disk that fills, an archive that cannot be reached) is told in the same place,
-and the replica goes on serving.
+the gateway asks another; its session key says why, so that every node's health can say it too; it is in the
+process's log already. What only needs attention (a disk that fills, an archive that cannot be reached) is
+reported in the same session key, and the replica goes on serving.
 """
 
 from __future__ import annotations

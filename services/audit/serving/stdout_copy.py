@@ -3,8 +3,8 @@
 
 * The copy is the line of the log, given once it is durable. Every replica gives all entries, so collectors
   tell copies apart by `index`; after a start copying goes on from what is new.
-* It blocks nobody: lines wait in a queue of their own, a thread writes them, and when whoever reads is too
-  slow for `MOST` lines, lines are dropped and counted. The log itself has them.
+* It blocks nobody: lines wait in a queue of their own, a thread writes them, and once `MOST` lines wait
+  because the reader is slow, further lines are dropped and counted. The log itself has them.
 """
 
 from __future__ import annotations

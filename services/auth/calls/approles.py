@@ -48,7 +48,7 @@ class AppRoleCalls(Acting):
         return messages.approle_to_proto(done.value)
 
     async def DeleteAppRole(self, request: pb.DeleteAppRoleRequest, context: Any) -> pb.DeleteAppRoleResponse:
-        """Remove a role; its secret ids are worth nothing from the next login on."""
+        """Remove a role; its secret ids are refused from the next login on."""
         name = paths.require_name(request.name, "approle")
         await self.act(
             context, "DeleteAppRole", "delete", approles.path_of(name),
@@ -82,7 +82,7 @@ class AppRoleCalls(Acting):
     async def RevokeSecretId(
         self, request: pb.RevokeSecretIdRequest, context: Any
     ) -> pb.RevokeSecretIdResponse:
-        """End a secret id; ending the ended succeeds."""
+        """End a secret id; ending one that has ended succeeds."""
         name, accessor = paths.require_name(request.name, "approle"), request.accessor
 
         def decide(view: View, _: Caller) -> None:

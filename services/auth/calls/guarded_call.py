@@ -34,7 +34,7 @@ class Acting:
     ) -> Outcome[T]:
         """Require `capability` on `path`, then decide.
 
-        `capability` empty: the decision requires by itself.
+        Empty `capability`: the decision checks permissions itself.
         """
         inbound: Inbound = inbound_of(context)
 
@@ -46,9 +46,9 @@ class Acting:
         return await self._pipeline.submit(Work(guarded, draft_of(inbound, op, path), inbound.deadline))
 
     async def allow(self, context: Any, op: str, path: str, decide: Callable[[View, Caller], None]) -> None:
-        """Raise what `decide` refuses, recorded.
+        """Require `write` on `path`, then call `decide`. Refusals are raised and recorded.
 
-        A permission alone is not: what it is for follows at once.
+        A permission leaves no record: the operation that it is for follows at once.
         """
 
         def permitted(view: View, caller: Caller) -> None:
@@ -60,7 +60,7 @@ class Acting:
     async def list_names(
         self, context: Any, op: str, prefix: bytes, path: str, size: int, token: str, kind: type[Any]
     ) -> Page:
-        """One page of the names of records of a kind below a prefix, those that the caller may see."""
+        """One page of the names below a prefix that the caller may see; `kind`: the records' message type."""
         keys, size = self._guard.lookup.require_keys(), paging.page_size(size)
         start, end = paging.page_range(keys, prefix, token)
 

@@ -53,7 +53,7 @@ class KubernetesCalls(Acting):
             del view
             caller.require("sudo", CONFIG_PATH)
 
-        # Certificates are parsed, and keys wrapped, for who may write it.
+        # Certificates are parsed, and keys wrapped, only for a caller that may write it.
         await self.allow(context, "WriteKubernetesConfig", CONFIG_PATH, may_write)
         config = Config(
             host=kubernetes_roles.require_host(request.host),

@@ -36,7 +36,7 @@ class PolicyCalls(Acting):
         path = policies.policy_path(name)
         if len(request.rules) > policies.MAX_RULES or request.ByteSize() > MAX_POLICY_BYTES:
             raise TooLarge(f"a policy has at most {policies.MAX_RULES} rules and {MAX_POLICY_BYTES} bytes")
-        # Comparing them takes up to a tenth of a second: for who may write it, and beside the event loop.
+        # Comparing rules takes up to a tenth of a second: only for a caller that may write, and in a thread.
         await self.allow(context, "WritePolicy", path, lambda view, caller: None)
         rules = await asyncio.to_thread(messages.rules_of, request)
         done = await self.act(

@@ -91,7 +91,7 @@ class TokenCalls(Acting):
         )
 
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Any) -> pb.RevokeTokenResponse:
-        """Revoke a token; revoking the revoked succeeds."""
+        """Revoke a token; revoking it again succeeds."""
         accessor = request.accessor
         await self.act(
             context, "RevokeToken", "delete", tokens.path_of(accessor),

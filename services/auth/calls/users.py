@@ -28,7 +28,7 @@ class UserCalls(Acting):
         self._user_logins = UserLogins(door, self._users, hashing)
 
     async def WriteUser(self, request: pb.WriteUserRequest, context: Any) -> pb.WriteUserResponse:
-        """Make or replace a user. Hashing is for those only who may: first it is found out who asks."""
+        """Make or replace a user. A password is hashed only for a caller that may write the user."""
         wanted = Wanted(
             paths.require_name(request.name, "user"),
             policy_delegation.require_names(request.policies),
@@ -47,7 +47,7 @@ class UserCalls(Acting):
         return messages.user_written(done.value, done.revision)
 
     async def ReadUser(self, request: pb.ReadUserRequest, context: Any) -> pb.ReadUserResponse:
-        """A user, without anything of his password."""
+        """A user, without the password's hash."""
         name = paths.require_name(request.name, "user")
         done = await self.act(
             context, "ReadUser", "read", users.path_of(name),

@@ -1,4 +1,4 @@
-"""The login methods. Each looks, does what is slow outside of any transaction, and decides in one.
+"""The login methods. Each reads, does slow work outside of any transaction, and decides in one.
 
 Where to look:
     login_attempt     the steps common to every method
@@ -11,5 +11,5 @@ Where to look:
     secret_ids        the password of a machine
     kubernetes_roles  configuration and roles
     token_review      the API server says whose token it is
-    reviewer_token    the one that Kubernetes gives the pod itself
+    reviewer_token    the token that Kubernetes gives the pod itself
 """

@@ -1,9 +1,10 @@
 """AppRoles: how a machine gets its token, by a role id (its name) and a secret id (its password). Pure.
 
 Rules:
-* A role id is a random UUID; it is no secret. A role keeps it for life; one that is deleted and made anew
-  gets another, so nothing of the old one fits.
-* `auth/approles/<name>/secret-id` is a path of its own: who hands out secret ids need not change roles.
+* A role id is a random UUID; it is no secret. A role keeps it for life; one that is deleted and made again
+  gets another, so old secret ids do not fit.
+* `auth/approles/<name>/secret-id` is a path of its own: whoever hands out secret ids need not be allowed to
+  change roles.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def path_of(name: str) -> str:
 
 
 def secret_id_path(name: str) -> str:
-    """What policies call the making and ending of its secret ids."""
+    """What policies call making and ending its secret ids."""
     return f"auth/approles/{name}/secret-id"
 
 
@@ -71,7 +72,7 @@ class AppRoles:
         return Found(record, view.get(self.records.key(name)).mod_revision)
 
     def delete(self, view: View, name: str) -> None:
-        """Remove a role, there or not; its secret ids fit nothing any more, and go when they are due."""
+        """Remove a role, there or not; its secret ids are refused from then on and go when they expire."""
         known = self.records.delete(view, name)
         if known is not None:
             view.delete(_role_id_key(known.role_id))

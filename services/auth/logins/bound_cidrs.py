@@ -13,9 +13,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def parse_cidrs(texts: Iterable[str]) -> tuple[str, ...]:
-    """Networks in canonical form. Raises `InvalidInput`, naming the one that is none."""
+    """Networks in canonical form, without duplicates. Raises `InvalidInput`."""
     texts, found = tuple(islice(texts, MAX_CIDRS + 1)), []
-    if len(texts) > MAX_CIDRS:  # before the cost of looking at them: the caller is not known yet
+    if len(texts) > MAX_CIDRS:  # before they are parsed, which costs time: the caller is not known yet
         raise InvalidInput(f"at most {MAX_CIDRS} networks are named")
     for text in texts:
         try:
@@ -26,7 +26,7 @@ def parse_cidrs(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_from(client: str, cidrs: Iterable[str]) -> bool:
-    """Whether an address is in one of these networks; any address is in none of none."""
+    """Whether an address is in one of these networks; true for any address if there are none."""
     networks = [ipaddress.ip_network(text) for text in cidrs]
     if not networks:
         return True
@@ -39,7 +39,7 @@ def is_from(client: str, cidrs: Iterable[str]) -> bool:
 
 
 def require_inside(cidrs: Iterable[str], bounds: Iterable[str]) -> None:
-    """Raise `InvalidInput` unless each network is within one of `bounds`; anything is within none."""
+    """Raise `InvalidInput` unless each network is within one of `bounds`; without bounds all are allowed."""
     outer = [ipaddress.ip_network(text) for text in bounds]
     for text in cidrs:
         inner = ipaddress.ip_network(text)

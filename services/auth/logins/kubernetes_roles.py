@@ -1,12 +1,12 @@
 """Kubernetes: which API server reviews service account tokens, and what roles they may log in to. Pure.
 
 Rules:
-* The configuration decides who is whom for every role, so writing it needs `sudo` as well. The server is
+* The configuration decides for every role who is believed, so writing it needs `sudo` as well. The server is
   reached by https only, with the one authority that is configured. The reviewer's token is kept under
   envelope encryption.
-* A role names service accounts and namespaces, exactly, or `*` alone for any; not both any. The token must
-  be for the role's audience, when it names one. That needs a reviewer: the API server lets no token of
-  another audience than its own ask for anything, its own review included.
+* A role names service accounts and namespaces, each as exact names or as `*` alone for any, but not `*` for
+  both. If a role names an audience, the token must be for it. That needs a reviewer's token: the API server
+  takes no request with a token of another audience than its own, not even for that token's review.
 * Nothing of a token is believed here: the API server says whose it is (services.auth.logins.token_review).
 """
 
@@ -42,7 +42,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
 
 
 class Identity(NamedTuple):
-    """Whom the API server recognised."""
+    """The service account that the API server recognised."""
 
     namespace: str
     service_account: str
@@ -112,7 +112,7 @@ def role_of(
     policies: Sequence[str],
     ttl_s: int,
 ) -> Role:
-    """A role as somebody wants it. Raises `InvalidInput`."""
+    """A role from what a caller asks for. Raises `InvalidInput`."""
     record = Role(
         name=name,
         service_accounts=require_names(accounts, "bound_service_account_names"),
@@ -172,7 +172,7 @@ class Kubernetes:
         return config
 
     def write(self, view: View, caller: Caller, wanted: Role) -> Role:
-        """Make or replace a role; what counts now. Raises `InvalidInput`, `PermissionDenied`."""
+        """Make or replace a role; returns it as written. Raises `InvalidInput`, `PermissionDenied`."""
         known = self.roles.writable(view, wanted.name)
         path = path_of(wanted.name)
         policy_delegation.require_may_give(caller, path, wanted.policies)
@@ -189,7 +189,7 @@ class Kubernetes:
         return record
 
     def lacks_reviewer(self, config: Config, role: Role) -> bool:
-        """Whether the role's tokens are of an audience, and nobody may have them reviewed."""
+        """Whether the role names an audience and there is no reviewer's token."""
         has_one = config.HasField("token_reviewer_jwt") or self._has_own_reviewer(config)
         return bool(role.audience) and not has_one
 

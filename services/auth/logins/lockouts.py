@@ -6,14 +6,14 @@ Rules:
   login that succeeds clears the count. Guesses in parallel gain nothing: each is decided by the transaction
   that counts it.
 * An AppRole or a Kubernetes role is never locked: its secrets are random or signed, so they cannot be
-  guessed, and a lock would let anybody who knows a role id stop a service. Its count only says what is
+  guessed, and a lock would let anybody who knows a role id stop a service. Its count only decides what is
   recorded.
-* What is recorded: each refusal until the lock, the locking one by the reason `LOCKED`; further ones are
-  counted (strongbox.audit_outbox.refusal_counts), so that nobody fills the audit trail without a credential.
-* Each refusal, of a known or an unknown name, takes from its source's allowance: 250 at once, one a second
-  comes back. Without any left every login from there is 429 until there is. A source is an IPv4 address, or
-  a /64 of IPv6. Sources share 1024 records by a keyed hash, so that they cannot fill the store, and nobody
-  can choose to share one with somebody.
+* Each refusal until the lock is recorded, the one that locks with the reason `LOCKED`; further ones are only
+  counted (strongbox.audit_outbox.refusal_counts), so that nobody without a credential can fill the audit log.
+* Each refusal, of a known or an unknown name, takes one from its source's allowance of 250, which regains one
+  a second. With none left every login from that source is answered 429. A source is an IPv4 address, or a /64
+  of IPv6. All sources share 1024 records by a keyed hash, so that they cannot fill the store, and nobody can
+  choose whose record it shares.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def failure_key(kind: str, name: str) -> bytes:
 
 
 def failures_of(view: View, key: bytes) -> storage.FailureRecord:
-    """What counts now: nothing when the last failure, or the lock, is over."""
+    """The failures that count now: none once the lock, or 15 min since the last failure, are over."""
     value = view.get(key).value
     known = storage.FailureRecord.FromString(value) if value else storage.FailureRecord()
     over = known.locked_until_ms or known.last_ms + LOCK_MS
@@ -57,7 +57,7 @@ def is_locked(known: storage.FailureRecord) -> bool:
 
 
 def note(view: View, key: bytes) -> None:
-    """Count one refusal; the view's draft becomes its record, or none when it is only counted."""
+    """Count one refusal; the view's draft becomes its record, or None when it is only counted."""
     known = failures_of(view, key)
     if is_locked(known):
         view.draft = None
@@ -74,19 +74,19 @@ def note(view: View, key: bytes) -> None:
 
 
 def clear(view: View, key: bytes) -> None:
-    """A login succeeded: forget its failures, if there are any."""
+    """Forget the failures of a user or role, if there are any."""
     if view.get(key).value is not None:
         view.delete(key)
 
 
 def source_key(keys: RecordKeys, client: str) -> bytes:
-    """The record that a client's address shares with a thousandth of the others."""
+    """The etcd key of the record for a client's address, one of `SOURCES`."""
     digest = hmac.digest(keys.by_term[keys.newest], _LABEL + _network_of(client).encode(), "sha256")
     return keyspace.LOGIN_SOURCES + b"%04d" % (int.from_bytes(digest[:8], "big") % SOURCES)
 
 
 def require_allowance(view: View, key: bytes) -> None:
-    """Raise `RateLimited` when the source has none left."""
+    """Raise `RateLimited` when the source has no allowance left."""
     left = _left(view, key)
     if left < _WHOLE:
         seconds = -(-(_WHOLE - left) // (_WHOLE * PER_SECOND))
@@ -94,7 +94,7 @@ def require_allowance(view: View, key: bytes) -> None:
 
 
 def take_allowance(view: View, key: bytes) -> None:
-    """One refusal of that source."""
+    """Take one refusal from the source's allowance."""
     left = max(0, _left(view, key) - _WHOLE)
     view.put(key, storage.SourceRecord(left=left, at_ms=view.now_ms).SerializeToString())
 

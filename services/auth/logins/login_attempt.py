@@ -1,11 +1,12 @@
-"""What all logins have in common: sealed first, then the allowance; then a token, or one and the same no.
+"""What all logins share: refused while sealed, the source's allowance, then a token or one refusal.
 
-* What was wrong (the name, the password, a lock, a network, an audience) is not told: one error, one text.
+* The refusal is always the same error and text: it does not say what was wrong (the name, the password, a
+  lock, a network, an audience).
 * The decision, its count, its audit record and the token are one transaction: a lock that was committed
-  before it refuses it, whatever was found out on the way.
-* A login is neutral to etcd's space, granted or refused: quotas bound its tokens, users and 1024 sources
-  what is counted (ADR 55). So who fills the store locks nobody out, no guess goes uncounted, and a store
-  that is too full for logins tells the right password from a wrong one no more than others.
+  before refuses the login, whatever was found outside the transaction.
+* A login, granted or refused, is neutral to etcd's space: quotas limit its tokens, and there are only as many
+  counters as users, roles and 1024 sources (ADR 55). So filling the store locks nobody out, no guess goes
+  uncounted, and a store that is too full for logins answers a right password like a wrong one.
 * A success is recorded with the new token's accessor; a refusal as services.auth.logins.lockouts says.
 """
 
@@ -35,14 +36,14 @@ T = TypeVar("T")
 
 
 class Login(NamedTuple):
-    """The new token and what is told of it."""
+    """The new token, and its record."""
 
     token: str
     told: Told
 
 
 class Refusal(NamedTuple):
-    """A decision that has effects all the same."""
+    """A refused login, whose effects (counts, a record) are carried out all the same."""
 
     error: StrongBoxError
     is_recorded: bool
@@ -64,7 +65,7 @@ class Who(NamedTuple):
 
 
 class Door:
-    """One per process. `on_stranger(source)` counts what is not recorded."""
+    """Decides logins; one per process. `on_stranger(source)` counts refusals that are not recorded."""
 
     def __init__(
         self, pipeline: Pipeline, guard: Guard, tokens: Tokens, on_stranger: Callable[[str], None]
@@ -73,7 +74,7 @@ class Door:
         self._on_stranger = on_stranger
 
     async def look(self, inbound: Inbound, decide: Callable[[View], T]) -> T:
-        """What has to be known before anything slow begins. Raises what sealed and throttled callers get."""
+        """Read what must be known before slow work begins. Raises what sealed and throttled callers get."""
 
         def looked(view: View) -> T:
             self._enter(view, inbound)
@@ -115,7 +116,7 @@ class Door:
         return told
 
     def refuse(self, view: View, inbound: Inbound, failure_key: bytes | None) -> Verdict:
-        """The one no. `failure_key` None: there is nobody of that name."""
+        """Refuse, always with the same error. `failure_key` None: there is nobody of that name."""
         view.means(Effect.NEUTRAL)
         lockouts.take_allowance(view, self._source(inbound))
         if failure_key is None:
@@ -141,7 +142,7 @@ class Door:
 
 
 def _without_token(view: View, error: StrongBoxError) -> Refusal:
-    """The credential is right, and yet there is no token: recorded, and nothing else has happened."""
+    """A right credential that gets no token: the refusal is recorded, and nothing else is changed."""
     view.drop_effects()
     if view.draft is not None:
         view.draft.outcome, view.draft.reason = "refused", error.reason

@@ -1,11 +1,13 @@
-"""The three ways to log in. Each looks, does what is slow outside of any transaction, then decides in one.
+"""The three ways to log in. Each reads, does slow work outside of any transaction, then decides in one.
 
 * User: name and password. A hash is computed whether or not the user exists, is locked, or has that
   password, so that the answer and its time are the same.
 * AppRole: role id and secret id; nothing slow.
-* Kubernetes: a role and a service account's token, which the API server reviews, whether or not there is
-  such a role: neither its time nor its failures tell which roles exist.
-What was looked at may have changed meanwhile; then everything begins anew.
+* Kubernetes: a role and a service account's token, which the API server reviews, whether or not there is such
+  a role: neither its time nor its failures tell which roles exist.
+
+What was read may have changed when it is decided: a user's login then begins again, a Kubernetes login is
+refused.
 """
 
 from __future__ import annotations
@@ -48,11 +50,11 @@ class Keys(Protocol):
 
 
 class Changed(Overloaded):
-    """What was looked at is not what stands there now."""
+    """The user's password hash is not the one that was read before."""
 
 
 class UserLogins:
-    """By name and password."""
+    """Logins by name and password."""
 
     def __init__(self, door: Door, users_: Users, hashing: Passwords) -> None:
         self._door, self._users, self._passwords = door, users_, hashing
@@ -81,7 +83,7 @@ class UserLogins:
             if (None if record is None else record.password_hash) != known:
                 raise Changed
             key = lockouts.failure_key(users.KIND, name)
-            # Asked for every name: an unknown one must not cost one key less.
+            # Read for every name, so that an unknown one does not cost one key less.
             is_locked = lockouts.is_locked(lockouts.failures_of(view, key))
             if record is None or not right or is_locked:
                 return self._door.refuse(view, inbound, None if record is None else key)
@@ -93,7 +95,7 @@ class UserLogins:
         return await self._door.through(inbound, "LoginUser", users.path_of(name), decide)
 
     def _hash_of(self, view: View, name: str, password: str) -> tuple[str | None, bool]:
-        """The hash, if there is such a user, and whether he is locked; any name has the same keys read."""
+        """The hash (None: no such user) and whether the user is locked; any name costs the same reads."""
         paths.require_name(name, "user")
         password_hashing.require_bounded(password)
         record = self._users.records.find(view, name)
@@ -108,7 +110,7 @@ class UserLogins:
 
 
 class AppRoleLogins:
-    """By role id and secret id."""
+    """Logins by role id and secret id."""
 
     def __init__(self, door: Door, roles: AppRoles, secret_ids: SecretIds) -> None:
         self._door, self._roles, self._secret_ids = door, roles, secret_ids
@@ -138,7 +140,7 @@ class AppRoleLogins:
 
 
 class KubernetesLogins:
-    """By a service account's token."""
+    """Logins by a service account's token."""
 
     def __init__(
         self, door: Door, roles: Kubernetes, reviewer: Reviewer, keys: Keys, own: OwnReviewer
@@ -177,12 +179,12 @@ class KubernetesLogins:
         audience = role.audience if role is not None else ""
         who = await self._asked(config, jwt, audience, inbound.deadline)
         if who is None and role is not None and self._kubernetes.lacks_reviewer(config, role):
-            # The configuration was written after the role; else it would have been refused.
+            # The configuration was written after the role; otherwise the role would have been refused.
             _log.warning(NO_REVIEWER, role=role.name)
         return who
 
     async def _asked(self, config: Config, jwt: str, audience: str, deadline: float) -> Identity | None:
-        """By the pod's own token; where that is not there or may not ask, by whom the configuration says."""
+        """Ask with the pod's own token; without one, or if it may not review, with the configuration's."""
         own = self._own.token(config)
         if own:
             with suppress(MayNotReview):  # the manifests' component `reviewer` may be left out

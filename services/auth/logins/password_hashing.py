@@ -5,14 +5,14 @@ Rules:
   write. Parameters are OWASP's (19 MiB, 2 passes, 1 lane; salt 16 bytes, from the operating system; hash 32
   bytes): 25 to 50 ms of one core. Argon2id resists both GPUs (memory) and side channels (its first pass
   does not depend on the password).
-* A hash of other parameters still verifies, and is replaced at the next login.
+* A hash of other parameters still verifies, and is replaced at the next login that succeeds.
 * Verifying costs the same whether or not there is a hash: without one a dummy of the same parameters is
   verified.
 * A password is brought to Unicode form NFKC (NIST SP 800-63B): keyboards differ in how they write é.
-* Half of the cores at most, by threads of low priority, in order of arrival: logins wait for each other,
-  never requests for logins. Who would wait too long is told so at once, and so is who has waited so long
-  (on a busy machine threads of low priority wait for everybody) that too little time is left to record
-  what comes of it: nothing has happened yet, and right and wrong are told the same.
+* At most half of the cores, with threads of low priority, in order of arrival: logins wait for each other,
+  and no other request waits for logins. `RateLimited` is raised when too many wait already, and when too
+  little time is left to record the result (on a busy machine threads of low priority wait for all others).
+  Nothing has been recorded then, and a right password is answered like a wrong one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from strongbox.errors import InvalidInput, RateLimited
 T = TypeVar("T")
 MIN_CHARACTERS, MAX_CHARACTERS = 12, 1024
 MAX_WAITING = 64  # logins in the queue of one replica
-# Seconds for what a login records after its hash, or half of what it has: many times what a busy etcd needs.
+# Seconds kept for recording a login after its hash (or half its time): many times what a busy etcd needs.
 RESERVE = 2.0
 NICENESS = 10
 _PREFIX = "$argon2id$"
@@ -48,7 +48,7 @@ _log = structlog.get_logger(__name__)
 
 
 def require_new(password: str) -> str:
-    """A password somebody may choose. Raises `InvalidInput`, which quotes nothing."""
+    """A password that may be set. Raises `InvalidInput`, which does not quote it."""
     # Bounded first: Unicode's normal form of a long row of combining marks costs the square of its length.
     if len(normal(require_bounded(password))) < MIN_CHARACTERS:
         raise InvalidInput(f"a password has at least {MIN_CHARACTERS} characters")
@@ -56,14 +56,14 @@ def require_new(password: str) -> str:
 
 
 def require_bounded(password: str) -> str:
-    """A password that is worth hashing at all. Raises `InvalidInput`."""
+    """A password that is not too long to be hashed. Raises `InvalidInput`."""
     if len(password) > MAX_CHARACTERS:
         raise InvalidInput(f"a password has at most {MAX_CHARACTERS} characters")
     return password
 
 
 def normal(password: str) -> str:
-    """The password as it is hashed."""
+    """The password in the form that is hashed (NFKC)."""
     return unicodedata.normalize("NFKC", password)
 
 
@@ -73,7 +73,7 @@ def is_outdated(stored: str) -> bool:
 
 
 class Passwords:
-    """One per process."""
+    """Hashes and verifies `workers` passwords at a time; one per process."""
 
     def __init__(self, workers: int = max(1, (os.cpu_count() or 1) // 2)) -> None:
         self._pool = ThreadPoolExecutor(workers, "argon2", initializer=_give_way)
@@ -86,14 +86,14 @@ class Passwords:
         return await self._run(deadline, lambda: str(_HASHER.hash(normal(password))))
 
     async def verify(self, stored: str | None, password: str, deadline: float) -> bool:
-        """Whether `password` is the one of `stored`; nothing matches None, in the same time.
+        """Whether `password` matches `stored`; nothing matches None, which takes the same time.
 
         Raises `RateLimited`.
         """
         return await self._run(deadline, lambda: _matches(stored or self._dummy, password)) and bool(stored)
 
     def close(self) -> None:
-        """Take no more; what runs ends by itself."""
+        """Start no more hashes; those that run end by themselves."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, deadline: float, work: Callable[[], T]) -> T:

@@ -1,11 +1,11 @@
 """The reviewer's token that Kubernetes gives the auth pod itself, in a file that the kubelet renews.
 
 Rules:
-* Read for each login anew: it is good for an hour, and replaced before that.
+* It is read again for each login: it is valid for an hour, and replaced before that.
 * It goes to the API server of the pod's own cluster (`STRONGBOX_REVIEWER_HOST`) and to no other, whatever
   host is configured: another cluster's logins need a token of that cluster, given with the configuration.
-* A file that is not there or holds no token is as none, and so is one whose account may not ask for reviews:
-  the configuration's token is used, if it has one.
+* If the file is not there or holds no token, or if its account may not ask for reviews, the configuration's
+  token is used, if there is one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _log = structlog.get_logger(__name__)
 
 
 class OwnReviewer:
-    """One per process. `file` None: Kubernetes gives this process no token."""
+    """Reads the token; one per process. `file` None: Kubernetes gives this process no token."""
 
     def __init__(self, host: str = "", file: Path | None = None) -> None:
         self._where, self._file = _place(host), file
 
     def is_for(self, config: Config) -> bool:
-        """Whether there is to be a token for the configured server."""
+        """Whether the token is for the configured server."""
         return self._file is not None and _place(config.host) == self._where
 
     def token(self, config: Config) -> str:
@@ -36,7 +36,7 @@ class OwnReviewer:
         if self._file is None or not self.is_for(config):
             return ""
         try:
-            # Of the kubelet's memory, and a kilobyte or two: no reason for a thread.
+            # The kubelet keeps it in memory, and it is a kilobyte or two: no thread is needed.
             with self._file.open(encoding="ascii") as file:
                 text = file.read(MAX_JWT + 1).strip()
         except (OSError, UnicodeDecodeError) as error:

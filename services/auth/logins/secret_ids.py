@@ -1,13 +1,13 @@
 """Secret ids: the password of a machine. Pure functions of a view.
 
 Rules:
-* A secret id is `sbs.` and 32 random bytes. It is in one answer and nowhere else: its record stands under
-  its digest (as a token's, strongbox.access.token_format), so nothing secret is compared and nothing can be
+* A secret id is `sbs.` and 32 random bytes. It is in one answer and nowhere else: its record stands under its
+  digest (as a token's, strongbox.access.token_format), so no secret is compared, and no comparison can be
   timed.
 * It fits the role whose role id it names. It expires (32 days unless the role says otherwise), may have a
   limited number of uses, taken in the transaction of the login, and may be bound to networks. What is asked
   for one secret id can only narrow what the role says.
-* Bounds of the role count at each login, as they are then; those of the secret id as they were made.
+* At each login the role's bounds apply as they are then, the secret id's as they were when it was made.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class SecretIds:
                 self._drop_one(view, name_digest, record)
 
     def use(self, view: View, role: Role, secret_id: str, client: str) -> storage.SecretIdRecord | None:
-        """The secret id's record if a login may go on; one use is taken then."""
+        """The secret id's record if it allows this login, with one use taken; else None."""
         name_digest = digest(secret_id)
         record = self._find(view, name_digest) if _SECRET_ID.match(secret_id) else None
         if record is None or record.role_id != role.role_id or view.now_ms >= record.expires_ms:
@@ -130,7 +130,7 @@ class SecretIds:
         return record
 
     def expire(self, view: View, key: bytes, tally: Tally) -> None:
-        """Do what an entry of the index of what is due asks, now that it is."""
+        """Settle a due entry: delete the secret id if expired, and the entry if it is outdated."""
         name_digest = digest_of_due(key)
         record = self._find(view, name_digest)
         if record is not None and record.expires_ms <= view.now_ms:
@@ -144,7 +144,7 @@ class SecretIds:
         tally.settle(view)
 
     def _drop(self, view: View, name_digest: str, record: storage.SecretIdRecord, tally: Tally) -> None:
-        """Delete it with all that leads to it."""
+        """Delete a secret id, its index entries, and its count."""
         quotas.give_back(tally, record.quota, name_digest)
         view.delete(keyspace.SECRET_IDS + name_digest.encode())
         view.delete(_by_role_key(record.role_id, record.accessor))

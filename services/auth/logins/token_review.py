@@ -3,11 +3,11 @@
     POST https://<host>/apis/authentication.k8s.io/v1/tokenreviews   {"spec": {"token": …, "audiences": […]}}
 
 Rules:
-* Over TLS with the configured authority, host name checked; no redirect is followed, nothing is believed
-  beyond 256 KiB, all within the request's deadline, eight at a time in threads.
-* Asked with the reviewer's token (`reviewer_token`, or the configuration's), or with the login's
-  own when there is neither (its service account then needs `system:auth-delegator`); then 401 means that it
-  is no good. A reviewer whom the server does not let ask is told apart (`MayNotReview`).
+* Over TLS with the configured authority, host name checked; no redirect is followed, an answer beyond 256 KiB
+  is refused, all within the request's deadline, eight at a time in threads.
+* Asked with the reviewer's token (`reviewer_token`, or the configuration's), or with the login's own when
+  there is neither (its service account then needs `system:auth-delegator`); then 401 means that the login's
+  token is not valid. If the server does not let the reviewer ask, that is `MayNotReview`.
 * An audience that was asked must be among those that the server names: a server that ignores audiences would
   otherwise vouch for a token that was made for somebody else.
 * The token goes there and nowhere else: not into a log, an error or a record.
@@ -44,11 +44,11 @@ _log = structlog.get_logger(__name__)
 
 
 class MayNotReview(DependencyDown):
-    """The server does not let this reviewer ask: his token has ended, or his account has not the right."""
+    """The server does not let this reviewer ask: its token has expired, or its account lacks the right."""
 
 
 def is_jwt(text: str) -> bool:
-    """Whether `text` has the form of a signed token; what has not is not sent anywhere."""
+    """Whether `text` has the form of a signed token; anything else is not sent anywhere."""
     return len(text) <= MAX_JWT and _JWT.match(text) is not None
 
 
@@ -62,7 +62,7 @@ class Reviewer:
     async def review(
         self, config: Config, reviewer: str, jwt: str, audience: str, deadline: float
     ) -> Identity | None:
-        """Whose token it is; None: nobody's, or not for `audience`. `reviewer` "": the token's own.
+        """Whose token it is; None: not valid, or not for `audience`. `reviewer` "": `jwt` itself asks.
 
         Raises `DependencyDown` (`MayNotReview`), `Overloaded`; `deadline` is monotonic.
         """
@@ -110,7 +110,7 @@ def _ask(config: Config, reviewer: str, jwt: str, audience: str, seconds: float)
 
 
 def identity_in(raw: bytes, audience: str) -> Identity | None:
-    """Whom a TokenReview names. Raises `DependencyDown` when it is none."""
+    """Whom a TokenReview names, if anybody. Raises `DependencyDown` when `raw` is no TokenReview."""
     try:
         status = json.loads(raw)["status"]
         if status.get("authenticated") is not True:
@@ -125,7 +125,7 @@ def identity_in(raw: bytes, audience: str) -> Identity | None:
 
 
 def _pod_of(extra: Any) -> str:
-    """The uid of the pod that the token is bound to, which the server has checked; empty: of none."""
+    """The uid of the pod that the token is bound to, which the server has checked; empty: to none."""
     told = extra.get(_POD) if isinstance(extra, dict) else None
     uid = told[0] if isinstance(told, list) and len(told) == 1 else ""
     return uid if isinstance(uid, str) and _UID.match(uid) else ""

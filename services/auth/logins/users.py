@@ -1,8 +1,10 @@
 """Users: a name, a password's hash, policies. Pure functions of a view.
 
-* A user is `auth/users/<name>` to policies. Writing is the whole user, but for a password that is not given.
-* The password leaves neither this service nor, in clear, this process; reading tells when it was changed.
-* Deleting a user, or changing him, does not touch tokens he has: revoke those by their accessors.
+* A user is `auth/users/<name>` to policies. Writing replaces the whole user; if no password is given, the old
+  one stays.
+* The password never leaves this process in clear, and its hash is in no answer; reading says when it was
+  changed.
+* Deleting or changing a user does not end the user's tokens: revoke those by their accessors.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ Record = storage.UserRecord
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A user as he is to be; `token_ttl_s` 0: the default."""
+    """What a caller asks for; `token_ttl_s` (seconds) 0: the default."""
 
     name: str
     policies: tuple[str, ...]
@@ -34,7 +36,7 @@ class Wanted:
 
 
 class Found(NamedTuple):
-    """A user, his refused logins, and the etcd revision at which he was last written."""
+    """A user, the refused logins, and the etcd revision at which the user was last written."""
 
     record: Record
     failures: storage.FailureRecord
@@ -54,7 +56,7 @@ class Users:
         self.records = Named(lookup, keyspace.USERS, Record, "user")
 
     def write(self, view: View, caller: Caller, wanted: Wanted, password_hash: str | None) -> Record:
-        """Make or replace a user; what counts now. Raises `InvalidInput`, `PermissionDenied`."""
+        """Make or replace a user; returns it as written. Raises `InvalidInput`, `PermissionDenied`."""
         known = self.records.writable(view, wanted.name)
         policy_delegation.require_may_give(caller, path_of(wanted.name), wanted.policies)
         if known is not None:
@@ -70,7 +72,7 @@ class Users:
             password_changed_ms=known.password_changed_ms if unchanged and known is not None else view.now_ms,
         )
         self.records.put(view, record)
-        if not unchanged:  # a new password ends a lock: who sets it knows whom it is for
+        if not unchanged:  # a new password ends a lock: whoever sets it knows who gets it
             lockouts.clear(view, lockouts.failure_key(KIND, wanted.name))
         return record
 
@@ -81,6 +83,6 @@ class Users:
         return Found(record, known, view.get(self.records.key(name)).mod_revision)
 
     def delete(self, view: View, name: str) -> None:
-        """Remove a user, there or not. Raises `NotFound` when he is there in other letters."""
+        """Remove a user, there or not. Raises `NotFound` when the name exists in other letters."""
         self.records.delete(view, name)
         lockouts.clear(view, lockouts.failure_key(KIND, name))

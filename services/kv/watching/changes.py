@@ -1,4 +1,4 @@
-"""What an event of a secret's head tells: the version and the operation, and nothing else of the head."""
+"""Changes from events of secrets' heads: the version and the operation, nothing else of the head."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KINDS = {
 
 
 class Change(NamedTuple):
-    """One event; `version` 0: the secret as a whole; `revision` is etcd's."""
+    """One change; `version` 0: the secret as a whole; `revision` is etcd's."""
 
     path: str
     version: int
@@ -32,19 +32,19 @@ class Change(NamedTuple):
 
 
 def changes_of(event: Event) -> list[Change]:
-    """What an event of a secret's head tells: one change for each version; none when it is no operation."""
+    """The changes of one event: one for each version; none when the event is not an operation."""
     if event.kind is Kind.DELETE:
         path = event.key.removeprefix(keyspace.KV_HEADS).decode("utf-8", "replace")
         return [Change(path, 0, REMOVED, event.mod_revision)]
     try:
-        # Its MAC is not looked at: an event tells that something has happened, which a deletion tells without
-        # one, and whoever reads then is told no forged head.
+        # Its MAC is not checked: an event only says that something happened, as a deletion does without a
+        # MAC, and a read that follows refuses a forged head.
         record = auth_records_pb2.AuthenticatedRecord.FromString(event.value)
         head = storage.SecretHead.FromString(record.body)
         path = event.key.removeprefix(keyspace.KV_HEADS).decode()
     except (DecodeError, UnicodeDecodeError):
-        return []  # junk ends nobody's stream
-    # The newest operation has no revision of its own yet just when this very revision is its.
+        return []  # junk in etcd must not end a stream
+    # Only in the revision that puts it does the newest operation have no revision written down yet.
     if not head.operations or head.operations[-1].revision:
         return []
     newest = head.operations[-1]

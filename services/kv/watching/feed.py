@@ -1,11 +1,12 @@
 """One watch of all heads for a process, however many streams: each change is looked at once and handed out.
 
 Rules:
-* The watch runs while somebody follows. It begins where the first one begins, and no later than now.
-* Who begins at a revision that was handed out already catches up by a watch of his own. It ends at the last
-  revision that had been handed out when he came: from there on all changes wait for him. While nothing was
-  handed out yet it ends at the next change. A few get an answer at once: it may hold a thousand revisions.
-* What waits for a follower is bounded (`follower_backlog`).
+* The watch runs while there are followers. It begins where the first follower begins, but no later than now.
+* A follower that begins at a revision handed out already catches up with a watch of its own. That ends at the
+  last revision that had been handed out when it came, since later changes wait for it. If nothing has been
+  handed out yet, it ends at the next change. Only `MOST_CATCHING_UP` read an answer at once, since one may
+  hold a thousand revisions.
+* How many changes may wait for a follower is in `follower_backlog`.
 """
 
 from __future__ import annotations
@@ -66,16 +67,16 @@ class Feed:
                 self._task = None
 
     async def _history(self, follower: Follower, until: int) -> AsyncGenerator[list[Change], None]:
-        """What he wants up to a revision that a change has, or the next one that one has."""
-        # Nobody else is kept waiting by who waits for a change that is still to come.
+        """The follower's changes up to revision `until`, or to the next change if that has none."""
+        # Without a turn when it may wait for a change still to come: that would keep others waiting.
         turn = self._catching_up if self._has_told else nullcontext()
         seen = 0
         async with aclosing(self._watch(follower.position)) as batches:
             while seen < until:
-                async with turn:  # and not while he reads, who may be slow
+                async with turn:  # given back before the yield: the client may be slow
                     batch = await anext(batches)
                     changes, seen = follower.of(_projected(batch)), batch.revision
-                    del batch  # whole heads: who does not read what follows keeps none of them
+                    del batch  # whole heads: not to be kept while the client reads
                 follower.position = seen + 1
                 if changes:
                     yield changes
@@ -89,7 +90,7 @@ class Feed:
                     del batch  # as above, while nothing happens
                     for follower in self._followers:
                         follower.offer(changes)
-        except Exception as failure:  # noqa: BLE001  each of them is told; the next one begins anew
+        except Exception as failure:  # noqa: BLE001  each follower gets it; the next one starts a new watch
             self._task = None
             for follower in self._followers:
                 follower.fail(failure.with_traceback(None))

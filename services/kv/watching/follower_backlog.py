@@ -1,7 +1,7 @@
 """The changes that wait for one follower of the feed, and how many may.
 
-At most `MOST_WAITING` wait; who is further behind is told `Behind`. So a client that does not read costs no
-memory. The changes themselves are shared.
+At most `MOST_WAITING` changes wait for a follower; beyond that it is `Behind`. So a client that does not read
+costs little memory. The changes themselves are shared.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ MOST_WAITING = 1024  # changes
 
 
 class Behind(Exception):
-    """More has happened than waits for a follower: he has to list again."""
+    """More changes came than may wait for a follower: it has to list again."""
 
 
 class Follower:
-    """The changes that wait for one who follows; those below `position` he has, or does not want."""
+    """The changes that wait for one follower; those of revisions below `position` are not for it."""
 
     def __init__(self, prefix: str, position: int) -> None:
         self.prefix, self.position = prefix, position
@@ -29,11 +29,11 @@ class Follower:
         self._woken = asyncio.Event()
 
     def of(self, changes: Sequence[Change]) -> list[Change]:
-        """Those of these that concern him."""
+        """Those of these changes that are for this follower."""
         return [one for one in changes if one.revision >= self.position and one.path.startswith(self.prefix)]
 
     def offer(self, changes: Sequence[Change]) -> None:
-        """Have them wait for him; beyond what may wait he is behind."""
+        """Add changes to those that wait; beyond `MOST_WAITING` the follower fails with `Behind`."""
         mine = self.of(changes)
         if not mine or self._failure is not None:
             return
@@ -44,12 +44,12 @@ class Follower:
         self._woken.set()
 
     def fail(self, failure: Exception) -> None:
-        """He is told no more."""
+        """Drop what waits; `take` raises `failure` from now on."""
         self._waiting, self._failure = [], failure
         self._woken.set()
 
     async def take(self) -> list[Change]:
-        """What waits, as soon as something does; less what he has had. Raises what he failed by."""
+        """Wait for changes and take them, without those below `position`. Raises what `fail` was given."""
         await self._woken.wait()
         if self._failure is not None:
             raise copy(self._failure)  # what is raised holds this frame, and so him who has the original

@@ -1,9 +1,9 @@
 """How many streams a process serves at once, and for whom. Pure.
 
 A process serves at most 256 streams, 16 of them for the tokens of one group (strongbox.access.token_groups):
-a token and all that descend from it, or what the logins of one user gave. So no tenant takes another's. Of a
-role whose machines have a credential each (secret id, pod, service account) these have 16 each, and the role
-128: one that is stolen takes 16 from the others.
+a token and all that descend from it, or what the logins of one user gave. So no tenant uses up another's
+streams. Where each machine of a role has its own credential (secret id, pod, service account), each
+credential has 16 and the role 128: a stolen one can use up only 16.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Bounds = Mapping[str, int]  # by the name of a group, how many streams it may ho
 
 
 def bounds_of(caller: Caller) -> Bounds:
-    """What his stream is counted in: children and further logins have no room of their own."""
+    """The groups that the caller's stream is counted in; child tokens and further logins add no room."""
     groups = caller.groups
     if caller.record.holder:
         return {groups.holder: MOST_OF_ONE, groups.group: MOST_OF_A_ROLE}
@@ -28,7 +28,7 @@ def bounds_of(caller: Caller) -> Bounds:
 
 
 class Streams:
-    """Those that are open."""
+    """The open streams of one process."""
 
     def __init__(self) -> None:
         self._all = 0
@@ -36,7 +36,7 @@ class Streams:
 
     @contextmanager
     def counted(self, bounds: Bounds) -> Iterator[None]:
-        """One more, as long as the context lasts. Raises `Overloaded`, `RateLimited` for one too many."""
+        """Count one more stream during the context. Raises `Overloaded`, `RateLimited` for one too many."""
         if self._all >= MOST_STREAMS:
             raise Overloaded("this replica serves as many watches as it may")
         for group, most in bounds.items():

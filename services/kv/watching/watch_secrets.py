@@ -1,19 +1,20 @@
-"""What changes below a directory, as it happens.
+"""Streams of what changes below a directory.
 
 Rules:
-* Opening needs `list` on the directory and is audited. Before events are told, and every 10 s, a transaction
-  proves that the token still lives and still may; each event needs `read` on its path besides. So a
-  revocation, a policy change or a seal ends what is told from the very next event on.
-* Events come in etcd's order and none is left out; several can bear one revision. `from_revision` is
-  inclusive: who resumes gives the last revision he saw, and drops what he had of it already.
-* When the wanted revision is compacted, `RESYNC` says so: whoever gets it lists again; changes after its
-  revision follow.
-* No value is told, and nothing that is not an operation: purging and rewrapping leave no event.
-* A stream ends with the last use of a token that has so many: opening it takes one, and no other way in is
-  left open by it. Opened with the last one it ends before it tells anything.
+* Opening needs `list` on the directory and is audited. Before events are sent, and every 10 s, a transaction
+  proves that the token is still valid and still has `list`; each event also needs `read` on its path. So a
+  revocation, a policy change or a sealing takes effect before the next event.
+* Events come in etcd's order and none is left out; several can have one revision. `from_revision` is
+  inclusive: a client that resumes gives the last revision it saw, and drops those of its events that it has.
+* When the wanted revision is compacted, the client gets `RESYNC` and lists again; changes after the revision
+  of `RESYNC` follow.
+* No value is sent. Only operations are events: purging and rewrapping are not.
+* The stream of a token with a limited number of uses ends once the last use is taken. Opening takes one:
+  opened with the last use, the stream ends before it sends anything.
 * How many there may be, and for whom, is in `open_streams`.
 * They share one watch of etcd (`feed`), and the streams of a token share their proofs (`watcher_proofs`).
-* Who reads more slowly than changes happen loses the overview, not our memory: `RESYNC`, as if compacted.
+* A client that reads too slowly gets `RESYNC`, as if the revision were compacted: what waits for it is
+  limited.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from strongbox.store.etcd.client import Etcd
 from strongbox.store.etcd.errors import Compacted, PermissionDenied
 
 PROVE_EVERY = 10.0  # seconds without an event
-MOST_AT_ONCE = 128  # changes that one proof is for, of one stream
+MOST_AT_ONCE = 128  # changes of one stream that one proof covers
 OP = "WatchSecrets"
 _log = structlog.get_logger(__name__)
 
@@ -88,7 +89,7 @@ class Watching:
                         yield change
 
     async def _opened(self, inbound: Inbound, directory: DirectoryPath) -> Outcome[Bounds]:
-        """Let him in, and record it; what he is counted in."""
+        """Authorize and record the call; returns the limits that its stream is counted in."""
 
         def guarded(view: View) -> Bounds:
             return bounds_of(self._guard.require(view, inbound, "list", directory.policy_path))
@@ -98,7 +99,7 @@ class Watching:
 
 
 class _Next:
-    """The next changes of a feed, waited for in slices without breaking it off."""
+    """Waits for a feed's next changes with a time limit, without cancelling the wait."""
 
     def __init__(self, stream: AsyncGenerator[list[Change], None]) -> None:
         self._stream = stream
@@ -113,7 +114,7 @@ class _Next:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def within(self, seconds: float) -> list[Change]:
-        """The next changes; none when none came in time."""
+        """The next changes; an empty list when none came in time."""
         if self._task is None:
             self._task = asyncio.ensure_future(anext(self._stream))
         done, _ = await asyncio.wait({self._task}, timeout=seconds)

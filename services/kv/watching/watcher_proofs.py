@@ -1,7 +1,7 @@
-"""Who watches is proved once for all streams of his token that want to tell something at the same time.
+"""One proof for all streams of a token that have something to send at the same time.
 
-While a proof is under way what else is to be told waits, and goes with the next: so a fast writer costs as
-many transactions as there are tokens that watch, not one for each stream and change.
+What comes while a proof is under way waits for the next one. So a fast writer costs transactions in
+proportion to the tokens that watch, not to the streams and changes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROVE_WITHIN = 2.0  # seconds for one proof
 
 
 class Proved(NamedTuple):
-    """What a stream may tell, and the revision at which he who watches might."""
+    """The changes that a stream may send, and the revision at which that was proved."""
 
     changes: list[Change]
     revision: int
@@ -31,7 +31,7 @@ class Proved(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One stream's wish to tell changes of a directory."""
+    """One stream's request to send changes of a directory."""
 
     inbound: Inbound
     directory: str  # as policies name it
@@ -48,9 +48,9 @@ class Proofs:
         self._working: dict[str, asyncio.Task[None]] = {}
 
     async def prove(self, inbound: Inbound, directory: str, changes: Sequence[Change] = ()) -> Proved:
-        """Those of the changes that he may read of now, by a transaction sent after this call.
+        """Those of the changes that the caller may read now, proved by a transaction sent after this call.
 
-        Raises what the guard raises, and `Unauthenticated` when no use of his token is left.
+        Raises what the guard raises, and `Unauthenticated` when no use of the token is left.
         """
         ask = Ask(inbound, directory, changes, asyncio.get_running_loop().create_future())
         token = inbound.token
@@ -82,9 +82,9 @@ class Proofs:
 
         try:
             done = await self._pipeline.submit(Work(decide, None, now.deadline))
-        except Exception as failure:  # noqa: BLE001  it is each stream's
+        except Exception as failure:  # noqa: BLE001  every waiting stream gets it
             for ask in asks:
-                if not ask.answer.done():  # without its frames: they hold the asks, and the requests in them
+                if not ask.answer.done():  # without its frames, which hold the asks and their requests
                     ask.answer.set_exception(failure.with_traceback(None))
             return
         for ask, changes in zip(asks, done.value, strict=True):
@@ -97,7 +97,7 @@ class Proofs:
 
 
 def _readable(caller: Caller, ask: Ask) -> list[Change] | None:
-    """Of what is to be told, what the caller may read of; `None`: he may not watch here."""
+    """Those of the changes that the caller may read; `None`: it may not list the directory."""
     if not caller.allows("list", ask.directory):
         return None
     return [change for change in ask.changes if caller.allows("read", f"secret/{change.path}")]

@@ -49,7 +49,7 @@ class ConnectionCalls(rpc.LeaseServiceServicer):
         """Make or replace a connection, after trying it."""
         wanted, inbound = connections.parse(request), inbound_of(context)
         op, path = "WritePostgresConnection", connections.policy_path(wanted.name)
-        # Nobody has us call a server, or wrap a key, who may not write the connection.
+        # A server is called, and a key wrapped, only for a caller that may write the connection.
         denied = await self._calls.allowed(inbound, _requiring("write", path))
         if denied is not None:
             raise await self._calls.refuse(inbound, op, path, denied)
@@ -183,7 +183,7 @@ class ConnectionCalls(rpc.LeaseServiceServicer):
 
 
 async def _check(wanted: Wanted, inbound: Inbound) -> str:
-    """The server's version. Raises `InvalidInput` when it says no, `DependencyDown` when it says nothing."""
+    """The server's version. Raises `InvalidInput` when it refuses, `DependencyDown` without an answer."""
     database = Database(Login(wanted.server, wanted.username, wanted.ca), _saying(wanted.password), 1)
     left = inbound.deadline - time.monotonic() - RESERVE
     try:

@@ -21,7 +21,7 @@ async def list_names(
 ) -> tuple[list[str], str]:
     """The names of records below `prefix`, and the token of the next page, empty after the last.
 
-    `policy_path`: where in the policies the record of a name is; that of "" is where listing is allowed.
+    `policy_path(name)`: what policies call the record; `policy_path("")`: where listing needs `read`.
     """
     keys, size = calls.guard.lookup.require_keys(), paging.page_size(request.page_size)
     start, end = paging.page_range(keys, prefix, request.page_token)
@@ -37,7 +37,7 @@ async def list_names(
 
 
 def _names_in(rows: Sequence[Row]) -> Iterator[str]:
-    """Names as they were written. Shown, not believed: whoever reads the record has its MAC checked."""
+    """Names as they were written. MACs are not checked here: whoever reads the record has its MAC checked."""
     for row in rows:
         with suppress(DecodeError):
             body = auth_records_pb2.AuthenticatedRecord.FromString(row.value).body

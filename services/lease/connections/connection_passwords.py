@@ -1,7 +1,7 @@
 """The passwords of connections' users: in etcd only as envelopes, under keys that seal wraps for `lease`.
 
-The place that an envelope is bound to is the connection's policy path and the number of the password, so it
-opens nowhere else; the key is wrapped before the request is decided, since deciding waits for nothing.
+An envelope is bound to the connection's policy path and the number of the password, so it opens nowhere else.
+The key is wrapped before the request is decided, since deciding waits for nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Keys(Protocol):
 
 
 class SealedPassword:
-    """One password under a data key of its own; deciding again seals nothing anew."""
+    """One password under a data key of its own; deciding again gives the same envelope."""
 
     def __init__(self, password: str, dek: Dek, wrapped: WrappedDek) -> None:
         self._password, self._dek, self._wrapped = password, dek, wrapped
@@ -57,7 +57,7 @@ class SealedPassword:
 
 
 async def open_passwords(keys: Keys, record: lease_records_pb2.ConnectionRecord) -> list[str]:
-    """The passwords that may hold, the likeliest first. Raises `Sealed`, `DependencyDown`, `Internal`."""
+    """The passwords that may be valid, the likeliest first. Raises `Sealed`, `DependencyDown`, `Internal`."""
     stored = [(record.envelope, record.version)]
     if record.HasField("next_envelope"):
         stored.append((record.next_envelope, record.next_version))

@@ -1,12 +1,12 @@
 """Connections: a database server and the user by whom roles are made. Pure functions of a view.
 
 Rules:
-* Its password stands in the record as an envelope, numbered; no call tells it.
-* A connection whose credentials live is not deleted, nor moved to another server: nobody could end them. It
-  may be told to close: then it makes no new ones, and can be deleted when the last is gone.
-* While the password is being changed two may hold: the old one and the one that PostgreSQL may have been
-  told. Both are kept until it is known, and the change can be taken up again by anybody.
-* Names are compared folded, as everywhere; a connection answers to its own spelling only.
+* Its password stands in the record as an envelope, numbered; no call returns it.
+* A connection with live credentials is neither deleted nor moved to another server: nobody could end them. It
+  may be closed: then no new ones are made, and it can be deleted when the last is gone.
+* While the password is being changed two may be valid: the old one and the one that PostgreSQL may have been
+  given. Both are kept until it is known which is, and any replica can go on with the change.
+* Names are compared folded, as everywhere; a connection is found by its own spelling only.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROTATING_MS = 30_000  # a change of the password is taken up by others after so 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a caller writes."""
+    """A connection as a caller writes it."""
 
     name: str
     dsn: str
@@ -98,7 +98,7 @@ def read(view: View, lookup: Lookup, name: str) -> Stored:
 
 
 def delete(view: View, lookup: Lookup, name: str, *, revoke: bool) -> int:
-    """Remove a connection, there or not, or have it close; returns how many credentials have to end first.
+    """Remove a connection, there or not, or close it; returns how many credentials have to end first.
 
     Raises `NotFound` when it is there in other letters, and `LiveLeases` unless it may close.
     """
@@ -121,9 +121,9 @@ def delete(view: View, lookup: Lookup, name: str, *, revoke: bool) -> int:
 
 
 def begin_rotation(view: View, lookup: Lookup, name: str, password: SealedPassword) -> Record:
-    """Write the next password beside the one that holds; returns the connection as it is then.
+    """Write the next password beside the valid one; returns the connection as it is then.
 
-    A change that was left half done is taken up with the password it had: PostgreSQL may know that one.
+    A change that was left half done goes on with its own password: PostgreSQL may have that one already.
     Raises `NotFound`, and `DependencyDown` while somebody else changes it.
     """
     known = read(view, lookup, name).record

@@ -1,10 +1,10 @@
 """Database roles: what credentials of a name may do and how long they live. Pure functions of a view.
 
 Rules:
-* The connection exists when the role is written, and so does the template: a role in the database, whose
-  member every credential is, and which takes over what a credential leaves.
-* Times to live are 1 s to 32 days; the first is not longer than the last.
-* Names are compared folded, as everywhere; a role answers to its own spelling only.
+* When a role is written its connection must exist, and so must its template: a role in the database of which
+  every credential is a member, and which takes over what a credential leaves.
+* Times to live are 1 s to 32 days; `default_ttl` is not longer than `max_ttl`.
+* Names are compared folded, as everywhere; a role is found by its own spelling only.
 * Deleting a role ends nothing: credentials made from it live on until they expire or are revoked.
 """
 
@@ -32,7 +32,7 @@ def policy_path(name: str) -> str:
 
 
 def parse(request: pb.WritePostgresRoleRequest) -> Record:
-    """What is to be written. Raises `InvalidInput`."""
+    """The record to write. Raises `InvalidInput`."""
     default_s = parse_duration(request.default_ttl, "default_ttl")
     max_s = parse_duration(request.max_ttl, "max_ttl")
     default_s = min(DEFAULT_TTL_S, max_s or DEFAULT_TTL_S) if default_s is None else default_s

@@ -1,7 +1,7 @@
-"""Changing the password of a connection's user: written down, told to PostgreSQL, seen to hold, settled.
+"""Changing the password of a connection's user: written to etcd, set in PostgreSQL, tried, settled.
 
-Neither password is forgotten before a login by the other one has been seen: that a statement succeeded does
-not say whose password it changed, nor who looks at it (a pooler may keep passwords of its own). So:
+Neither password is dropped before a login with the other one has succeeded. That a statement succeeded does
+not say whose password it changed, nor who checks it (a pooler may keep passwords of its own). So:
 
     the new one is taken          the old one is forgotten
     it is not, the old one is     the new one is forgotten; the change is undone first if it was made
@@ -30,7 +30,7 @@ RESERVE = 0.8
 
 
 class Rotation:
-    """Changes passwords."""
+    """Changes the passwords of connections' users."""
 
     def __init__(self, calls: Calls, databases: Databases, keys: Keys) -> None:
         self._calls, self._databases, self._keys = calls, databases, keys
@@ -44,7 +44,7 @@ class Rotation:
             caller.require("sudo", path)
             connections.read(view, self._lookup, name)
 
-        # Nobody has a key wrapped who may not change the password.
+        # A key is wrapped only for a caller that may change the password.
         denied = await self._calls.allowed(inbound, may)
         if denied is not None:
             raise await self._calls.refuse(inbound, BEGIN_OP, path, denied)
@@ -59,7 +59,7 @@ class Rotation:
         number = stored.record.next_version
         try:
             why = await self._tell(stored, inbound.deadline)
-        except PostgresFailure as error:  # both are kept; who asks again finishes it
+        except PostgresFailure as error:  # both are kept; the next call finishes it
             await self._calls.refuse(inbound, OP, path, UnknownOutcome(str(error)))
             raise UnknownOutcome(str(error)) from None
         if why:
@@ -75,7 +75,10 @@ class Rotation:
         return (await self._calls.act(inbound, OP, path, settle)).value
 
     async def _tell(self, stored: Stored, deadline: float) -> str:
-        """Empty: the new password was seen to hold; else why the old one does. Raises PostgresFailure."""
+        """Empty: a login with the new password succeeded; else why the old one stays.
+
+        Raises PostgresFailure.
+        """
         old, new = await open_passwords(self._keys, stored.record)
         left = deadline - time.monotonic() - RESERVE
         patience = min(PATIENCE, max(0.1, left))
@@ -83,7 +86,7 @@ class Rotation:
 
 
 def changed(desk: Desk, old: str, new: str) -> str:
-    """Change the password; returns why it did not, the old one being taken. Raises when nobody can tell."""
+    """Change the password; returns "", or why the old one stays valid. Raises when nobody can tell."""
     why = ""
     try:
         catalog.change_password(desk.session, desk.user, scram.verifier(new))

@@ -1,4 +1,4 @@
-"""The servers that this process has to do with, each made when first needed from its connection's record."""
+"""The servers that this process uses, each made from its connection's record when first needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Stored(NamedTuple):
 
 
 class Databases:
-    """By connection; another revision of its record is another server; the sessions of the old one end."""
+    """One server by connection. A newer revision of the record makes another; the old one's sessions end."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -38,7 +38,7 @@ class Databases:
         return made
 
     def known(self, stored: Stored) -> Database | None:
-        """The same if it was needed before; makes none."""
+        """The server of a connection if there is one already; makes none."""
         found = self._open.get(paths.fold_name(stored.record.name))
         return found[1] if found is not None and found[0] >= stored.revision else None
 

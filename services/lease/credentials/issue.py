@@ -1,11 +1,12 @@
 """Issuing a credential: intent → role in PostgreSQL → ACTIVE → the password leaves, once.
 
-* The intent is committed before PostgreSQL hears of the role, so whatever dies on the way leaves something to
-  be found: an intent of 15 s is given up, and looked after.
+* The intent is committed before PostgreSQL hears of the role. So if a process dies on the way, the reaper
+  finds the intent: after 15 s it is given up, and its role is looked for.
 * Token, policies and the absence of a marker of revocation are compared at the intent and again when the
-  lease becomes ACTIVE: a token that is revoked meanwhile gets nothing, and its role goes.
-* What surely was not made leaves nothing; what may have been made is given up at once.
-* The password is made here, told in the answer, and nowhere else; PostgreSQL is told a verifier.
+  lease becomes ACTIVE: a token that is revoked meanwhile gets nothing, and its role is dropped.
+* If the role surely was not made, the intent is deleted; if it may have been made, the intent is given up at
+  once.
+* The password is made here and stands in the answer and nowhere else; PostgreSQL gets a verifier.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Fresh:
 
 
 class Plan(NamedTuple):
-    """What was intended, and where."""
+    """The intent that was written, and where its role is to be made."""
 
     record: credential_lease.Record
     template: str
@@ -78,7 +79,7 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A credential, as its caller is told it."""
+    """A credential, as its caller gets it."""
 
     record: credential_lease.Record
     password: str = field(repr=False)
@@ -118,7 +119,7 @@ def intend(view: View, lookup: Lookup, caller: Caller, name: str, fresh: Fresh) 
         ttl_s=role.default_ttl_s,
         issued_ms=view.now_ms,
         expires_ms=earliest(view.now_ms + role.default_ttl_s * 1000, max_ms, caller.expires_at_ms),
-        # As far as the token can be renewed, not as far as it lives today: that is looked at when renewing.
+        # As long as the token can be renewed, not as long as it lives today: renewing checks that.
         max_expires_ms=earliest(max_ms, caller.record.max_expires_ms),
     )
     tally = Tally()
@@ -144,9 +145,9 @@ def activate(view: View, lookup: Lookup, caller: Caller, plan: Plan) -> Issued:
 
 
 def give_up(view: View, lookup: Lookup, name: str, *, surely_nothing: bool) -> None:
-    """Forget an intent of which there surely is no role; have any other looked after from now on. Pure.
+    """Delete an intent that surely has no role; have the role of any other looked for from now on. Pure.
 
-    One that others gave up, and looked for in vain, is looked for at once: its role may just have been made.
+    If others gave it up already and found no role, that is looked for at once: it may just have been made.
     """
     keys, tally = lookup.require_keys(), Tally()
     record = repository.find_grant(view, keys, name)
@@ -163,7 +164,7 @@ def give_up(view: View, lookup: Lookup, name: str, *, surely_nothing: bool) -> N
 
 
 def require_unmarked(view: View, caller: Caller) -> None:
-    """Raise `Unauthenticated` when the token bears the marker of revocation; its absence is compared."""
+    """Raise `Unauthenticated` when there is a marker that the token was revoked; its absence is compared."""
     if view.get(keyspace.REVOKED + caller.digest.encode()).value is not None:
         raise Unauthenticated
 
@@ -186,7 +187,7 @@ class Issuer:
                 inbound, OP, path, lambda view, caller: activate(view, self._lookup, caller, plan)
             )
         except UnknownOutcome:
-            raise  # it may be ACTIVE: it expires
+            raise  # it may be ACTIVE: then it expires
         except StrongBoxError:
             await self._give_up(plan, surely_nothing=False)
             raise
@@ -210,7 +211,7 @@ class Issuer:
             plan = intend(view, self._lookup, caller, name, fresh)
             known = self._databases.known(plan.connection)
             try:
-                if known is not None:  # what is known to be down needs no intent
+                if known is not None:  # a server that is known to be down needs no intent
                     known.require_reachable()
             except Unreachable as error:
                 raise DependencyDown(str(error)) from None
@@ -222,7 +223,7 @@ class Issuer:
         """Make the role, or give the intent up and raise."""
         record = plan.record
         role = Role(record.username, comment_of(plan.cluster_id, record.id))
-        # At least a second: PostgreSQL's time to live has to reach the lease's own expiry.
+        # Rounded up, at least a second: the role must live as long as the lease.
         ttl_s = max(1, -(-(record.expires_ms - record.issued_ms) // 1000))
 
         def job(desk: Desk) -> None:

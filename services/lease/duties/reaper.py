@@ -1,17 +1,16 @@
 """The duties of the lease service: reap what is due, and end what revoked tokens held.
 
-Little depends on them being prompt: an expired lease is told as expired, a revoked token reads nothing, and
+Little depends on them being prompt: an expired lease is shown as expired, a revoked token reads nothing, and
 PostgreSQL itself refuses new logins after the expiry. What each step decides is in `reaper_decisions` and
-`revoke`. Work that is late is stopped by the fence; a role that is taken away late was to be taken away
-anyhow.
+`revoke`. The fence stops work that is late; a role that is dropped late had to be dropped anyhow.
 
-What is due is decided by the cluster's time alone. Requests go by their replica's clock too, where that is
-later: they are refused early by a clock that is fast, and served again when it is right. A role that was
-dropped early would stay dropped.
+What is due is decided by the cluster's time alone. Requests go by their replica's clock too, if that is
+later: a fast clock refuses them too early, but only until it is right again. A role that was dropped too
+early would stay dropped.
 
-A pass reads all that is due, a slice at a time, cost following what is due and nothing else; the groups of a
-slice are worked in parallel. Leases whose server does not answer are due again later; what cannot be settled
-for a reason of its own holds up nobody, neither its group nor the slices behind it.
+A pass reads all that is due, a slice at a time, and costs no more than that; the groups of a slice are worked
+on in parallel. Leases whose server does not answer are due again later; a lease that cannot be settled for a
+reason of its own delays neither its group nor the slices after it.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 PAUSE = 0.5  # seconds between passes, and after a failure
 DEADLINE = 5.0  # seconds for one transaction
-BEAT = 5.0  # seconds: so often a follower to whom nothing happens proves that it is in office
-REMIND = 600.0  # seconds from one line in the log about an entry to the next
-_OF_THE_CLUSTER = (Sealed, NoQuorum, UnknownOutcome, Overloaded)  # not the reason of one entry
+BEAT = 5.0  # seconds between an idle follower's proofs that it still holds the duty
+REMIND = 600.0  # seconds between two lines in the log about one entry
+_OF_THE_CLUSTER = (Sealed, NoQuorum, UnknownOutcome, Overloaded)  # not one entry's fault
 
 
 class _Duty:
-    """What both have in common."""
+    """What both duties share."""
 
     def __init__(self, pipeline: Pipeline, lookup: Lookup) -> None:
         self._pipeline, self._lookup = pipeline, lookup
@@ -59,10 +58,10 @@ class _Duty:
         )
 
     async def _each(self, settle: Callable[[list[bytes]], Awaitable[None]], entries: list[bytes]) -> bool:
-        """Settle entries together; when that fails for a reason of one of them, each by itself.
+        """Settle entries together; if one of them makes that fail, each by itself.
 
-        What cannot be settled is logged and left, and then this is False: the next pass meets it again, twice
-        a second, which the log need not hear of each time. Raises what is no entry's.
+        Returns False if one cannot be settled: it is logged, once in `REMIND`, and left for the next pass.
+        Raises what is not one entry's fault.
         """
         try:
             await settle(entries)
@@ -92,7 +91,7 @@ class Reaper(_Duty):
         self._revoker, self._measures = revoker, measures
 
     async def work(self, term: Fence) -> None:
-        """Reap until cancelled, when the term is over."""
+        """Reap until cancelled at the end of the term."""
         try:
             while True:
                 try:
@@ -132,7 +131,7 @@ class Reaper(_Duty):
         return (await self._submit(lambda view: reaper_decisions.cluster_ms(view, term))).value
 
     async def _settle(self, term: Fence, entries: list[bytes]) -> None:
-        await self._each(lambda some: self._settle_together(term, some), entries)  # all come again
+        await self._each(lambda some: self._settle_together(term, some), entries)  # failures come again
 
     async def _settle_together(self, term: Fence, entries: list[bytes]) -> None:
         decide = _settling(term, self._lookup, entries)
@@ -144,10 +143,10 @@ class Reaper(_Duty):
 class Follower(_Duty):
     """Follows the markers of revoked tokens with a cursor of its own: lists what is new, then watches.
 
-    The cursor passes a marker only when every lease of its token has been told to end. Tokens of which one
-    could not be (its record's key has not arrived yet, say) are tried again with each pass, behind those that
-    are new, and hold up no other; should this process die, the next one finds them behind the cursor. They
-    are told in the log: a pass over everything is progress, whatever a single entry may lack.
+    The cursor passes a marker only when every lease of its token has been marked to end. Tokens with a lease
+    for which that failed (its record's key has not arrived yet, say) are tried again in each pass, after the
+    new ones, and delay no other; if this process dies, the next one finds them, since the cursor has not
+    passed them. They are logged: a full pass is progress, even if single entries failed.
     """
 
     def __init__(self, pipeline: Pipeline, lookup: Lookup, etcd: Etcd) -> None:
@@ -157,12 +156,12 @@ class Follower(_Duty):
         self._busy = False
 
     async def work(self, term: Fence) -> None:
-        """Follow until cancelled, when the term is over."""
+        """Follow until cancelled at the end of the term."""
         while True:
             try:
                 revision = await self.catch_up(term)
                 while self._unsettled:
-                    # Those that are new are looked for as well, while these are waited for.
+                    # New markers are looked for as well, while these are tried again.
                     await asyncio.sleep(PAUSE)
                     revision = await self.catch_up(term, beyond=revision)
                 await self._watch(term, revision)
@@ -177,7 +176,7 @@ class Follower(_Duty):
     async def catch_up(self, term: Fence, beyond: int = 0) -> int:
         """Revoke for every marker newer than the cursor; returns the revision to watch from, less one.
 
-        `beyond`: those up to this revision were seen, and of them the unsettled are tried again.
+        `beyond`: markers up to this revision were seen; of them only the unsettled are tried again.
         """
         seen = await self._submit(lambda view: reaper_decisions.followed(view, term))
         again = sorted(self._unsettled)
@@ -188,13 +187,13 @@ class Follower(_Duty):
                 await self.revoke_all(term, _accessor_in(marker.value))
         for accessor in again:
             await self.revoke_all(term, accessor)
-        # What was marked since the listing began is newer than `seen`: the watch finds it, if again.
+        # Markers put since the listing began are newer than `seen`: the watch finds them, perhaps again.
         await self._follow_to(term, seen.revision)
         return seen.revision
 
     async def revoke_all(self, term: Fence, accessor: str) -> None:
         """End every lease of a token; its credentials are due at once, and the reaper takes them up."""
-        self._unsettled.add(accessor)  # also should this be interrupted
+        self._unsettled.add(accessor)  # tried again if this is interrupted
         entries: list[bytes] = []
         settled = True
         async for row in self._pages(
@@ -210,7 +209,7 @@ class Follower(_Duty):
             self._unsettled.discard(accessor)
 
     async def _watch(self, term: Fence, revision: int) -> None:
-        """Until one cannot be settled."""
+        """Follow new markers until one cannot be settled."""
         end = keyspace.prefix_end(keyspace.REVOKED)
         beat = asyncio.create_task(self._beat(term), name="beat of the follower")
         try:
@@ -230,7 +229,7 @@ class Follower(_Duty):
             await asyncio.gather(beat, return_exceptions=True)
 
     async def _beat(self, term: Fence) -> None:
-        """Progress while nothing is to be followed; what is being followed says its own."""
+        """Report progress while there is nothing to follow; following reports its own."""
         while True:
             await asyncio.sleep(BEAT)
             with contextlib.suppress(StrongBoxError):
@@ -239,7 +238,7 @@ class Follower(_Duty):
                     term.progress()
 
     async def _follow_to(self, term: Fence, revision: int) -> None:
-        """A pass is done: the cursor goes on, unless something behind it has to be tried again."""
+        """A pass is done: move the cursor on, unless a token has to be tried again."""
         if self._unsettled:
             await self._submit(term.require)
         else:

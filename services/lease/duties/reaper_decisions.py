@@ -1,12 +1,12 @@
-"""What the lease duties decide: the expired end, the long revoked go, and revoked tokens lose theirs.
+"""What the lease duties decide: which leases end, are deleted a day later, or end with their token.
 
 Entries of the due index are settled in groups, each in one transaction, which compares the term's fence and
 the leases themselves:
 
-    read lease, expired      → deleted with all that leads to it
+    read lease, expired      → deleted with its index entries
     revoked 24 h ago         → likewise
     gone, or due elsewhere   → the entry is dropped
-    credential that is due   → its role has to be taken away first (revoking)
+    credential that is due   → its role has to be dropped first (`revoke`)
 
 A read lease needs nothing undone outside etcd, and the audit chain has its reads: it goes in one step. Only
 what somebody revoked stays readable for a day. Pure.
@@ -37,14 +37,14 @@ def cluster_ms(view: View, fence: Fence) -> int:
 
 
 def read_due(view: View, fence: Fence, now_ms: int, after: bytes = b"") -> None:
-    """Fetch a slice of what is due, behind the entry `after`: of all the buckets that have passed."""
+    """Fetch a slice of the entries that are due, after the entry `after`, of all buckets that have passed."""
     fence.require(view)
     start = after + b"\0" if after else keyspace.LEASES_DUE
     view.fetch(start, index.due_bucket(now_ms), limit=SLICE, keys_only=True)
 
 
 def settle(view: View, fence: Fence, keys: RecordKeys, entries: Sequence[bytes]) -> list[str]:
-    """Do what entries of the due index ask; returns the ids of credentials whose role has to go first."""
+    """Settle entries of the due index; returns the ids of credentials whose role has to be dropped first."""
     fence.require(view)
     tally, left = Tally(), []
     names = [index.name_in(key) for key in entries]
@@ -87,7 +87,7 @@ def read_held(view: View, fence: Fence, accessor: str, after: bytes) -> None:
 
 
 def end_held(view: View, fence: Fence, keys: RecordKeys, entries: Sequence[bytes]) -> None:
-    """End the leases that entries of that index name; the records say whose they are."""
+    """End the leases that entries of that index name, if their records confirm whose they are."""
     fence.require(view)
     tally = Tally()
     names = [index.name_in(key) for key in entries]
@@ -110,6 +110,6 @@ def followed(view: View, fence: Fence) -> int:
 
 
 def follow_to(view: View, fence: Fence, revision: int) -> None:
-    """Write down that the markers were followed up to `revision`; never back."""
+    """Record that the markers were followed up to `revision`; never goes back."""
     if followed(view, fence) < revision:
         view.put(keyspace.LEASES_FOLLOWED, storage.MarkerCursor(revision=revision).SerializeToString())

@@ -1,12 +1,13 @@
-"""Comparing what PostgreSQL has with what we know, a slice at a time: nothing of ours is left over for ever.
+"""Comparing roles in PostgreSQL with leases, a slice at a time, so that no role of ours is left for ever.
 
 * A role that bears our cluster's id in its comment and has no lease, intent or pending revocation is an
   orphan: it is dropped, and that is recorded.
 * A role with our prefix and any other comment, or none, is somebody else's: it is counted and reported only.
 * A lease that is ACTIVE and whose role does not exist (somebody dropped it) is closed, and that is recorded.
 
-In which order things are looked at makes it safe: roles first, then their leases (an intent is written before
-its role is made); leases that are ACTIVE first, then their roles (a role is made before its lease is ACTIVE).
+The order of reading makes it safe. For orphans: roles first, then their leases (an intent is written before
+its role is made). For vanished roles: ACTIVE leases first, then their roles (a role is made before its lease
+is ACTIVE).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from strongbox.store.decisions.pipeline import Effect, Outcome, Work
 from strongbox.store.decisions.view import Row, View
 
 T = TypeVar("T")
-SLICE = 200  # leases looked at in one go; each is one compare
+SLICE = 200  # leases looked at in one transaction; each is one compare
 BREATH = 0.2  # seconds between slices: a million leases are looked through in about half an hour
 DEADLINE = 5.0
 PATIENCE = 4.0
@@ -56,7 +57,7 @@ class Reconciler:
         self._databases, self._measures, self._pause = databases, measures, pause
 
     async def work(self, term: Fence) -> None:
-        """Compare until cancelled, when the term is over."""
+        """Compare until cancelled at the end of the term."""
         while True:
             try:
                 await self.one_pass(term)
@@ -77,7 +78,7 @@ class Reconciler:
                 live += await self._count(term, name)
                 try:
                     strange += await self._compare(term, stored)
-                except (PostgresFailure, StrongBoxError) as error:  # this one alone: others come next
+                except (PostgresFailure, StrongBoxError) as error:  # this server only: the others come next
                     _log.info("a server is not compared now", connection=name, why=str(error))
             after = rows[-1].key
         self._measures.strange_roles.set(strange)
@@ -109,7 +110,7 @@ class Reconciler:
                     _log.warning("a role is named like ours and is not", role=role.username)
             for names in chunks(list(ours), SLICE):
                 unknown = (await self._submit(_unknowing(self._lookup, term, names))).value
-                # One that was ended since it was listed is gone by the time its lease says REVOKED.
+                # If a lease became REVOKED since its role was listed, the role is gone: that is no orphan.
                 usernames = [ours[name].username for name in unknown]
                 gone = await database.run(_missing(usernames), PATIENCE) if unknown else set()
                 for name in unknown:
@@ -126,7 +127,7 @@ class Reconciler:
         def job(desk: Desk) -> dict[str, str]:
             return drop_roles.remove(desk.session, desk.enter, [role])
 
-        # Said before it is done: if this process dies in between, the next one finds the role again.
+        # Recorded before it is done: if this process dies in between, the next one finds the role again.
         draft = _draft("DropOrphanRole", f"dynamic-postgres/{seen.username}")
         await self._submit(term.require, draft)
         still = await database.run(job, PATIENCE)

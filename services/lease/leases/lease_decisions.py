@@ -1,14 +1,14 @@
-"""Leases: who may see, renew and end which. Functions of a view and of a `Caller`, whom the guard hands out.
+"""Leases: who may see, renew and end which. Functions of a view and of a `Caller`, which the guard gives.
 
 Rules:
 * A lease is `leases/<its policy path>` to policies: `read` to see it, `write` to renew it, `delete` to end
-  it. Its holder may always do that with his own, whatever his policies say.
-* An id that is not known has no path: it needs the same capability on `leases/`, the root of all leases.
-  So who may not see all leases learns nothing from an id he guessed: 403, there or not.
-* Revoking the revoked, or the expired, succeeds. A revoked lease stays readable for 24 h (a read lease:
-  unless etcd is nearly full); reading the secret again makes it active anew. An expired read lease is gone.
+  it. A holder may always do that with its own leases, whatever its policies say.
+* An id that is not known has no path: it needs the same capability on `leases/`, the root of all leases. So a
+  caller that may not see leases learns nothing from an id it guessed: 403, whether or not it exists.
+* Revoking a lease that is revoked or expired succeeds. A revoked lease stays readable for 24 h (a read lease:
+  unless etcd is nearly full); reading the secret again makes it active again. An expired read lease is gone.
 * Renewing never moves an expiry back, nor beyond the holder's token; a credential's not beyond its role's
-  `max_ttl`. What is over is not renewed.
+  `max_ttl`. A lease that is not active is not renewed.
 * Leases of a path need `read` on `leases/<path>`; leases of an accessor that is not the caller's need `read`
   on `leases/`, and each one on its own path. A prefix is revoked with `delete` in the same way.
 """
@@ -38,7 +38,7 @@ Record = read_lease.Record | credential_lease.Record
 
 
 class Told(NamedTuple):
-    """A lease, and the moment (milliseconds) of which its state is told."""
+    """A lease, and the moment (milliseconds) for which its state is given."""
 
     record: Record
     now_ms: int
@@ -105,15 +105,15 @@ def require_prefix(text: str) -> str:
 
 
 def is_below(path: str, prefix: str) -> bool:
-    """Whether a prefix means the path: itself or what is below it, by whole segments.
+    """Whether `path` is `prefix` or below it, by whole segments.
 
-    With a slash at its end it means only what is below. `dynamic-postgres/app` is not about `…/app2`.
+    A prefix that ends in a slash covers only what is below. `dynamic-postgres/app` does not cover `…/app2`.
     """
     return path == prefix or path.startswith(prefix.removesuffix("/") + "/")
 
 
 def ranges_of(prefix: str) -> list[tuple[bytes, bytes]]:
-    """`[start, end)` of what a prefix means in the index by path, in the order of the keys."""
+    """The ranges `[start, end)` that a prefix covers in the index by path, in the order of the keys."""
     path = prefix.removesuffix("/")
     starts = [keyspace.LEASES_BY_PATH + f"{path}/".encode()]
     if path == prefix:
@@ -150,7 +150,7 @@ class Leases:
         return Told(self._require(view, caller, "read", name), view.now_ms)
 
     def revoke(self, view: View, caller: Caller, name: str) -> Told:
-        """End a lease; of a credential: say that it has to. Raises `PermissionDenied`, `NotFound`."""
+        """End a lease; a credential's is only marked to end. Raises `PermissionDenied`, `NotFound`."""
         record, tally = self._require(view, caller, "delete", name), Tally()
         ended = end(view, self._lookup.require_keys(), record, tally)
         tally.settle(view)
@@ -172,7 +172,7 @@ class Leases:
         return Renewal(told, expires_ms, self._connection(view, told.record))
 
     def renew(self, view: View, caller: Caller, name: str, increment_s: int | None, until_ms: int) -> Told:
-        """Move the expiry to `until_ms` at most (what the database was told). Raises as `renewal`."""
+        """Move the expiry to `until_ms` at most (what PostgreSQL was given). Raises as `renewal`."""
         found, tally = self.renewal(view, caller, name, increment_s), Tally()
         record, keys = found.told.record, self._lookup.require_keys()
         expires_ms = max(record.expires_ms, min(found.expires_ms, until_ms))
@@ -189,7 +189,7 @@ class Leases:
         return Told(changed, view.now_ms)
 
     def told(self, view: View, name: str) -> Told | None:
-        """A lease of which the caller was told before."""
+        """A lease by its id, without a check: the caller was authorized before."""
         record = find(view, self._lookup.require_keys(), name)
         return Told(record, view.now_ms) if record is not None else None
 

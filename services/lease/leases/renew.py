@@ -1,4 +1,4 @@
-"""Renewing: PostgreSQL is told first, then the lease is written, which so never outlives its password."""
+"""Renewing: first in PostgreSQL, then in the lease, so that a lease never outlives its password."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Ending credentials: say that it begins, take the roles away, say what came of it; all can be repeated.
+"""Ending credentials: write that it begins, drop the roles, write the results; each step can be repeated.
 
     begin    one decision for a group: PENDING (or ABANDONED), one attempt more, the next due by itself
     remove   PostgreSQL, each connection by itself
     finish   one decision for the group: REVOKED, or the reason why not; recorded in the audit trail
 
-What is recorded, in the transaction that says so: each credential whose role is gone, and each whose first
-attempt failed (those that follow, every 40 s for ever, would tell nothing new and fill the trail).
-Whoever dies between two steps leaves what the reaper takes up when the next attempt is due. Two that do the
-same at once do no harm: a role that is gone is gone.
+Each credential whose role is gone, and each whose first attempt failed, is recorded in the transaction that
+writes it. (Later failures, every 40 s for ever, would say nothing new and fill the audit log.) If a process
+dies between two steps, the reaper goes on when the next attempt is due. Two attempts at the same time do no
+harm: dropping a role that is gone succeeds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OP = "EndCredential"
 GROUP = 32  # leases of one decision and one job
 DEADLINE = 5.0  # seconds for one transaction
 PATIENCE = 4.0  # seconds for one job
-_TOO_SHORT = 0.2  # seconds in which no job is worth beginning
+_TOO_SHORT = 0.2  # seconds; with less than that no job is begun
 _log = structlog.get_logger(__name__)
 
 
@@ -96,7 +96,7 @@ def finish(
     tried: Sequence[credential_lease.Record],
     failures: dict[str, str],
 ) -> list[credential_lease.Record]:
-    """Write what came of it: `failures` holds, by id, the reason or (empty) that the role is gone. Pure.
+    """Write the results: `failures` holds, by lease id, why the role is there still, or "": it is gone. Pure.
 
     `tried`: as they were when the attempt began.
     """
@@ -129,7 +129,7 @@ def finish(
 
 
 def _draft(record: credential_lease.Record, *, failed: bool) -> Draft:
-    """Under the credential's own path and accessor; the lease's id, in place of a request's, leads to it."""
+    """A record under the credential's path and accessor; the lease's id stands in place of a request id."""
     return Draft(
         op=OP,
         path=record.path,
@@ -151,7 +151,7 @@ class Revoker:
         self._backoff, self._measures = backoff, measures
 
     async def want(self, names: Sequence[str], deadline: float) -> None:
-        """Say of these leases that they have to end; the reaper sees to it. Raises StrongBoxError."""
+        """Mark these leases to end; the reaper ends them. Raises StrongBoxError."""
         for some in chunks(names, GROUP):
             await self._pipeline.submit(
                 Work(_wanting(self._lookup, some), None, deadline, effect=Effect.FREES)
@@ -163,7 +163,8 @@ class Revoker:
         """End these leases, those that are due when it is a duty's work; returns the ids whose role is gone.
 
         Raises StrongBoxError when etcd does not answer: then the next attempt is due by itself. A full audit
-        outbox stops nothing: an end has its record there, and ends are no more than what was issued.
+        outbox does not stop this: there are no more ends, and so records of ends, than credentials were
+        issued.
         """
         groups = [self._end_group(some, fence, patience) for some in chunks(names, GROUP)]
         results = await asyncio.gather(*groups, return_exceptions=True)
@@ -212,12 +213,12 @@ class Revoker:
     async def _remove(
         self, stored: Stored | None, records: list[credential_lease.Record], cluster_id: str, patience: float
     ) -> dict[str, str]:
-        """Take the roles away; by id why one is still there, empty: it is gone."""
+        """Drop the roles; returns, by lease id, why a role is still there, or "": it is gone."""
         if stored is None:
             why = "its connection does not exist"
-            # Nothing was ever promised of an abandoned one; of others people have to know.
+            # An abandoned credential was never given out; of others people have to know.
             return {one.id: "" if one.state == credential_lease.ABANDONED else why for one in records}
-        # Those that resisted before come last: whatever they cost, the others have gone by then.
+        # Those that resisted before come last: however long they take, the others are gone by then.
         records = sorted(records, key=lambda one: one.attempts)
         roles = {
             one.id: Role(one.username, comment_of(cluster_id, one.id), one.template_role) for one in records
@@ -267,7 +268,7 @@ def _stored(view: View, lookup: Lookup, name: str) -> Stored | None:
 
 
 def chunks(names: Sequence[str], size: int) -> Iterator[list[str]]:
-    """These names, so many at a time."""
+    """These names, `size` at a time."""
     rest = iter(names)
     while some := list(islice(rest, size)):
         yield some

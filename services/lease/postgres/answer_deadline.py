@@ -1,8 +1,8 @@
 """How long this thread waits for a server's answers: a deadline that holds even when the server is frozen.
 
-psycopg2 waits in C, where nothing interrupts it; statement_timeout is the server's own, and a frozen server
-keeps no time. So waiting is done here: psycopg2 calls `_wait` whenever it would block, while it connects too,
-and this thread's deadline ends it.
+psycopg2 waits in C, where nothing interrupts it; statement_timeout is kept by the server, and a frozen
+server does not keep it. So waiting is done here: psycopg2 calls `_wait` whenever it would block, while it
+connects too, and this thread's deadline ends it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _mine = threading.local()
 
 @contextlib.contextmanager
 def deadline(at: float) -> Iterator[None]:
-    """Have everything that this thread asks of a server end at `at` (monotonic seconds)."""
+    """End everything that this thread asks of a server at `at` (monotonic seconds)."""
     _mine.deadline = at
     try:
         yield
@@ -39,7 +39,7 @@ def time_left() -> float:
 
 
 def _wait(connection: Any) -> None:
-    # psycopg2 has one way to wait for all of a process: also for connections that nobody set a deadline for.
+    # psycopg2 has one such callback for a whole process: it also serves connections without a deadline.
     while True:
         state = connection.poll()
         if state == psycopg2.extensions.POLL_OK:

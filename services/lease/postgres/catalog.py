@@ -1,4 +1,4 @@
-"""What roles and what kind of server there are; and the password of a connection's own user."""
+"""Which server it is, which roles it has, and the password of the connection's own user."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def roles_after(session: Session, after: str) -> list[Seen]:
 
 
 def missing(session: Session, usernames: list[str]) -> set[str]:
-    """Those of the roles that do not exist."""
+    """The names of those roles that do not exist."""
     rows = session.ask(
         "SELECT rolname FROM pg_catalog.pg_roles WHERE rolname = ANY(%s::pg_catalog.name[])", (usernames,)
     )
@@ -56,9 +56,9 @@ def missing(session: Session, usernames: list[str]) -> set[str]:
 
 
 def change_password(session: Session, user: str, verifier: str) -> None:
-    """Give the user as whom we logged in another password, by its verifier.
+    """Give the user that logged in another password, by its verifier.
 
-    By his name: who a session acts as is not always who logged in.
+    The user is named, since a session does not always act as the user that logged in.
     """
     statement = sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(user), sql.Literal(verifier))
 

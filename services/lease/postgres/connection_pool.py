@@ -1,10 +1,10 @@
-"""A server as the service's event loop sees it: jobs with a deadline, in a few threads, over reused sessions.
+"""A server for the service's event loop: jobs with a deadline, in a few threads, over reused sessions.
 
 Rules:
 * At most `SESSIONS` jobs at once for each connection, each in a thread of its own; a server that hangs holds
   up its own jobs only, and each of them until its deadline.
 * A session is reused for `MAX_AGE` seconds. One that was idle for `FRESH` seconds is asked whether it is
-  still there, and replaced when it is not (the server was started anew).
+  still there, and replaced when it is not (the server was restarted).
 * After a failure to connect everybody is refused for `PAUSE` seconds: a dead server costs one wait, not one
   for each request, and no intent is written for what cannot be made.
 * The password is asked for when the first session is made, and kept, as libpq keeps it in each session, until
@@ -30,7 +30,7 @@ T = TypeVar("T")
 SESSIONS = 8
 MAX_AGE = 60.0  # seconds
 PAUSE = 1.0  # seconds
-FRESH = 0.5  # seconds for which a session that was in use is believed to be there still
+FRESH = 0.5  # seconds after its use for which a session is not checked
 GRACE = 0.25  # seconds: the thread's own deadline comes first
 RESERVE = 0.5  # seconds that a job needs at least
 WAITING = 0.1  # seconds from one look for a session to the next, where the server has none free
@@ -55,7 +55,7 @@ class Desk:
 
     @property
     def user(self) -> str:
-        """As whom we log in."""
+        """The user as which we log in."""
         return self._login.user
 
     def enter(self, database: str) -> Session:
@@ -63,7 +63,7 @@ class Desk:
         return _connect(self._login, self._passwords, database)
 
     def require_taken(self, password: str) -> None:
-        """Raise LoginRefused when this password is not taken, Unreachable when nobody can tell."""
+        """Try this password. Raises LoginRefused when it is refused, Unreachable when nobody can tell."""
         _connect(self._login, [password], self._login.server.database).close()
 
 
@@ -71,7 +71,7 @@ Job = Callable[[Desk], T]
 
 
 class Database:
-    """One connection's server. `passwords`: the user's, those that may hold, the likeliest first."""
+    """One connection's server. `passwords`: gives those that may be valid, the likeliest first."""
 
     def __init__(self, login: Login, passwords: Passwords, sessions: int = SESSIONS) -> None:
         self._login, self._passwords, self._max = login, passwords, sessions
@@ -85,12 +85,12 @@ class Database:
         self._known: list[str] | None = None
 
     def require_reachable(self) -> None:
-        """Raise `Unreachable` when it was not a moment ago."""
+        """Raise `Unreachable` when connecting failed less than `PAUSE` seconds ago."""
         if time.monotonic() - self._failed_at < PAUSE:
             raise Unreachable(self._why)
 
     async def run(self, job: Job[T], seconds: float) -> T:
-        """Do `job` within so many seconds. Raises PostgresFailure; `Lost`: it may have had an effect."""
+        """Do `job` within `seconds`. Raises PostgresFailure; `Lost`: it may have had an effect."""
         at = time.monotonic() + seconds
         self.require_reachable()
         try:
@@ -130,7 +130,7 @@ class Database:
     def _done(self, doing: asyncio.Future[T]) -> None:
         self._room.release()
         if not doing.cancelled():
-            doing.exception()  # taken, should nobody wait any more
+            doing.exception()  # fetched, so that asyncio does not log it if nobody waits
 
     def _do(self, job: Job[T], passwords: list[str], at: float) -> T:
         with deadline(at):
@@ -189,5 +189,5 @@ def _connect(login: Login, passwords: list[str], database: str) -> Session:
         except Full:
             raise
         except PostgresFailure:
-            continue  # not only LoginRefused: libpq's words are no contract
+            continue  # not only LoginRefused: libpq's texts may change
     return connect(parameters, login.user, passwords[-1], login.ca)

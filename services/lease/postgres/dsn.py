@@ -1,8 +1,8 @@
 """Where a server is: `postgresql://host:port/database?sslmode=…`, checked, and as libpq takes it. Pure.
 
 Rules:
-* A URL with one host or several, without a password. What it may say besides is listed here; nothing else is
-  passed on, so no option of libpq reads a file or runs a command for whoever may write a connection.
+* A URL with one host or several, without a password. The parameters it may have are listed here (`_KNOWN`);
+  nothing else is passed on, so whoever may write a connection cannot make libpq read a file or run a command.
 * TLS is verified (`verify-full`) unless the server is on this machine or the URL says otherwise.
 * Only SCRAM and MD5 logins are made, so a false server never gets the password itself; and a server that
   lets anybody in without one is refused, since its credentials would mean nothing.
@@ -36,7 +36,7 @@ class Server:
     session_attributes: str
 
     def parameters(self) -> dict[str, str]:
-        """What libpq is told, without user and password."""
+        """The parameters for libpq, without user and password."""
         return {
             "host": self.host,
             "port": self.port,
@@ -47,7 +47,7 @@ class Server:
             "require_auth": "scram-sha-256,md5",
             "application_name": "strongbox",
             "client_encoding": "UTF8",
-            # A frozen or vanished host is noticed by the kernel too, should a thread ever outlive its job.
+            # The kernel notices a frozen or vanished host too, if a thread should ever outlive its job.
             "tcp_user_timeout": "5000",
             "keepalives_idle": "10",
             "options": pinned_settings.options(),

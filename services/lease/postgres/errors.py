@@ -1,4 +1,4 @@
-"""What can go wrong with PostgreSQL, told without its own words where those could hold a secret.
+"""What can go wrong with PostgreSQL, without its own texts where those could hold a secret.
 
 PostgresFailure
 ├── Unreachable     no session: nobody there, no answer in time, TLS that does not verify
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import psycopg2
 
-# Of these a repetition may fare better: somebody else changed the same thing at the same time.
+# After these a repetition may succeed: somebody else changed the same thing at the same time.
 _TRANSIENT = {"XX000", "40001", "40P01", "55P03", "55006", "2BP01"}
 _LOGIN = {"28000", "28P01"}
-# Class 53, insufficient resources, as the server and pgbouncer say it; libpq tells no code while it connects.
+# Class 53, insufficient resources, as the server and pgbouncer say it; libpq gives no code while it connects.
 _FULL = (
     "too many connections for",
     "too many clients already",
@@ -41,7 +41,7 @@ class Full(Unreachable):
 
 
 class LoginRefused(PostgresFailure):
-    """The user may not come in."""
+    """The server does not let the user in."""
 
 
 class Rejected(PostgresFailure):
@@ -59,7 +59,7 @@ class Rejected(PostgresFailure):
 
 
 class Lost(PostgresFailure):
-    """What became of the last statement is not known."""
+    """Whether the last statement had an effect is not known."""
 
 
 class DeadlinePassed(Exception):
@@ -74,7 +74,7 @@ def of_statement(error: psycopg2.Error) -> PostgresFailure:
 
 
 def of_connecting(error: psycopg2.Error) -> PostgresFailure:
-    """A failure before there was a session. libpq says little in code, so its sentence is searched."""
+    """A failure before there was a session. libpq gives few codes, so its text is searched."""
     text = str(error)
     code = error.pgcode or ""
     if code in _LOGIN or "password authentication failed" in text or "authentication method" in text:
@@ -96,7 +96,7 @@ def is_pooler_refusal(error: psycopg2.Error) -> bool:
 
 
 def _sentence(code: str) -> str:
-    """Our words for PostgreSQL's: its own may quote the statement."""
+    """Our text for a code: PostgreSQL's own may quote the statement."""
     return {
         "42501": "the connection's user has not the right to do this",
         "42704": "a role that is named does not exist in the database",

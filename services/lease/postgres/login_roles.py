@@ -1,13 +1,13 @@
-"""The roles of credentials: made, given more time, and taken away. Jobs for a thread that has a session.
+"""The roles of credentials: made, and given more time. Jobs for a thread that has a session.
 
 Rules:
-* A role is told from others by its comment `strongbox:<cluster id>:<lease id>`, which it gets in the
-  transaction that makes it. What does not bear the expected comment is never touched.
+* A role is recognised by its comment `strongbox:<cluster id>:<lease id>`, which it gets in the transaction
+  that makes it. A role without the expected comment is never renewed (nor dropped, see `ending.drop_roles`).
 * It is made as a member of its template (`IN ROLE`): no grants on single objects, which would collide with
-  each other ("tuple concurrently updated"). Who is no superuser becomes its member in the same transaction:
-  ending its sessions and taking over what it owns needs that, and later the credential could be in the way.
+  each other ("tuple concurrently updated"). Without superuser we become its member in the same transaction:
+  ending its sessions and taking over what it owns needs that, and later the credential could prevent it.
 * VALID UNTIL is computed from PostgreSQL's own clock, and while a role lives never moves back.
-* Everything can be repeated, and be under way twice.
+* Every step can be repeated, and run twice at the same time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Role:
 
 
 def comment_of(cluster_id: str, lease_id: str) -> str:
-    """What a role says of itself."""
+    """The comment that marks a role as ours."""
     return f"{MARK}{cluster_id}:{lease_id}"
 
 
@@ -56,7 +56,7 @@ def _create(session: Session, role: Role, template: str, verifier: str, ttl_s: i
     with session.transaction(commit=False):
         begin = sql.SQL("BEGIN; SET LOCAL application_name = {}; ").format(sql.Literal(issuer))
         until = _from_now(session, ttl_s, begin)
-        # The verifier is no password, but needs not be in the server's log either.
+        # The verifier is no password, but need not be in the server's log either.
         quiet = "SET LOCAL log_statement = 'none'; SET LOCAL log_min_error_statement = 'panic'; "
         session.ask(
             sql.SQL(
@@ -77,7 +77,7 @@ def joining(session: Session, names: list[str]) -> sql.Composed:
 
 
 def renew(session: Session, role: Role, ttl_s: int) -> bool:
-    """Have the role's password be taken for `ttl_s` from now; False when there is no such role of ours.
+    """Let the role log in for `ttl_s` from now; False when there is no such role of ours.
 
     Never for less than before: of two renewals that overlap, the longer one may have been acknowledged.
     """
@@ -95,12 +95,12 @@ def renew(session: Session, role: Role, ttl_s: int) -> bool:
 
 
 def _renew(session: Session, role: Role, oid: int, ttl_s: int) -> None:
-    # The role is locked before it is read, by a change that changes nothing, since what is read may be
-    # changed before it is written: by another renewal, or by one that its server was too slow for and that
-    # nobody waits for any more. (Not by an advisory lock: any credential could hold those of others.)
+    # The role is locked before it is read, by an ALTER ROLE that changes nothing. Otherwise another renewal
+    # could change it between reading and writing, even one that timed out and for which nobody waits any
+    # more. (Not by an advisory lock: any credential could hold that of another.)
     name = sql.Identifier(role.username)
     with session.transaction(commit=False):
-        # READ COMMITTED: what is read behind the lock is as it is then, whatever the server's default.
+        # READ COMMITTED, whatever the server's default: what is read after the lock is current.
         lock = sql.SQL("BEGIN ISOLATION LEVEL READ COMMITTED; ALTER ROLE {} INHERIT; ").format(name)
         until = _from_now(session, ttl_s, lock, oid)
         session.ask(sql.SQL("ALTER ROLE {} VALID UNTIL {}; COMMIT").format(name, sql.Literal(until)))
@@ -124,7 +124,7 @@ def find(session: Session, roles: list[Role]) -> dict[int, Role]:
 
 
 def _from_now(session: Session, ttl_s: int, before: sql.Composable = _NOTHING, oid: int = 0) -> str:
-    """When it is `ttl_s` from now by the server's clock, or later: as long as the role of `oid` is valid."""
+    """The time `ttl_s` from now by the server's clock, or when the role `oid` expires if that is later."""
     asking = sql.SQL(
         "SELECT coalesce(pg_catalog.to_char(pg_catalog.timezone('UTC'::pg_catalog.text, greatest("
         "(SELECT rolvaliduntil FROM pg_catalog.pg_roles WHERE oid = {}::pg_catalog.oid),"

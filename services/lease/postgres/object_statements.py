@@ -28,7 +28,7 @@ def named(kind: str, identity: str) -> sql.Composable:
 
 
 def refusal_of(session: Session, statements: sql.Composable) -> str:
-    """Do all of them, or none, without waiting long for anybody; returns the SQLSTATE of a refusal, or ""."""
+    """Run all or none, without waiting long for locks; returns the SQLSTATE of a refusal, or ""."""
     try:
         with session.transaction(commit=False):
             session.ask(sql.SQL(_BRIEFLY) + statements + sql.SQL("; COMMIT"))

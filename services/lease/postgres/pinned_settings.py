@@ -1,20 +1,20 @@
-"""What a session must not be told by a database, a role or a pooler, and how it is made sure of.
+"""Settings that no database, role or pooler may change in our sessions, and how that is ensured.
 
 A database's owner, whoever may alter the connection's user, and a pooler can each set parameters for our
 sessions. With another `search_path` a function that a credential made is called in place of PostgreSQL's own,
-as the connection's user (CVE-2018-1058); with another `role` the session is somebody else's; a transaction
-that only reads, or a timeout of a millisecond, keeps credentials alive.
+as the connection's user (CVE-2018-1058); with another `role` the session acts as somebody else; with
+read-only transactions, or a timeout of a millisecond, credentials could not be ended.
 
 Rules:
-* What is named here is sent when the session begins, where it wins over whatever is set for roles and
-  databases, and is read back. `pg_temp` stands last: unnamed it would be searched first.
+* These settings are sent when the session begins, where they override what is set for roles and databases,
+  and are read back. `pg_temp` stands last: unnamed it would be searched first.
 * A pooler may refuse that or leave it out, and may give each transaction another session of the server. Then
-  each statement is sent together with what sets them for its transaction, in one message, which a pooler
-  does not take apart.
-* Whose session it is, is looked at as well, and that the server takes writes: what a standby does not have
-  yet would pass for gone.
-* Statements call functions by their schema and give them the very types they are declared with, and compare
-  like with like, so that they would mean the same under any search_path.
+  each statement is sent in one message with the one that makes these settings for its transaction: a pooler
+  does not split a message.
+* The session's user is checked as well, and that the server takes writes: a role that a standby does not have
+  yet would be taken for gone.
+* Statements name functions with their schema, pass exactly the declared types, and compare values of one
+  type, so that they would mean the same under any search_path.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _LATEST = 170000, {"transaction_timeout": "0"}
 
 
 def options() -> str:
-    """What libpq sends when it connects."""
+    """The `options` that libpq sends when it connects."""
     said = SETTINGS | _AT_START_ONLY
     return " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in said.items())
 
 
 def newer_options(version: int) -> str:
-    """What is sent besides to a server of this version: an older one would not know it, and refuse."""
+    """Further options for a server of this version: an older one would not know them, and refuse."""
     return " ".join(f"-c {name}={value}" for name, value in _newer(version).items())
 
 
@@ -59,7 +59,7 @@ def _newer(version: int) -> dict[str, str]:
 
 
 def wanted(version: int, *, superuser: bool) -> dict[str, str]:
-    """What holds in a session with a server of this version (as in 150004)."""
+    """The settings that must hold in a session with a server of this version (such as 150004)."""
     said = SETTINGS | _newer(version)
     if superuser:
         # An event trigger's function, whoever owns it, would run as the connection's user, or raise.
@@ -78,7 +78,7 @@ def setting(settings: dict[str, str], *, local: bool = False) -> str:
 
 
 class Seen(NamedTuple):
-    """What a session says of itself."""
+    """What a session reports: its users, whether it is on a standby, its settings."""
 
     login: str
     user: str

@@ -1,13 +1,13 @@
 """Passwords and their SCRAM-SHA-256 verifiers (RFC 5802, RFC 7677), computed here.
 
-PostgreSQL is told the verifier only, so the password is in no statement, no log and no plan of the server.
+PostgreSQL gets only the verifier, so the password is in no statement, no log and no plan of the server.
 
     SaltedPassword  = PBKDF2-HMAC-SHA-256(password, salt, iterations)        RFC 5802, section 3 (Hi)
     StoredKey       = SHA-256(HMAC(SaltedPassword, "Client Key"))
     ServerKey       = HMAC(SaltedPassword, "Server Key")
     verifier        = "SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>"   as PostgreSQL stores it
 
-A password is 24 random bytes in base64url: 192 bits, which no number of iterations makes harder to guess;
+A password is 24 random bytes in base64url: 192 bits, which cannot be guessed however few the iterations are;
 4096 are the least that RFC 7677 asks for and that every driver takes. Its alphabet is ASCII letters, digits,
 `-` and `_`, which SASLprep (RFC 4013) leaves as they are, so none is needed.
 """

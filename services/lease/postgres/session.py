@@ -1,6 +1,6 @@
 """One session with a server: statements under the thread's deadline (`answer_deadline`).
 
-A session whose deadline passed is closed; what became of its last statement is not known.
+A session whose deadline passed is closed; whether its last statement had an effect is not known.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Session:
 
     @property
     def server_version(self) -> int:
-        """As in 150004."""
+        """The server's version as a number, such as 150004."""
         return int(self._connection.server_version)
 
     @property
     def is_superuser(self) -> bool:
-        """As the server told it when the session began, or since."""
+        """Whether the user is a superuser, as the server last reported it."""
         return bool(self._connection.info.parameter_status("is_superuser") == "on")
 
     @property
@@ -54,7 +54,7 @@ class Session:
         return str(self._connection.info.dbname)
 
     def pin(self, login: str) -> None:
-        """Have what `pinned_settings` names hold from now on. Raises PostgresFailure when it does not."""
+        """Make the settings of `pinned_settings` hold from now on. Raises PostgresFailure if not."""
         settings = pinned_settings.wanted(self.server_version, superuser=self.is_superuser)
         given = {name: value for name, value in settings.items() if name not in pinned_settings.SETTINGS}
         look = pinned_settings.looking(settings)
@@ -74,7 +74,7 @@ class Session:
         """Rows of the (last) statement; none if it has none. Raises Rejected, Lost.
 
         Values and identifiers are quoted by the driver: `values` for `%s`, `sql.Identifier` for names.
-        `bare`: it cannot be sent with another one, and calls nothing.
+        `bare`: it cannot be sent together with another one, and calls no function.
         """
         if self._before is not None and not bare:
             statement = self._before + (sql.SQL(statement) if isinstance(statement, str) else statement)
@@ -87,12 +87,12 @@ class Session:
             raise Lost("PostgreSQL did not answer in time") from None
         except psycopg2.Error as error:
             raise of_statement(error) from None
-        except UnicodeError:  # a name out of a database that knows no encoding
+        except UnicodeError:  # a name from a database without an encoding
             raise Rejected("PostgreSQL answered with a name that is no UTF-8") from None
 
     @contextlib.contextmanager
     def transaction(self, *, commit: bool = True) -> Iterator[None]:
-        """All or nothing: ROLLBACK when a statement fails. Without `commit` they say BEGIN and COMMIT."""
+        """All or nothing: ROLLBACK when a statement fails. Not `commit`: they say BEGIN and COMMIT."""
         if commit:
             self.ask("BEGIN")
         try:
@@ -128,7 +128,7 @@ def connect(parameters: Mapping[str, str], user: str, password: str, ca: str = "
         try:
             return _pinned(session, user)
         except Lost:
-            pass  # nothing was begun. A timeout that is set for the role may have ended it
+            pass  # nothing was done yet; a timeout set for the role may have ended the session
         newer = pinned_settings.newer_options(session.server_version)
         try:
             return _pinned(_open({**everything, "options": f"{parameters['options']} {newer}"}), user)
@@ -165,13 +165,13 @@ def _connect(everything: dict[str, Any]) -> Any:
     except psycopg2.Error as error:
         if not is_pooler_refusal(error):
             raise
-    # A pooler that takes no options: they are set, and looked at, as soon as there is a session.
+    # A pooler that takes no options: they are set and checked as soon as there is a session.
     return psycopg2.connect(**{name: value for name, value in everything.items() if name != "options"})
 
 
 @contextlib.contextmanager
 def _authority(ca: str, sslmode: str) -> Iterator[dict[str, str]]:
-    """The PEM as a file that libpq can read, which is on no disk; without one the system's authorities."""
+    """The PEM as a file in memory that libpq can read; without a PEM, the system's authorities."""
     if not ca:
         yield {"sslrootcert": "system"} if sslmode == "verify-full" else {}
         return

@@ -2,6 +2,6 @@
 
 Where to look:
     ceremony_decisions  begun, driven by a nonce, completed by a threshold; functions of a view
-    ceremony_exchange   the work around it: shares exchanged among the replicas
+    ceremony_exchange   shares exchanged among the replicas and put together
     ceremony_results    new key shares, or a root token
 """

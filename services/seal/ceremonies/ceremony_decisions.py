@@ -1,20 +1,20 @@
 """Rekey and generate-root as decisions: begun with a share, driven by a nonce, completed by a threshold.
 
-    start     a valid share begins it; the nonce goes to the beginner alone, etcd has its digest
+    start     a valid share begins it; only its giver gets the nonce, etcd has the nonce's digest
     give      further shares, each with the nonce; the shares themselves are only in the memory of replicas
-    propose   (rekey) who has a threshold makes new shares: the configuration they open waits beside the old
+    propose   (rekey) a replica with a threshold makes new shares: their configuration is put beside the old
     verify    (rekey) a threshold of new shares was given back: the new configuration replaces the old one
-    mint      (generate-root) who has a threshold makes a root token
+    mint      (generate-root) a replica with a threshold makes a root token
     cancel    with the nonce, at any time
 
 * One at a time of each kind. It ends by itself: when the cluster is sealed, or after an hour.
 * Digests only recognise shares; that a threshold of them was there is proved by opening the root key with
-  them, before anything is made (`ceremony_exchange`). Whoever writes to etcd can put digests of shares of
-  his own there, and still cannot open the root key.
-* The pending configuration carries an HMAC under the root key: what was altered in etcd never replaces
-  anything.
-* A share given again is refused alone, except to the very call that gave it, and except when those held are
-  enough (completing failed on the way): then it completes.
+  them, before anything is made (`ceremony_exchange`). Somebody who can write to etcd can put digests of other
+  shares there, but those do not open the root key.
+* The pending configuration carries an HMAC under the root key: one that was altered in etcd never replaces
+  the old one.
+* A share given again is refused, and nothing else changes; except for the very call that gave it, and except
+  when the shares held are enough (completing failed before): then it completes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LABEL = "ceremony nonce v1"
 
 
 def new_nonce() -> str:
-    """32 characters that hold 24 random bytes: with it anybody may go on or cancel."""
+    """32 characters that hold 24 random bytes: whoever has it may give further shares, or cancel."""
     return secrets.token_urlsafe(24)
 
 
@@ -52,7 +52,7 @@ def attempt_of(kind: str, nonce: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a ceremony stands."""
+    """The state of a ceremony."""
 
     config: storage.SealConfig
     record: storage.Ceremony
@@ -95,7 +95,7 @@ def require(view: View, kind: str, attempt: bytes) -> Standing:
 def start(
     view: View, kind: str, share: Share, attempt: bytes, call: str, wanted: tuple[int, int] = (0, 0)
 ) -> Standing:
-    """Begin; `wanted`: shares and threshold to be. Raises WrongShare, InvalidInput, and as `find`."""
+    """Begin; `wanted`: new shares and threshold. Raises WrongShare, InvalidInput, and as `find`."""
     known = find(view, kind)
     config, state = repository.require_config(view), repository.require_state(view)
     if not is_share_of(config, share):
@@ -118,7 +118,7 @@ def start(
 def give(
     view: View, kind: str, share: Share, attempt: bytes, call: str, held: frozenset[int] = frozenset()
 ) -> Standing:
-    """Count a share in; `held`: those that are in anybody's memory, this one included.
+    """Count a share in; `held`: the indexes of shares in any replica's memory, this one included.
 
     Raises WrongShare, RepeatedShare, and as `require`.
     """
@@ -139,7 +139,7 @@ def give(
 
 
 def correct(view: View, kind: str, attempt: bytes, held: frozenset[int]) -> Standing:
-    """Count only `held` shares: others died with who held them, and must be given again."""
+    """Count only `held` shares: the replicas that held others are gone, so those must be given again."""
     standing = require(view, kind, attempt)
     lost = set(standing.given) - held
     if not standing.is_collecting or not lost:
@@ -164,7 +164,7 @@ def propose(view: View, attempt: bytes, pending: storage.SealConfig, pending_mac
 def verify(
     view: View, share: Share, attempt: bytes, call: str, is_ours: Callable[[storage.Ceremony], bool]
 ) -> tuple[Standing, bool]:
-    """Count a new share as verified; with a threshold of them the old shares die: then True.
+    """Count a new share as verified; with a threshold of them the new shares replace the old: then True.
 
     Raises WrongShare, RepeatedShare, InvalidInput, and as `require`.
     """
@@ -188,13 +188,13 @@ def verify(
     if len(record.verified) < pending.threshold:
         return _put(view, REKEY, after), False
     view.put(keyspace.SEAL_CONFIG, pending.SerializeToString(deterministic=True))
-    for kind in KINDS:  # a generate-root under way holds old shares
+    for kind in KINDS:  # also a generate-root, since it holds old shares
         view.delete(keyspace.ceremony(kind))
     return after, True
 
 
 def mint(view: View, attempt: bytes, puts: Callable[[int, int], Mapping[bytes, bytes]]) -> None:
-    """Put a root token's records, `puts(term in use, now in ms)`, and end. Raises as `require`."""
+    """Put a root token's records, `puts(term in use, ms)`, and end the ceremony. Raises as `require`."""
     require(view, GENERATE_ROOT, attempt)
     for key, value in puts(repository.require_state(view).term, view.now_ms).items():
         view.put(key, value)
@@ -202,7 +202,7 @@ def mint(view: View, attempt: bytes, puts: Callable[[int, int], Mapping[bytes, b
 
 
 def cancel(view: View, kind: str, attempt: bytes) -> None:
-    """Forget it. Raises as `require`."""
+    """End the ceremony. Raises as `require`."""
     require(view, kind, attempt)
     view.delete(keyspace.ceremony(kind))
 

@@ -1,8 +1,8 @@
-"""Rekey and generate-root as they happen: shares exchanged among the replicas and put together.
+"""The work of rekey and generate-root: shares exchanged among the replicas and put together.
 
-Shares are held by every live replica, under the digest of the nonce, and nowhere else; any replica goes on
-after the loss of any other. One that has restarted gets them with the next exchange. Shares that nobody
-living holds are taken off the count, and have to be given again.
+Shares are held by every live replica, under the digest of the nonce, and nowhere else; so any replica can go
+on when another is lost. One that has restarted gets them with the next exchange. Shares that no live replica
+holds are taken off the count, and have to be given again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What the giver of a share is told; `made`: new shares, or the root token, for him alone."""
+    """The answer to a share; `made`: new shares, or the root token, for this caller alone."""
 
     nonce: str = field(repr=False)
     given: int
@@ -55,12 +55,12 @@ class Step:
 
     @property
     def progress(self) -> str:
-        """Such as "1/2"."""
+        """Shares given of those needed, such as "1/2"."""
         return f"{self.given}/{self.threshold}"
 
 
 class Ceremonies:
-    """One replica's part in them."""
+    """Rekey and generate-root on one replica."""
 
     def __init__(self, pipeline: Pipeline, peers: Peers, custody: Custody, computing: Computing) -> None:
         self._pipeline, self._peers, self._custody = pipeline, peers, custody
@@ -91,20 +91,20 @@ class Ceremonies:
         held = await self._exchange(kind, standing, inbound.deadline)
         known = frozenset(held)
         if share.index not in known and share.index in standing.given:
-            # Its holders are dead: it is counted anew.
+            # The replicas that held it are gone: it is counted again.
             await self._submit(lambda view: ceremony_decisions.correct(view, kind, attempt, known), inbound)
 
         def decide(view: View) -> Standing:
             return ceremony_decisions.give(view, kind, share, attempt, call, known)
 
         if is_share_of(standing.config, share) and standing.is_collecting:
-            # Held before it is counted: who counts another at the same moment finds this one.
+            # Held before it is counted: whoever counts another share at the same moment finds this one.
             self._hold(kind, attempt, [share])
         await self._submit(decide, inbound, _op("Update", kind), kind)
         return await self._advance(kind, nonce, inbound)
 
     async def verify(self, nonce: str, share: Share, inbound: Inbound) -> Step:
-        """Give a new share back; with a threshold of them the old ones die. Raises as `update`."""
+        """Give a new share back; a threshold of them replaces the old ones. Raises as `update`."""
         await self.require_open(inbound)
         attempt, call = ceremony_decisions.attempt_of(REKEY, nonce), _call(inbound)
 
@@ -118,7 +118,7 @@ class Ceremonies:
         return Step(nonce, len(record.verified), record.pending.threshold, complete)
 
     async def cancel(self, kind: str, nonce: str, inbound: Inbound) -> None:
-        """Forget it. Raises PermissionDenied, InvalidInput, Sealed, NoQuorum, UnknownOutcome."""
+        """End it. Raises PermissionDenied, InvalidInput, Sealed, NoQuorum, UnknownOutcome."""
         await self.require_open(inbound)
         attempt = ceremony_decisions.attempt_of(kind, nonce)
         op = _op("Cancel", kind)
@@ -128,7 +128,7 @@ class Ceremonies:
     async def exchanged(
         self, request: pb.ExchangeSharesRequest, deadline: float
     ) -> pb.ExchangeSharesResponse:
-        """A peer's shares: held when valid and of the attempt under way; answered with the others."""
+        """Hold a peer's shares if they are valid and of the attempt under way; answer with those it lacks."""
         shares = [parse_share(text.decode("ascii", "replace")) for text in request.shares]
         kind = request.ceremony
         if kind not in ceremony_decisions.KINDS:
@@ -146,7 +146,7 @@ class Ceremonies:
         )
 
     async def tidy(self) -> None:
-        """Let go of shares whose ceremony is over, for ever."""
+        """For ever: drop shares whose ceremony is over."""
         while True:
             await asyncio.sleep(_TIDY_EVERY)
             for kind, attempt in list(self._attempts.items()):
@@ -162,7 +162,7 @@ class Ceremonies:
                     self._attempts.pop(kind, None)
 
     async def require_open(self, inbound: Inbound) -> None:
-        """Raise NotInitialized or Sealed before anything of a call is judged, NoQuorum without a proof."""
+        """Raise NotInitialized or Sealed before a call's fields are checked, NoQuorum without a proof."""
         if self._custody.generation is None:
             await self._submit(lambda view: ceremony_decisions.find(view, REKEY), inbound)
             raise Sealed
@@ -222,7 +222,7 @@ class Ceremonies:
         return Step(nonce, threshold, threshold, True, (token.token,))
 
     async def _exchange(self, kind: str, standing: Standing, deadline: float) -> dict[int, Share]:
-        """Tell every peer, learn what they hold besides; all of it together."""
+        """Send the shares held to every peer and take theirs; returns all that are held then, by index."""
         name = standing.record.attempt.hex()
         held = self._pools[kind].of(name)
         texts = [share.encode().encode() for share in held.values()]

@@ -1,6 +1,6 @@
 """What a completed ceremony makes: new key shares for the same root key, or a root token.
 
-The present shares are proved before anything is made: a threshold of them opens the root key (`open_root`).
+Before anything is made, a threshold of the present shares must open the root key (`open_root`).
 """
 
 from __future__ import annotations
@@ -49,26 +49,26 @@ def make_shares(
         root_key_check=config.root_key_check,
         created_ms=config.created_ms,
     )
-    # Those who will need them cannot try them out before the old ones are dead: it is tried here.
+    # Their owners cannot try them before the old ones are replaced: so they are tried here.
     if not is_equal(root_key.open_root(pending, parts[-threshold:]), root):
         raise IntegrityError
     return NewShares(parts, pending, pending_mac(root, attempt, pending))
 
 
 def pending_mac(root: Bytes, attempt: bytes, pending: storage.SealConfig) -> bytes:
-    """32 bytes that only the root key makes; with the attempt in it, nothing old can be put back."""
+    """32 bytes that only the root key makes; the attempt is in them, so no older record can be put back."""
     return mac(root, _PENDING_LABEL, attempt, pending.SerializeToString(deterministic=True))
 
 
 class RootToken:
-    """A root token to be; deciding again puts the same token."""
+    """A root token that is being made; deciding again puts the same token."""
 
     def __init__(self, keys: RecordKeys) -> None:
         self.token = new_token()
         self._keys = keys
 
     def puts(self, term: int, now_ms: int) -> Mapping[bytes, bytes]:
-        """Its records. Raises DependencyDown when this replica has not heard of the term in use."""
+        """Its etcd records. Raises DependencyDown when this replica does not know the term in use yet."""
         if self._keys.newest < term:
             raise DependencyDown("the term in use is not known here yet")
         return token_puts(self._keys, digest(self.token), root_record(now_ms))

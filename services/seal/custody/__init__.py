@@ -2,8 +2,8 @@
 unsealed, and wiped ten seconds after the last proof.
 
 Where to look:
-    held_keys            who holds what, and the rules of freshness; no I/O
-    key_holders          whether anybody holds a key: etcd's word, and that of whoever said so
+    held_keys            the keys, and the rules of freshness; no I/O
+    key_holders          whether anybody holds a key: by etcd, and by asking replicas
     freshness_watch      proofs, wiping when it is time, and what follows
     process_replacement  a process that has wiped is replaced by a new one
     replica_record       what this replica says of itself in etcd

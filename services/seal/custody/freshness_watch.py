@@ -1,11 +1,11 @@
 """Watching over the seal state: proofs for custody, wiping when it is time, and what follows from a wipe.
 
 * A linearizable read every 0.5 s is the proof; a watch of `seal/state` makes the next read come at once. A
-  read that failed is repeated without a pause: etcd's elections take longer than what is left of a proof.
-  One that is late is not waited for: the next is asked for beside it, and the first answer counts. So an
-  etcd that takes two seconds for each answer still proves every half second.
+  read that failed is repeated without a pause: etcd's elections take longer than what is left of a proof. A
+  late read is not waited for: the next is sent beside it, and the first answer counts. So an etcd that takes
+  two seconds for each answer still proves every half second.
 * The wipe 10 s after the last proof does not wait for a read to fail: it has a timer of its own.
-* After a wipe the replica says so in etcd (`seal` waits for that) and the process is
+* After a wipe the replica writes that into its record in etcd (`seal` waits for that), and the process is
   replaced.
 * Each state read leads to two things: the replica's record is kept true, and a cluster in which nobody holds
   a key any more is called sealed (`seal_when_unheld`).
@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Vigil:
-    """One per process; `run` is for ever. `on_wiped` is what follows a wipe."""
+    """Watches the seal state; one per process. `on_wiped` is called after a wipe."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class Vigil:
         self.seen = asyncio.Event()
 
     async def run(self) -> None:
-        """All five duties of it."""
+        """Run its five tasks, for ever."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for work in (self._read, self._watch, self._expire, self._after_wipe, self._follow):
@@ -67,7 +67,7 @@ class Vigil:
                 reading.cancel()
 
     def look_now(self) -> None:
-        """Read again at once."""
+        """Have the seal state read at once."""
         self._wake.set()
 
     async def _read(self) -> None:
@@ -84,7 +84,7 @@ class Vigil:
             await _happens(self._wake, READ_EVERY - (time.monotonic() - asked))
 
     async def _ask(self, asked: float) -> bool:
-        """Whether etcd told the state; what was asked for before the last that was told says nothing new."""
+        """Whether etcd answered. A state that was asked for before the one known now is dropped."""
         try:
             found = await self._etcd.range(keyspace.SEAL_STATE, deadline=asked + _READ_WITHIN)
             state = SealState.parse(found.rows[0].value if found.rows else None)
@@ -100,7 +100,7 @@ class Vigil:
         return True
 
     async def _follow(self) -> None:
-        """What each state read leads to; it may take a second, for which no proof has to wait."""
+        """Act on each state that was read; this may take a second, and no proof has to wait for it."""
         while True:
             await self._is_read.wait()
             self._is_read.clear()

@@ -1,14 +1,15 @@
-"""Who holds the key in this process, and when: the freshness rules. No I/O; time is passed in by a clock.
+"""The keys in this process, and the rules of how fresh their proof must be. No I/O; a clock is passed in.
 
 * Holding begins with a proof: a linearizable read (or a committed transaction) that saw
-  `unsealed:<generation>`. A proof counts from the moment its question was *asked*, on the monotonic clock.
+  `unsealed:<generation>`. A proof counts from the moment at which it was *asked for*, on the monotonic clock.
 * A key is used only within 2 s of the newest proof, checked at each use: a process that was stopped, or is
   cut off, finds its proof stale before it does anything else.
 * 10 s after the newest proof the keys are wiped; a later proof does not save them, even if it arrives
   before anybody looked (a process that slept through the 10 s).
 * Any state but exactly `unsealed:<generation>` wipes: a higher generation means that a seal was missed.
-* Wiping drops every cipher and zeroes the page of the root key. Copies of the interpreter's go with the
-  process: `wiped` tells whoever replaces it, until keys are held again. `opened` tells that they are held.
+* Wiping drops every cipher and zeroes the page of the root key. The interpreter's copies go only with the
+  process: the event `wiped` is set for whoever replaces it, until keys are held again. `opened` is set while
+  they are held.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Custody:
         return self._held.keyring.record_keys if self._held else None
 
     def hold(self, root: LockedBytes, keyring: Keyring, generation: int, asked: float) -> None:
-        """Take the keys in; `asked`: when the proof of that generation was asked for. Not a second time."""
+        """Take the keys, proven by a read begun at `asked`. If keys are held already, wipe the new ones."""
         if self._held is not None:
             root.wipe()
             keyring.wipe()
@@ -83,9 +84,9 @@ class Custody:
         self.proven.set()
 
     def renew(self, keyring: Keyring, generation: int) -> None:
-        """Take a newer keyring under the same root key in; the one before is wiped.
+        """Take a newer keyring under the same root key; the one before is wiped.
 
-        Nobody holds on to a keyring over an `await`, so nobody is left with the old one.
+        No code keeps a keyring over an `await`, so none is left with the old one.
         """
         held = self._held
         if held is None or held.generation != generation:
@@ -104,10 +105,10 @@ class Custody:
         return held.root, held.generation
 
     def require_unsealed_since(self, proven: float) -> None:
-        """Raise unless what a transaction sent at `proven` (monotonic seconds) proved may still be told.
+        """Raise if what a transaction sent at `proven` (monotonic seconds) proved may not be answered now.
 
-        As `KeyClient.require_unsealed_since` of the other services. Raises Sealed when the keys are away, or
-        were at any time since; NoQuorum when that is longer ago than `PROOF_S`.
+        As `KeyClient.require_unsealed_since` of the other services. Raises Sealed when no keys are held, or
+        were not at any time since; NoQuorum when `proven` is longer ago than `PROOF_S`.
         """
         self.expire()
         if self._held is None or self._dropped_at >= proven:
@@ -116,7 +117,7 @@ class Custody:
             raise NoQuorum("it is not proven that the cluster is still unsealed")
 
     def left(self) -> float | None:
-        """Seconds until the keys have to go; None: there are none."""
+        """Seconds until the keys must be wiped; None: there are none."""
         return None if self._held is None else self._held.proven_at + WIPE_AFTER_S - self._clock.monotonic()
 
     def expire(self) -> None:

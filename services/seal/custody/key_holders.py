@@ -1,8 +1,8 @@
-"""Whether anybody living holds a key: by what etcd shows, and by asking those who said so.
+"""Whether any live replica holds a key: by what etcd shows, and by asking those whose record says so.
 
-Sessions lapse while etcd is slow, and none can be had while it is full. Who holds a key then still holds it,
-though etcd shows no living holder. So before anybody calls the cluster sealed, each replica whose record says
-that it holds a key is asked itself.
+Sessions lapse while etcd is slow, and none can begin while it is full. A replica that held a key then still
+holds it, though etcd shows no live holder. So before the cluster is called sealed, each replica whose record
+says that it holds a key is asked itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ASK_WITHIN = 0.5  # seconds for one replica
 
 
 class Found(enum.Enum):
-    """What is known: somebody holds a key, nobody does, or somebody who may does not answer."""
+    """A replica holds a key, none does, or one that may hold a key does not answer."""
 
     HELD = 1
     NOBODY = 2
@@ -34,11 +34,11 @@ class Holders:
         self._etcd, self._peers, self._custody, self._node = etcd, peers, custody, node
 
     async def is_shown(self) -> bool:
-        """Whether this replica or, by what etcd shows, a living one does. Raises as `look`."""
+        """Whether this replica holds a key or, by what etcd shows, another live one. Raises as `look`."""
         return self._custody.generation is not None or (await cluster_overview.take(self._etcd)).is_held
 
     async def look(self) -> Found:
-        """Within a second. Raises EtcdError, DecodeError, ValueError."""
+        """Find out, within about a second. Raises EtcdError, DecodeError, ValueError."""
         if self._custody.generation is not None:
             return Found.HELD
         snapshot = await cluster_overview.take(self._etcd)

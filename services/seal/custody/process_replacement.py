@@ -1,15 +1,16 @@
-"""Replacing the process after a wipe: the one way to be rid of what Python, protobuf and OpenSSL copied.
+"""Replacing the process after a wipe: the only way to remove copies that Python, protobuf and OpenSSL made.
 
-The process is executed anew in place (same pid, same port, nothing of its memory; `Runtime.restart`), and
-hardens itself again before anything else. Rules:
-* The keys are wiped and the seal is confirmed long before; this is about residues, so it can wait a little.
+The process executes itself again (same pid and port, nothing of its memory; `Runtime.restart`), and hardens
+itself before anything else. Rules:
+* The keys are wiped and the sealing is confirmed before; only copies are left, so this can wait a little.
 * Replicas go one after the other, by ordinal: a new process needs a second or more until it answers, and
-  unsealing, and the shares that others hold, must survive that. Until its turn this one answers as sealed.
+  meanwhile the others must keep the shares they hold and take part in unsealing. Until its turn this replica
+  answers as sealed.
 * For those two seconds or so nobody listens (gRPC cannot be handed a listening socket). The gateway asks its
   own node's replica, and no other, for health, ready and seal status; it asks again for about a second, so
   that a call at the beginning of that time may still get a 503, `UNAVAILABLE`.
-* Keys that are held again make it pointless: the same residues would come back at once.
-* Answers under way leave first, within bounds. The key streams of other services never end by themselves,
+* If keys are held again by then, the process is not replaced: the same copies would come back at once.
+* Answers under way are sent first, for up to 5 s. The key streams of other services never end by themselves,
   so they are ended.
 """
 
@@ -33,7 +34,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Rebirth:
-    """`restart` begins the replacement and returns."""
+    """Replaces the process. `restart` begins that and returns."""
 
     def __init__(self, custody: Custody, ordinal: str, restart: Callable[[], None]) -> None:
         self._custody, self._restart = custody, restart
@@ -43,7 +44,7 @@ class Rebirth:
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """A call that must be answered before the process goes."""
+        """A context for a call that must be answered before the process is replaced."""
         self._answers += 1
         try:
             yield
@@ -52,7 +53,7 @@ class Rebirth:
 
     @contextlib.contextmanager
     def streaming(self) -> Iterator[None]:
-        """A call that is ended when the process goes."""
+        """A context for a call that is cancelled when the process is replaced."""
         task = asyncio.current_task()
         assert task is not None
         self._streams.add(task)

@@ -1,13 +1,13 @@
-"""What this replica says of itself in etcd: whether it holds a key, of which generation, in which session.
+"""This replica's record in etcd: whether it holds a key, of which generation, in which session.
 
-* `holds` is said in the transaction that proves the seal state, before a key is used (`unseal.complete`),
-  and said again when the session was replaced. `seal` knows from it whom to wait for.
-* Not holding is said after a wipe, and by a replica that never held any. A process that was killed says
-  nothing; what it said before stays until its successor holds a key itself or sees the cluster sealed. So
-  peers can tell whether an earlier holder of this ordinal could still be alive (`peer_unseal`).
-* An ordinal belongs to the node that first spoke under it while the cluster was sealed (people were about to
-  unseal it, and so approved of it), or was unsealed by shares. While it is unsealed nobody registers by his
-  own word.
+* `holds` is written in the transaction that proves the seal state, before a key is used
+  (`seal_decisions.complete`), and again when the session was replaced. `seal` knows from it whom to wait for.
+* `holds` is cleared after a wipe, and false for a replica that never held any. A process that was killed
+  writes nothing; its record stays until its successor holds a key itself or sees the cluster sealed. So peers
+  can tell whether an earlier holder of this ordinal could still be alive (`peer_unseal`).
+* An ordinal belongs to the node that first wrote a record under it while the cluster was sealed (people were
+  about to unseal it, and so approved of it), or that unsealed by shares. While the cluster is unsealed no
+  node registers by itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Registry:
-    """Keeps one record true."""
+    """Keeps this replica's record up to date."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Registry:
         self._settled: object = None
 
     def record(self) -> storage.SealReplica:
-        """What there is to say now."""
+        """The record as it should be now."""
         generation = self._custody.generation
         return storage.SealReplica(
             node=self._node,
@@ -60,7 +60,7 @@ class Registry:
         )
 
     async def settle(self, state: SealState | None) -> None:
-        """Say it if it was not said yet, `state` being the newest seal state seen. Never raises."""
+        """Write the record if it was not written yet; `state`: the newest seal state seen. Never raises."""
         record = self.record()
         facts = (state, record.SerializeToString(deterministic=True))
         if facts == self._settled or not record.lease:
@@ -75,7 +75,7 @@ class Registry:
 
 
 def register(view: View, record: storage.SealReplica) -> None:
-    """Have the ordinal of `record` belong to its node. Raises PermissionDenied when it is another's."""
+    """Register the ordinal of `record` for its node. Raises PermissionDenied when it is another's."""
     key = keyspace.ordinal(record.ordinal)
     owner = view.get(key).value
     if owner is None:
@@ -92,7 +92,7 @@ def say(view: View, record: storage.SealReplica) -> None:
     if known == record:
         return
     if record.holds:
-        # Whoever holds a key of another generation is about to wipe it; he is still waited for.
+        # A replica that holds a key of another generation is about to wipe it; it is still waited for.
         if state is not None and not state.is_sealed and state.generation == record.generation:
             repository.put_replica(view, record)
         return

@@ -1,13 +1,15 @@
-"""Who has confirmed a sealing, and who has still to be waited for.
+"""Which nodes have confirmed a sealing, and which are still waited for.
 
 A node confirms when everything of it that could answer with a secret says that it has no keys:
 * its seal replica by its record; one that was killed while it held a key has confirmed nothing;
 * each of the other services by its session key (`unsealed: false`), which it writes when it drops its keys.
-A process whose session was there in the last seconds and is gone may be stopped, or cut off, with an answer
-in its hands, so its node has not confirmed either. Sessions last a second at least, and the revisions looked
-at are less than that apart: none is overlooked.
 
-A row that nobody can read confirms nothing for the node in its key; one that names no node is no process's.
+A process whose session was there in the last seconds and is gone may be stopped, or cut off, with an answer
+that it has not sent yet, so its node has not confirmed either. Sessions last a second at least, and the
+revisions looked at are less than that apart: none is overlooked.
+
+For a row that cannot be read, the node in its key has not confirmed; a row whose key names no node is
+ignored.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _NODES = (keyspace.NODES, keyspace.prefix_end(keyspace.NODES))
 
 
 class Pair(Protocol):
-    """A row of etcd's."""
+    """A row of etcd."""
 
     @property
     def key(self) -> bytes: ...
@@ -42,7 +44,7 @@ class Pair(Protocol):
 
 
 class Confirmations(NamedTuple):
-    """The nodes (in Kubernetes: pods) that hold nothing, and those that did not say so."""
+    """The nodes (in Kubernetes: pods) that hold nothing, and those that did not confirm it."""
 
     confirmed: tuple[str, ...]
     unconfirmed: tuple[str, ...]
@@ -60,7 +62,7 @@ class Revisions:
             self._seen.append((asked, revision))
 
     def since(self, start: float, now: float) -> list[int] | None:
-        """Revisions from `start` to `now`, close enough together; None when they were not noted."""
+        """Revisions from `start` to `now`, at most `_APART_S` apart; None when not enough were noted."""
         moments = [moment for moment, _ in self._seen]
         before = [moment for moment in moments if moment <= start]
         if not before:
@@ -73,7 +75,7 @@ class Revisions:
 
 
 async def processes_since(etcd: Etcd, revisions: Revisions, deadline: float) -> frozenset[str] | None:
-    """The other services' processes that had a session while a proof of today's lasts: "kv/node-1" …
+    """The other services' processes that had a session in the last `PROOF_S` seconds, such as "kv/node-1".
 
     None: that is not known.
     """
@@ -91,7 +93,7 @@ async def processes_since(etcd: Etcd, revisions: Revisions, deadline: float) -> 
 
 
 def confirmations(rows: Iterable[Pair], recent: Iterable[str]) -> Confirmations:
-    """By what all say of themselves: rows of seal's replicas and of the sessions; `recent`: who was there."""
+    """From the rows of seal's replicas and of the sessions; `recent`: the processes of `processes_since`."""
     silent: set[str] = set()
     nodes: set[str] = set()
     present: set[str] = set()
@@ -115,14 +117,14 @@ def _holds(row: Pair) -> bool:
     try:
         return storage.SealReplica.FromString(row.value).holds
     except DecodeError:
-        return True  # for all that is known
+        return True  # it may
 
 
 def _may_answer(presence: bytes) -> bool:
     try:
         return json.loads(presence)["unsealed"] is not False
     except (ValueError, KeyError, TypeError, RecursionError):
-        return True  # an older version, or nobody knows what
+        return True  # an older version, or not readable
 
 
 def _name_of(key: bytes) -> str:

@@ -1,8 +1,9 @@
 """A cluster that etcd calls unsealed, and in which nobody holds a key any more, is called sealed.
 
-Everything was restarted, say: then the cluster *is* sealed, and once its record says so people unseal it as
-ever. Nobody must have held a key for 3 s. Who said that it holds one is asked first (`key_holders`), and who
-does not answer is given the time in which it would have wiped its keys.
+If everything was restarted, say, the cluster *is* sealed; then `seal/state` is changed to sealed, and people
+unseal it as usual. Nobody must have held a key for 3 s. Replicas whose records say that they hold a key are
+asked first (`key_holders`); for one that does not answer, the time is waited in which it would have wiped its
+keys.
 """
 
 from __future__ import annotations

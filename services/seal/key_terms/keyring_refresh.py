@@ -1,11 +1,12 @@
 """Hearing of new key terms: the keyring in custody follows the one in etcd.
 
-* A watch says at once that it changed; beside that it is read every few seconds.
-* Whoever is asked for a term it has never heard of looks before it answers. A look begins at most every
-  0.1 s, and serves everybody who asked before it began: a forged envelope must not become a load on etcd.
-* A look that failed says nothing: then this replica does not know whether there is such a term.
-* A keyring that does not open, or whose term in use is older than the one held, is not taken in: somebody
-  has written to etcd who must not. What is held goes on.
+* A watch says at once that it changed; besides, it is read every few seconds.
+* A replica that is asked for a term it does not know reads the keyring before it answers. A read begins at
+  most every 0.1 s, and serves everybody who asked before it began: forged envelopes must not put load on
+  etcd.
+* If that read fails, this replica does not know whether there is such a term.
+* A keyring that does not open, or whose term in use is older than the one held, is not taken: somebody has
+  altered etcd. The keyring held stays in use.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from strongbox.store.etcd.watch import watch
 
 READ_EVERY = 3.0  # seconds
 _AT_MOST_EVERY = 0.1  # seconds between two reads that somebody asked for
-_WITHIN = 0.3  # seconds for one read: who waits for it gives this replica 0.5 s
+_WITHIN = 0.3  # seconds for one read: callers that wait for it give this replica 0.5 s
 _log = structlog.get_logger(__name__)
 
 
 class Refresher:
-    """One per process; `run` is for ever."""
+    """Keeps the keyring in custody up to date; one per process."""
 
     def __init__(self, etcd: Etcd, custody: Custody) -> None:
         self._etcd, self._custody = etcd, custody
@@ -52,12 +53,12 @@ class Refresher:
             tasks.create_task(self._read())
 
     async def look(self) -> bool:
-        """Read the keyring; whether what is held now is what etcd had after this was asked. Never raises."""
+        """Read the keyring; returns whether the one held is as new as this call. Never raises."""
         asked = time.monotonic()
         async with self._one_at_a_time:
             if self._began < asked:
                 await asyncio.sleep(max(0.0, self._began + _AT_MOST_EVERY - time.monotonic()))
-                self._began, self._succeeded = time.monotonic(), False  # who is cancelled has seen nothing
+                self._began, self._succeeded = time.monotonic(), False  # False also if this is cancelled
                 self._succeeded = await self._read_once()
             return self._succeeded
 

@@ -1,8 +1,8 @@
-"""Rotating, and what there is to see of it: the work around the decisions of `term_decisions`.
+"""Rotating, and the status of key terms: the work around the decisions of `term_decisions`.
 
-A rotation stages a term, waits until every service has had the time to hear of it (each asks twice a
-second), and has it in use; the answer comes then. Whoever dies in between leaves a staged term, which the
-duty (`terms_duty`) has in use a moment later, and a rotation asked for meanwhile takes up.
+A rotation stages a term, waits until every service has had time to hear of it (each asks twice a second),
+puts it in use, and then answers. If the process dies in between, a staged term is left: the duty
+(`terms_duty`) puts it in use a moment later, and a rotation asked for meanwhile goes on with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from strongbox.store.decisions.view import Row, View
 ROTATE = "sys/rotate"
 STATUS = "sys/key-status"
 STAGED_FOR = 1.5  # seconds: services ask for the record keys twice a second
-# Single keys are ranges of one: more than the key itself etcd does not let seal read of another's.
+# Single keys as ranges of one key: of other services' keys etcd's role lets seal read only these.
 _FETCHED = (
     (keyspace.SEAL_WRAPS, keyspace.prefix_end(keyspace.SEAL_WRAPS)),
     *((key, key + b"\0") for key in keyspace.REWRAPS.values()),
@@ -36,7 +36,7 @@ _FETCHED = (
 
 
 class KeyStatus(NamedTuple):
-    """What key-status tells."""
+    """The answer of key-status; `wraps`, `done`, `total`, `passed_over` are counts."""
 
     terms: Terms
     wraps: int
@@ -46,14 +46,14 @@ class KeyStatus(NamedTuple):
 
 
 class Rotation:
-    """Rotates on somebody's word, or on the duty's."""
+    """Rotates for a caller, and puts staged terms in use."""
 
     def __init__(self, pipeline: Pipeline, guard: Guard, custody: Custody, refresher: Refresher) -> None:
         self._pipeline, self._guard = pipeline, guard
         self._custody, self._refresher = custody, refresher
 
     async def rotate(self, inbound: Inbound) -> KeyStatus:
-        """A new term, in use. Raises what the guard raises, NoQuorum, UnknownOutcome."""
+        """Put a new term in use. Raises what the guard raises, NoQuorum, UnknownOutcome."""
         term = await self._stage(inbound)
         await asyncio.sleep(STAGED_FOR)
         await self.activate(term, inbound.deadline)
@@ -65,7 +65,7 @@ class Rotation:
         return _status(await self._pipeline.submit(Work(decide, None, inbound.deadline)))
 
     async def status(self, inbound: Inbound) -> KeyStatus:
-        """The term in use, its wraps, how far rewrapping is. Raises what the guard raises."""
+        """The terms, the wraps under the one in use, how far rewrapping is. Raises what the guard raises."""
 
         def decide(view: View) -> Terms:
             self._guard.require(view, inbound, "sudo", STATUS)
@@ -75,7 +75,7 @@ class Rotation:
         return _status(await self._pipeline.submit(work))
 
     async def activate(self, term: int, deadline: float) -> None:
-        """Have a staged term in use."""
+        """Put a staged term in use."""
         draft = Draft(op="UseKeyTerm", path=ROTATE, request_id="", client="")
         work = Work(lambda view: term_decisions.activate(view, term), draft, deadline, always=True)
         await self._pipeline.submit(work)
@@ -107,7 +107,7 @@ def _status(found: Outcome[Terms]) -> KeyStatus:
 
 
 def progress_in(rows: Sequence[Row]) -> list[storage.RewrapProgress]:
-    """What each service says of its rewrapping; at the beginning where it said nothing."""
+    """How far each service's rewrapping is; one that has written nothing is at the beginning."""
     told = dict(_pairs(rows))
     return [term_decisions.parse_progress(told.get(key)) for key in keyspace.REWRAPS.values()]
 

@@ -6,12 +6,12 @@
               on its way fails its compare, and is made again.
     retired   its keys are taken out of the keyring, for good
 
-* Only one term is staged at a time: rotating twice at once is rotating once.
-* Retiring compares what every service says of its rewrapping (`keyspace.REWRAPS`): a service that has not
-  finished the term in use, or has never said anything, keeps every older term. Since nothing is made under
-  an older term once a newer one is in use, what a finished service has seen is all there is.
-* They have looked twice (`confirmed`), some time apart: so page tokens and answers on their way, made under
-  the old term, have had that time as well.
+* Only one term is staged at a time: two rotations at the same time give one new term.
+* Retiring compares the rewrapping progress of every service (`keyspace.REWRAPS`): one that has not finished
+  with the term in use, or has written nothing, keeps every older term. Since nothing is made under an older
+  term once a newer one is in use, a finished service has seen everything there is.
+* Each service looks twice (`confirmed`), some time apart: so page tokens and answers on their way, made under
+  the old term, have had that time to end.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from strongbox.store.decisions.view import View
 
 
 class FreshTerm:
-    """A term to be: its number is known when it is decided, and deciding again gives the same keys.
+    """A term that is being made: its number is known when it is decided; deciding again gives the same keys.
 
-    The root key is asked for at that moment: one that was wiped meanwhile must not make a term that opens
-    under nothing. What it remembers is one call's alone: no other caller's decision meets it.
+    The root key is asked for at that moment: one that was wiped must not make a term that nothing opens. One
+    object serves one call only.
     """
 
     def __init__(self, custody: Custody) -> None:
@@ -59,7 +59,7 @@ class FreshTerm:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The terms there are: `current` is in use, `staged` is to be (0: none)."""
+    """The numbers of all terms; `current` is in use, `staged` comes next (0: none)."""
 
     all: tuple[int, ...]
     current: int
@@ -68,12 +68,12 @@ class Terms:
 
 
 def read(view: View) -> Terms:
-    """What the keyring says. Raises NotInitialized, IntegrityError."""
+    """The terms of the stored keyring. Raises NotInitialized, IntegrityError."""
     return terms_of(repository.require_keys(view)[0])
 
 
 def terms_of(stored: storage.Keyring) -> Terms:
-    """What a keyring says. Raises IntegrityError when it has no terms."""
+    """The terms of a keyring. Raises IntegrityError when it has none."""
     current = keyrings.current_of(stored)
     numbers = tuple(sorted(entry.term for entry in stored.terms))
     installed = [entry.installed_ms for entry in stored.terms if entry.term == current]
@@ -97,7 +97,7 @@ def stage(view: View, fresh: FreshTerm) -> int:
 
 
 def activate(view: View, term: int) -> Terms:
-    """Have `term` in use, unless it is already. Raises Sealed, NotInitialized."""
+    """Put `term` in use, unless it is already. Raises Sealed, NotInitialized."""
     state = _require_unsealed(view)
     stored, record_keys = repository.require_keys(view)
     known = terms_of(stored)
@@ -114,7 +114,7 @@ def activate(view: View, term: int) -> Terms:
 
 
 def retire(view: View) -> tuple[int, ...]:
-    """Take out the terms that nothing uses; those taken out."""
+    """Remove the terms that nothing uses; returns them."""
     view.prefetch(keyspace.SEAL_STATE, *keyspace.REWRAPS.values())
     _require_unsealed(view)
     stored, record_keys = repository.require_keys(view)
@@ -134,15 +134,15 @@ def retire(view: View) -> tuple[int, ...]:
 
 
 def read_progress(view: View, service: str) -> storage.RewrapProgress:
-    """How far a service is; at the beginning when it has said nothing."""
+    """How far a service is; at the beginning when it has written nothing."""
     return parse_progress(view.get(keyspace.REWRAPS[service]).value)
 
 
 def parse_progress(value: bytes | None) -> storage.RewrapProgress:
-    """What stands at `<service>/rewrap`; at the beginning when nothing does, or what nobody can read."""
+    """The progress at `<service>/rewrap`; at the beginning when there is none that can be read."""
     try:
         return storage.RewrapProgress.FromString(value or b"")
-    except DecodeError:  # the service begins anew; until then no term is retired
+    except DecodeError:  # the service begins again; until it has finished no term is retired
         return storage.RewrapProgress()
 
 
@@ -165,7 +165,7 @@ def rewrapped(progress: Iterable[storage.RewrapProgress], term: int) -> tuple[in
 
 
 def passed_over(progress: Iterable[storage.RewrapProgress], term: int) -> int:
-    """How much the services left as it is when they brought all under `term`."""
+    """How many records the services left as they are when they rewrapped to `term`."""
     return sum(one.passed_over for one in progress if one.term >= term)
 
 

@@ -1,7 +1,7 @@
-"""The terms duty: what nobody asks for. One replica at a time, under the fence of its term of office.
+"""The terms duty: upkeep of key terms without a request. One replica at a time, under its fence.
 
-* A term that was staged and not put in use (whoever rotated died) is put in use.
-* A term whose wraps come to an end is followed by a new one, long before 2^31.
+* A term that was staged and not put in use (the rotating process died) is put in use.
+* A new term is begun when the wraps of the one in use run low, long before 2^31.
 * Terms that nothing uses any more are retired.
 """
 
@@ -49,7 +49,7 @@ class Upkeep:
         self._staged_at: tuple[int, float] = (0, 0.0)
 
     async def work(self, term: Term) -> None:
-        """Look after the terms until cancelled, when the term of office is over."""
+        """Look after the key terms until cancelled, when this replica no longer holds the duty."""
         while True:
             try:
                 await self.one_pass(term)
@@ -57,7 +57,7 @@ class Upkeep:
             except StrongBoxError as error:  # sealed, or no quorum
                 _log.debug("the terms wait", reason=error.reason)
                 if self._custody.generation is None:
-                    # Another replica may hold keys: it gets its chance.
+                    # Another replica may hold keys: give the duty up, so that it can take it.
                     await asyncio.sleep(5 * PAUSE)
                     return
             await asyncio.sleep(PAUSE)

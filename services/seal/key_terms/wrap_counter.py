@@ -2,10 +2,10 @@
 
 GCM under one key with random nonces is sound for 2^32 seals (SP 800-38D §8.3: a nonce repeats with chance
 2^-32); a term is retired at half of that. Each purpose has a key of its own, so counting all purposes
-together errs on the safe side, as does a process that dies with part of its range unused.
+together is on the safe side, and so is losing the unused part of a range when a process dies.
 
     seal/wraps/<term>          how many are reserved, by all replicas together; compared and moved
-    seal/wraps/<term>/<node>   how many of its ranges a replica has not used, once a second; only to be shown
+    seal/wraps/<term>/<node>   how many reserved wraps a replica has not used, once a second; only for status
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from strongbox.store.decisions.view import View
 
 LIMIT = 1 << 31
 RETIRE_AT = LIMIT - (1 << 27)  # a new term is begun while 134 million are left: hours at any rate seen
-RANGE = 4096  # a transaction for so many wraps
+RANGE = 4096  # wraps that one transaction reserves
 _WITHIN = 1.0  # seconds for reserving
 _TELL_EVERY = 1.0  # seconds
 _log = structlog.get_logger(__name__)
 
 
 def reserve(view: View, term: int, count: int) -> int:
-    """Reserve `count` wraps under `term`; the sum of all. Raises Overloaded when the term has none left."""
+    """Reserve `count` wraps of `term`; returns the total. Raises Overloaded when the term has none left."""
     key = keyspace.wraps(term)
     total = int(view.get(key).value or b"0") + count
     if total > LIMIT:
@@ -40,7 +40,7 @@ def reserve(view: View, term: int, count: int) -> int:
 
 
 class Wraps:
-    """What this replica may still wrap."""
+    """The reserved wraps that this replica has not used yet."""
 
     def __init__(self, pipeline: Pipeline, node: str) -> None:
         self._pipeline, self._node = pipeline, node
@@ -62,13 +62,13 @@ class Wraps:
                 return
             more = max(RANGE, count)
             deadline = time.monotonic() + _WITHIN
-            # Unknown: what may be reserved is not used, and another range is reserved by whoever asks again.
+            # If the outcome is unknown, that range is not used; the next call reserves another one.
             await self._pipeline.submit(Work(lambda view: reserve(view, term, more), None, deadline))
             self._left = more + (self._left if term == self._term else 0)
             self._term = term
 
     async def run(self) -> None:
-        """Tell how many are unused, for ever."""
+        """For ever: write how many are unused."""
         while True:
             await asyncio.sleep(_TELL_EVERY)
             term, left = self._term, self._left
@@ -84,12 +84,12 @@ class Wraps:
 
 
 def _putting(key: bytes, value: bytes) -> Callable[[View], None]:
-    # Bound here: a decision that is late must not put what a later round has counted.
+    # Bound here: a late decision must not put the count of a later round.
     return lambda view: view.put(key, value)
 
 
 def used(rows: list[tuple[bytes, bytes]], term: int) -> int:
-    """From the rows of `seal/wraps/<term>` and below: wraps used, at most so many."""
+    """From the rows of `seal/wraps/<term>` and below: how many wraps were used, at most."""
     own = keyspace.wraps(term)
     counts = {key: int(value) for key, value in rows if key == own or key.startswith(own + b"/")}
     return max(0, counts.pop(own, 0) - sum(counts.values()))

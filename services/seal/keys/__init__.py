@@ -1,4 +1,4 @@
-"""The root key and what is derived from it. No I/O; entered by every room of seal.
+"""The root key and what is derived from it. No I/O; used by all of seal.
 
 Where to look:
     root_key  sealed by the unseal key, recognised by its check value

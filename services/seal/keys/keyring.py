@@ -4,14 +4,14 @@
     term's KEK ──HKDF "kek <purpose>"──▶ KEK of (purpose, term) ──▶ wraps that purpose's DEKs
     KEK of (records, term) ──▶ wraps the term's record key
 
-* A purpose is a service, by its certificate; `records` is nobody's certificate, so nobody can ask for it to
-  be unwrapped as a data key. What kv wrapped, auth cannot unwrap: other key, and the purpose is in the AAD
-  too.
+* A purpose is a service, by its certificate; no certificate names `records`, so nobody can have a record key
+  unwrapped as a data key. What kv wrapped, auth cannot unwrap: the key is another, and the purpose is in the
+  AAD too.
 * The term's KEK itself is used for derivation only, never as a cipher key, and is dropped once that is
   done.
 * Only ciphers are kept (cleansed by OpenSSL when dropped), and the record keys, which other services get.
-* Wrapping uses the term in use. A newer one may be there already: it is held by everybody before anybody
-  uses it (`key_terms`).
+* Wrapping uses the term in use. A newer one may be there already: every replica holds it before any uses it
+  (`key_terms`).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Keyring:
         return term in self.record_keys.by_term
 
     def is_behind(self, term: int) -> bool:
-        """Whether `term` is newer than all that are held: then there may be something to be read."""
+        """Whether `term` is newer than all that are held: then etcd may have a newer keyring."""
         return term > max(self.record_keys.by_term)
 
     def wrap(self, purpose: str, deks: Iterable[Dek]) -> list[WrappedDek]:
@@ -66,7 +66,7 @@ class Keyring:
         return [wrap_dek(kek, purpose, self.term, dek) for dek in deks]
 
     def unwrap(self, purpose: str, wrapped: Iterable[WrappedDek]) -> list[bytes]:
-        """The keys in the same order; an empty one where something is wrong, whatever it is."""
+        """The keys in the same order; an empty one for whatever does not open, for any reason."""
         return [self._unwrap(purpose, one) for one in wrapped]
 
     def rewrap(self, purpose: str, wrapped: Iterable[WrappedDek]) -> list[WrappedDek | None]:
@@ -157,7 +157,7 @@ def _record_key(keks: dict[tuple[str, int], Aead], key: storage.WrappedRecordKey
 
 
 def _term_aad(cluster_id: str, term: int) -> bytes:
-    # A term from etcd can be anything; a negative one is a forgery, not a defect of ours.
+    # A term read from etcd can be anything; a negative one is a forgery, not a programming error.
     if term < 0:
         raise IntegrityError
     return canonical_aad(_TERM_LABEL, cluster_id, term)

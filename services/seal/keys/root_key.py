@@ -1,16 +1,16 @@
-"""The root key: sealed by the unseal key, recognised by its check value; and how a key share is recognised.
+"""The root key: sealed by the unseal key, recognised by its check value. And how key shares are recognised.
 
     unseal key (32 random bytes, split into shares) ──AES-256-GCM──▶ root key record
     root key   (32 random bytes)                    ──HMAC─────────▶ key check value
 
 * The root key is not derived from the unseal key, so new shares (a rekey) leave everything below untouched.
-* The unseal key seals one plaintext in its life: GCM's bound on seals per key is no concern.
+* The unseal key seals only one plaintext: GCM's limit of seals per key does not matter.
 * The check value is needed besides GCM's tag: GCM does not commit to its key (one ciphertext can be made to
   open under two keys), and a root key that a peer hands over comes with no record to open. HMAC-SHA256
   under the root key commits to it, and tells nothing of it.
-* A share's digest is a bare SHA-256: the share is 256 uniform bits, so there is nothing to guess, and no
-  salt or slow hash would add anything. Label, cluster, index and length-prefixed parts keep it from meaning
-  anything else.
+* A share's digest is a bare SHA-256: the share is 256 uniform bits, so there is nothing to guess, and no salt
+  or slow hash would add anything. Label, cluster, index and length prefixes keep it from being taken for any
+  other digest.
 * The cluster's id is in everything: a record or share of another cluster never fits here.
 """
 
@@ -71,15 +71,15 @@ def open_root(config: storage.SealConfig, shares: Sequence[Share]) -> bytes:
 
 
 def keyring_cipher(root: Bytes) -> Aead:
-    """What opens the keyring: under a key of its own, so that the root key itself encrypts nothing."""
+    """The cipher of the keyring, with a derived key, so that the root key itself encrypts nothing."""
     return Aead(derive(root, _KEYRING_LABEL))
 
 
 def to_box(box: Box) -> storage.SealedBox:
-    """As it is stored."""
+    """A box as it is stored."""
     return storage.SealedBox(nonce=box.nonce, ciphertext=box.ciphertext, tag=box.tag)
 
 
 def from_box(box: storage.SealedBox) -> Box:
-    """As it is opened."""
+    """A stored box, to be opened."""
     return Box(box.nonce, box.ciphertext, box.tag)

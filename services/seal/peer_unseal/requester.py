@@ -1,9 +1,9 @@
-"""The side of peer unseal that asks: as long as the cluster is unsealed and this replica holds no key.
+"""The side of peer unseal that asks, as long as the cluster is unsealed and this replica holds no key.
 
 * Shares that are still on their way (after an unsealing by people) are given time first.
 * If an earlier process of this node held a key, its session must be seen to have ended: a session key that
-  was put over the earlier one does not show that, so this replica lets its own go, waits, and begins a new
-  one.
+  was put over the earlier one does not show that, so this replica ends its own session, waits, and begins a
+  new one.
 * What a peer gives is believed only after the key check value says that it is the root key.
 """
 
@@ -34,7 +34,7 @@ from strongbox.store.etcd.client import Etcd
 from strongbox.store.etcd.errors import EtcdError
 
 _ASK_EVERY = 1.0  # seconds between two rounds of asking
-_ASK_SELDOM = 5.0  # seconds, after so many rounds:
+_ASK_SELDOM = 5.0  # seconds between rounds after `_SOON` rounds
 _SOON = 10
 _SHARES_FIRST = 1.5  # seconds after an unsealing in which the shares themselves are on their way
 _ASK_WITHIN = 1.7  # seconds for one peer
@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Newcomer:
-    """One per process; `run` is for ever."""
+    """Asks peers for the root key; one per process."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Newcomer:
             elif not self._opener.is_open and time.monotonic() - self._sealed_at > _SHARES_FIRST:
                 await self._try(state)
                 self._rounds += 1
-            # Who is refused for long needs people; each refusal is an alert, and one a while is enough.
+            # If refusals go on, people have to help; each refusal raises an alert, so ask less often.
             pause = _ASK_EVERY if self._rounds < _SOON else _ASK_SELDOM
             await asyncio.sleep(pause if state is not None and not state.is_sealed else 0.25)
 
@@ -92,7 +92,7 @@ class Newcomer:
             _log.info("no root key from a peer yet", kind=type(error).__name__)
 
     async def _ask(self, address: str, state: SealState) -> bool:
-        """Whether this peer gave the key, and it is the right one."""
+        """Ask one peer; returns whether it gave the key, and it is the right one."""
         receiver = Receiver()
         request = pb.RequestRootKeyRequest(node_id=self._node, public_key=receiver.public)
         deadline = time.monotonic() + _ASK_WITHIN
@@ -118,7 +118,7 @@ class Newcomer:
         return True
 
     async def _have_session_of_own(self) -> None:
-        """Let an earlier process's session end: a key that it created is not proof of its end."""
+        """Let an earlier process's session end: a session key that it created does not prove that it has."""
         await self._session.current()
         session = await self._etcd.get(keyspace.node("seal", self._node))
         record = await self._etcd.get(keyspace.seal_replica(self._node))
@@ -127,7 +127,8 @@ class Newcomer:
         if session.create_revision > record.mod_revision:
             return
         await self._session.close()
-        # Its etcd lease, if it was killed, ends within its TTL; etcd looks for dead ones twice a second.
+        # If that process was killed, its etcd lease ends within its TTL; etcd looks for expired ones twice a
+        # second.
         await asyncio.sleep(self._ttl + 0.5)
         await self._session.start()
         await self._session.current()

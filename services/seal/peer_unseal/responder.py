@@ -1,19 +1,19 @@
 """Peer unseal: a replica that restarts while others hold the key gets it from one of them.
 
-Who asks is known by his certificate (mutual TLS): `spiffe://strongbox/seal/<ordinal>`. The key is given
-when, in the very transaction that records the giving,
-* the cluster is unsealed at the generation the giver holds (and his own proof is fresh);
+The asking replica is known by its certificate (mutual TLS): `spiffe://strongbox/seal/<ordinal>`. The key is
+given if, in the very transaction that records the giving,
+* the cluster is unsealed at the generation the giver holds (and the giver's own proof is fresh);
 * the ordinal belongs to the node that asks (`replica_record`: since a time when people unsealed), which has
   a live session;
 * if an earlier process of that node held a key, its session is gone: the session key that is there now was
-  created after that process last spoke. The newcomer sees to it by waiting;
+  created after that process last wrote its record. The asking replica waits to make that so;
 * this ordinal was given nothing in the last 5 s.
-It goes encrypted to the newcomer's fresh X25519 key, bound to cluster, ordinal, node and generation, so
-nobody on the way, and nobody else later, opens it. The newcomer checks the key against the key check value
-before use. Each giving is audited before it leaves, and logged as a warning; each refusal
-is an error in the log (`ALERT`) and is counted in the audit chain. What this costs is in the
-threat model: whoever has a seal replica's certificate *and* its etcd identity, while that replica is down,
-gets the root key.
+
+The key is encrypted to a fresh X25519 key of the asking replica, bound to cluster, ordinal, node and
+generation, so nobody else can open it, on the way or later. The asking replica compares it with the key check
+value before use. Each giving is audited before the key leaves, and logged as a warning; each refusal is an
+error in the log (`ALERT`) and is counted in the audit chain. The risk is in the threat model: whoever has a
+seal replica's certificate *and* its etcd identity, while that replica is down, gets the root key.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _log = structlog.get_logger(__name__)
 
 
 def allow(view: View, node: str, ordinal: str, session: KV, generation: int) -> storage.SealConfig:
-    """Decide to give, and note it. Raises Sealed, PermissionDenied, RateLimited."""
+    """Decide whether to give the key, and note when. Raises Sealed, PermissionDenied, RateLimited."""
     own, session_key = keyspace.seal_replica(node), keyspace.node("seal", node)
     handed = keyspace.handed(ordinal)
     view.prefetch(
@@ -76,12 +76,12 @@ class Giver:
     async def give(
         self, ordinal: str, request: pb.RequestRootKeyRequest, deadline: float
     ) -> pb.RequestRootKeyResponse:
-        """The root key for the replica `ordinal`. Raises as the module says; a refusal is alerted."""
+        """The root key for the replica `ordinal`. Raises as `allow`, InvalidInput; refusals are alerts."""
         try:
             return await self._give(ordinal, request, deadline)
         except (PermissionDenied, RateLimited, InvalidInput) as refusal:
-            # Who asks has a seal replica's certificate: in the wrong circumstances that is an attack, or a
-            # replica that is a second too early. The slots keep it from filling the audit outbox.
+            # Whoever asks has a seal replica's certificate: at the wrong time that is an attack, or a replica
+            # that is a second too early. The slots keep refusals from filling the audit outbox.
             _log.error(ALERT, ordinal=ordinal, why=refusal.message)
             self._slots.count(f"seal/{ordinal}")
             raise
@@ -100,7 +100,7 @@ class Giver:
         )
         config = (await self._pipeline.submit(work)).value
         _log.warning("the root key was given to a peer", peer=node, ordinal=ordinal)
-        # Once more: the commit took its time, and between check and use the proof may have run out.
+        # Once more: the commit took time, and the proof may have run out between check and use.
         root, generation = self._custody.root()
         context = context_of(config.cluster_id, ordinal, node, generation)
         with root.view() as secret:

@@ -1,11 +1,11 @@
-"""Whether the cluster's duties get on, judged by looks at it (strongbox.process.duties has the bounds).
+"""Whether the cluster's duties make progress, judged by snapshots (strongbox.process.duties has the bounds).
 
-* A duty gets on when a process tells of progress that it had not told before. What counts is that the number
-  changes, never what any clock says: a clock that jumps makes no duty late, and hides none that is.
-* Idle time grows from look to look, by 3 s at most: so a process that was stopped, or without etcd, finds
-  nobody late when it is back. While the cluster is sealed nothing counts.
-* It begins with this process: nothing is late before its bound has passed here.
-* A holder of an older version tells nothing of its progress; that it is in office has to do.
+* A duty makes progress when a process reports a moment of progress that it had not reported before. Only that
+  it changes counts, not what any clock says: a clock that jumps makes no duty late, and hides no late one.
+* Idle time grows with each snapshot, by 3 s at most: so a process that was stopped, or without etcd, finds no
+  duty late when it is back. While the cluster is sealed no idle time counts.
+* Counting begins with this process: nothing is late before its bound has passed here.
+* A holder of an older version does not report progress; that it holds the duty has to be enough.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ MOST_GAP_S = 3.0
 
 @dataclass(slots=True)
 class Standing:
-    """How one duty gets on; `success_ms` by its holder's clock, 0: not known."""
+    """The state of one duty; `success_ms` by its holder's clock, 0: not known."""
 
     bounds: Bounds
     holder: str = ""
     terms: int = 0
     success_ms: int = 0
     idle_s: float = 0.0
-    told: dict[str, int] = field(default_factory=dict)  # by process, the last progress it told
+    told: dict[str, int] = field(default_factory=dict)  # by node, the last progress it reported
 
     @property
     def is_late(self) -> bool:
@@ -43,7 +43,7 @@ class Duties:
         self._looked_at: float | None = None
 
     def judge(self, seen: Snapshot, now: float) -> None:
-        """Take in a look that ended at monotonic `now`."""
+        """Take in a snapshot that ended at monotonic `now`."""
         gap = 0.0 if self._looked_at is None else min(MOST_GAP_S, max(0.0, now - self._looked_at))
         self._looked_at = now
         for name, duty in self.all.items():
@@ -59,12 +59,12 @@ class Duties:
 
 
 def _gets_on(name: str, duty: Standing, seen: Snapshot) -> bool:
-    """Whether somebody tells of progress that was not known; notes what is told."""
+    """Whether a process reports progress that was not known; notes what is reported."""
     told = seen.progress(duty.bounds.service, name)
     if told.get(duty.holder, 0) is None:
         return True  # an older version
     fresh = {node: ms for node, ms in told.items() if ms and ms != duty.told.get(node)}
-    # Only of who is there: pods have another name after each restart.
+    # Only of nodes that are there: pods have another name after each restart.
     duty.told = {node: ms for node, ms in {**duty.told, **fresh}.items() if node in told}
     duty.success_ms = max(fresh.values(), default=duty.success_ms)
     return bool(fresh)

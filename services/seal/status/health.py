@@ -2,15 +2,16 @@
 
 * `sealed` is this node's: it holds no key. A node that is cut off says what it knows, within 0.6 s.
 * Ready: etcd answers, the cluster is unsealed, the node's clock is right, and its kv and auth are there and
-  have heard of the unsealing: whoever is told `ready` is not told SEALED by the next call.
-  In Kubernetes a pod is of no node of ours: there any kv and any auth will do.
-* What only etcd knows is told only when etcd has said so since the question; what it does not answer is
-  absent, never a default. That there is a cluster is known for good once it was seen.
-* A look is shared by everybody who asks within 100 ms (`shared_overview`). Duties are judged by each look
-  (`duty_status`); one is taken every other second in any case, and what is late is told (`late_duty_alarm`).
-* Not ready either while a duty is late that safety depends on.
-* The clock is judged only when a *new* `cluster/time` arrives (a watch): an old one says nothing of the
-  clock, only of the audit duty, and makes nobody unready.
+  have heard of the unsealing, so that after `ready` the next call is not answered SEALED. In Kubernetes pods
+  do not belong to one of our nodes: there any kv and any auth will do.
+* What only etcd knows is answered only if etcd was read since the question; otherwise it is absent, never a
+  default. That there is a cluster stays known once it was seen.
+* A snapshot is shared by everybody who asks within 100 ms (`shared_overview`). Duties are judged by each
+  snapshot (`duty_status`); one is taken every other second in any case, and late duties are reported
+  (`late_duty_alarm`).
+* A node is not ready either while a duty that safety depends on is late.
+* The clock is judged only when a *new* `cluster/time` arrives (a watch): an old one says nothing about the
+  clock, only about the audit duty, and makes no node unready.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class Health:
         )
 
     async def require_ready(self) -> pb.GetReadyResponse:
-        """Raises what makes this node unready."""
+        """Raises the error that says why this node is not ready."""
         refusal = self._unready(await self._look())
         if refusal is not None:
             raise refusal
@@ -128,7 +129,7 @@ class Health:
             await asyncio.sleep(0.5)
 
     async def judge_duties(self) -> None:
-        """Look every other second, and tell what is late, for ever."""
+        """Take a snapshot every other second, and report what is late, for ever."""
         while True:
             if await self._look() is not None:
                 self._alarm.tell(self.duties, time.monotonic())
@@ -146,7 +147,7 @@ class Health:
         return self._custody.generation is None
 
     async def _look(self) -> Snapshot | None:
-        """A snapshot begun since; None when etcd does not answer in time."""
+        """A snapshot begun after this call; None when etcd does not answer in time."""
         started = time.monotonic()
         try:
             seen = await self._looks.take()
@@ -183,14 +184,14 @@ class Health:
         return None
 
     def _needed(self, seen: Snapshot, name: str) -> list[Mapping[str, Any]]:
-        """What this node's replica of a service says of itself; where pods have no node, what any says."""
+        """The presence of this node's replica of a service; where pods have no node, of every replica."""
         if not self._has_node:
             return [told for key, told in seen.sessions.items() if key.startswith(f"{name}/")]
         own = seen.sessions.get(f"{name}/{self._node}")
         return [own] if own is not None else []
 
     def _nodes(self, fresh: Snapshot | None) -> list[pb.NodeHealth]:
-        """Each seal replica; of others than this one nothing is known without etcd but their names."""
+        """Each seal replica; without etcd only the names of the others are known."""
         found, known = [], fresh or self._last
         for replica in known.replicas if known else (_itself(self._node),):
             told = pb.NodeHealth(id=replica.node)
@@ -205,7 +206,7 @@ class Health:
 
 
 def _text(told: object) -> str:
-    """What a process says, as an answer can hold it: JSON may be of halves of characters."""
+    """A process's text as an answer can hold it: JSON may contain lone surrogates."""
     return str(told).encode("utf-8", "replace").decode()
 
 
@@ -214,7 +215,7 @@ def _itself(node: str) -> Replica:
 
 
 def _told(duty: Standing, is_known: bool) -> pb.DutyHealth:
-    """`is_known`: whether etcd answers; when it was last done is told as far as it was seen."""
+    """A duty for an answer; `is_known`: whether etcd answers, without which holder and late are absent."""
     told = pb.DutyHealth()
     if duty.success_ms:
         moment = Timestamp()
@@ -226,5 +227,5 @@ def _told(duty: Standing, is_known: bool) -> pb.DutyHealth:
 
 
 def _is_unsealed(presence: Mapping[str, Any]) -> bool:
-    """What a process says of itself; one of an older version, which says nothing, is believed to be."""
+    """Whether a process is unsealed, by its presence; an older version, which does not say, counts so."""
     return bool(presence.get("unsealed", True))

@@ -1,4 +1,4 @@
-"""Late duties, told to people: a warning in the log, and metrics (`strongbox_duty_…`, one series per duty).
+"""Reporting late duties: a warning in the log, and metrics (`strongbox_duty_…`, one series per duty).
 
 A warning comes when a duty becomes late, every ten minutes while it is, and when it makes progress again.
 """
@@ -10,12 +10,12 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from services.seal.status.duty_status import Duties
 
-_REMIND = 600.0  # seconds from one line about a late duty to the next
+_REMIND = 600.0  # seconds between two log lines about a late duty
 _log = structlog.get_logger(__name__)
 
 
 class Alarm:
-    """What one seal replica tells of the duties; without a registry only in the log."""
+    """One seal replica's reports about duties; without a registry only in the log."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self._told_at: dict[str, float] = {}
@@ -27,7 +27,7 @@ class Alarm:
         )
 
     def tell(self, duties: Duties, now: float) -> None:
-        """Say how they get on at monotonic `now`."""
+        """Report the duties' state at monotonic `now`."""
         for name, duty in duties.all.items():
             self._held.labels(name).set(bool(duty.holder))
             self._late.labels(name).set(duty.is_late)

@@ -1,14 +1,14 @@
 """Whether a pod of seal is ready in the sense of Kubernetes: whether the next one may be taken away.
 
 A StatefulSet goes on to the next pod, and a PodDisruptionBudget lets another be evicted, when this one is
-ready. So while the cluster is unsealed a replica without the root key is not ready: it has yet to get the key
-from a peer, and the peers are those that would be taken away. Sealed on purpose, or before init, there is no
-key to lose and every replica is ready. What is not known (etcd does not answer) is no reason to go on. Nor is
-what was read longer ago than keys are kept without a proof: a replica that etcd no longer answers may have
-missed that the others were unsealed, and they are those that would be taken away.
+ready. So while the cluster is unsealed a replica without the root key is not ready: it still has to get the
+key from a peer, and the peers are those that would be taken away. While the cluster is sealed on purpose, or
+before init, there is no key to lose and every replica is ready. If the state is not known (etcd does not
+answer), a replica is not ready. Nor is it if the state was read longer ago than keys are kept without a
+proof: the others may have been unsealed since, and they are those that would be taken away.
 
-Nobody is kept from a replica that is not ready: seal's Service publishes its address all the same, and the
-gateway asks another question (`Health.set_serving`), so people can unseal it.
+A replica that is not ready can still be called: seal's Service publishes its address all the same, and the
+gateway uses another check (`Health.set_serving`), so people can unseal it.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ LOOK_EVERY = 0.25  # seconds; the kubelet asks every 2 s
 
 
 def is_ready(state: SealState | None, *, is_known: bool, holds: bool) -> bool:
-    """`state`: the newest that was read, None before init; `is_known`: that was not long ago."""
+    """`state`: the newest read, None before init; `is_known`: read less than `WIPE_AFTER_S` ago."""
     return holds or (is_known and (state is None or state.is_sealed))
 
 
 class Readiness:
-    """Tells health; one per process."""
+    """Reports readiness to `Health`; one per process."""
 
     def __init__(self, custody: Custody, vigil: Vigil, health: Health) -> None:
         self._custody, self._vigil, self._health = custody, vigil, health
 
     @property
     def is_ready(self) -> bool:
-        """Now, by what is known here; nobody is asked for it."""
+        """Whether it is ready now, by what this process knows; without I/O."""
         is_known = time.monotonic() - self._vigil.read_at < WIPE_AFTER_S
         return is_ready(self._vigil.state, is_known=is_known, holds=self._custody.generation is not None)
 

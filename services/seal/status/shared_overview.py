@@ -1,11 +1,11 @@
-"""One look at etcd for everybody who asks at about the same time.
+"""One read of etcd for everybody who asks at about the same time.
 
-Health, ready and seal status are asked by anybody, without a token, as often as he likes; each look is one
+Anybody can ask for health, ready and seal status, without a token and as often as they like; each look is one
 linearizable transaction over several ranges. So:
 * A look begins at most every 100 ms, whoever asks: etcd's work is bounded by the number of replicas.
-* Who asks gets the next look to begin, never one that had begun before: no answer is older than its question.
-  Nobody waits when nothing was asked in the last 100 ms.
-* A failure is shared as well: those who waited for it do not each try again.
+* A call gets the next look to begin, never one that had begun before: no answer is older than its question.
+  It does not wait if no look began in the last 100 ms.
+* A failure is shared as well: the calls that waited do not each try again.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Looks:
         self._began = float("-inf")
 
     async def take(self) -> Snapshot:
-        """What etcd holds now. Raises EtcdError, and DecodeError or ValueError for what nobody can read."""
+        """What etcd holds now. Raises EtcdError, and DecodeError or ValueError for what cannot be read."""
         if self._next is None:
             self._next = asyncio.create_task(self._look(), name="a look at the cluster")
             self._next.add_done_callback(_seen)
-        # One who leaves does not take the others' look along.
+        # A call that is cancelled must not cancel the others' look.
         return await asyncio.shield(self._next)
 
     async def _look(self) -> Snapshot:
@@ -44,4 +44,4 @@ class Looks:
 
 def _seen(look: asyncio.Task[Snapshot]) -> None:
     if not look.cancelled():
-        look.exception()  # looked at, so that nothing complains when everybody has left
+        look.exception()  # fetched, so that asyncio does not log it when every caller has left

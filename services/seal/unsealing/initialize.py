@@ -1,9 +1,9 @@
-"""Init: everything a cluster is made of, made once, in memory, and put by one transaction.
+"""Init: a new cluster's keys, shares and records, made once in memory and put by one transaction.
 
-The material is made before anything is decided, so deciding again (etcd busy, an answer lost) puts the very
-same keys; the transaction compares that `seal/config` is absent. Only the answer holds the shares and the
-root token: if it is lost, they are lost, and the cluster has to be made anew; so nobody retries an init for
-the client. The root token's record is made under the clock's time: `cluster/time` begins with it.
+The material is made before anything is decided, so deciding again (etcd busy, an answer lost) puts the same
+keys; the transaction compares that `seal/config` is absent. Only the answer holds the shares and the root
+token: if it is lost, they are lost, and the cluster has to be made again; so nothing retries an init for the
+client. The root token's record is made under the clock's time: `cluster/time` begins with it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FIRST_TERM = 1
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A cluster to be: what goes into etcd, and what only the caller of init ever sees."""
+    """A new cluster: what goes into etcd, and what only the caller of init ever sees."""
 
     puts: dict[bytes, bytes] = field(repr=False)
     shares: tuple[Share, ...] = field(repr=False)
@@ -40,7 +40,7 @@ class Origin:
 
 
 def require_numbers(shares: int, threshold: int) -> None:
-    """Raise InvalidInput unless they make sense: threshold 1 of several would hand each owner everything."""
+    """Raise InvalidInput unless they make sense: a threshold of 1 lets each owner unseal alone."""
     if not 1 <= shares <= MAX_SHARES:
         raise InvalidInput(f"shares is 1 to {MAX_SHARES}")
     if not 1 <= threshold <= shares:
@@ -88,7 +88,7 @@ def require_none(view: View) -> None:
 
 
 def found(view: View, origin: Origin) -> None:
-    """Put it, unless there is a cluster already. Raises AlreadyInitialized."""
+    """Put the new cluster, unless there is one already. Raises AlreadyInitialized."""
     require_none(view)
     for key, value in origin.puts.items():
         view.put(key, value)

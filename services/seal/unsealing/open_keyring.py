@@ -1,7 +1,7 @@
-"""From the root key to holding the keys: check it, open the keyring, say so in etcd, take it into custody.
+"""From the root key to held keys: check it, open the keyring, write `holds` to etcd, take all into custody.
 
-The order matters: the transaction that says `holds` also proves (or puts) the unsealed state, and only then
-is any key used. Its outcome may be unknown; it may be repeated, since deciding again finds the cluster
+The order matters: the transaction that writes `holds` also proves (or puts) the unsealed state, and only then
+is any key used. If its outcome is unknown it can be repeated, since deciding again finds the cluster
 unsealed.
 """
 
@@ -29,7 +29,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Opener:
-    """The one way by which keys come into custody."""
+    """The only way by which keys come into custody."""
 
     def __init__(self, pipeline: Pipeline, custody: Custody, registry: Registry, clock: Clock) -> None:
         self._pipeline, self._custody, self._registry = pipeline, custody, registry
@@ -65,7 +65,7 @@ class Opener:
         self._custody.hold(locked, keyring, state.generation, asked)
 
     async def _say(self, nonce: str, draft: Draft | None, deadline: float) -> tuple[float, SealState]:
-        """When the proof was asked for, and the state it proved."""
+        """Write `holds`; returns when the proof was asked for (monotonic s), and the state proved."""
         while True:
             asked = self._clock.monotonic()
             record = self._registry.record()

@@ -1,10 +1,10 @@
-"""Sealing: the decree in etcd, then word from every process that it holds nothing any more.
+"""Sealing: the state is put in etcd, then every process confirms that it holds nothing any more.
 
-The decree is one guarded, audited transaction; from its revision on no transaction that compares the seal
-state goes through anywhere. A process that says nothing cannot use its keys either: a seal replica's proof
-runs out 2 s after the decree, and what other services decided before it leaves within 2 s or not at all
-(`KeyClient.require_unsealed_since`). So after 2 s and a margin for its clock the answer can be given, naming
-those who did not confirm (`seal_confirmations`).
+The state is put by one guarded, audited transaction; from its revision on no transaction goes through that
+compared the unsealed state. A process that does not confirm cannot use its keys either: a seal replica's
+proof runs out within 2 s, and what other services decided before leaves within 2 s or not at all
+(`KeyClient.require_unsealed_since`). So after 2 s and a margin for clocks the answer can be given, naming
+those that did not confirm (`seal_confirmations`).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _TOLD = tuple((prefix, keyspace.prefix_end(prefix)) for prefix in (keyspace.SEAL
 
 
 class Sealing:
-    """Seals the cluster on somebody's word."""
+    """Seals the cluster for a caller."""
 
     def __init__(self, etcd: Etcd, pipeline: Pipeline, guard: Guard, vigil: Vigil) -> None:
         self._etcd, self._pipeline, self._guard, self._vigil = etcd, pipeline, guard, vigil
@@ -54,7 +54,7 @@ class Sealing:
         self._vigil.look_now()
         recent = await processes_since(self._etcd, self._vigil.revisions, until)
         found = confirmations(done.rows, recent or ())
-        # Who might be there unseen is waited for as long as who is seen and says nothing.
+        # Without `recent` there may be processes unseen: wait as long as for one that does not confirm.
         while (found.unconfirmed or recent is None) and time.monotonic() < until:
             await asyncio.sleep(_LOOK_EVERY)
             found = await self._look(until, recent or ()) or found

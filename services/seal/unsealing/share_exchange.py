@@ -1,12 +1,12 @@
-"""Unsealing as it happens: shares counted in etcd, exchanged with the peers, put together, the keys opened.
+"""The work of unsealing: shares counted in etcd, exchanged with the peers, put together, the keys opened.
 
-A share given here goes to every live replica, together with all this one holds of the attempt, and each
-answers with what it holds besides: after one exchange everybody has the same. Whoever then has a threshold
-opens the keys by himself, so shares given to different nodes unseal all of them; one that was away gets the
-rest from the next exchange, or the root key from a peer (`peer_unseal`).
+A share given here goes to every live replica, with all others that this one holds of the attempt, and each
+answers with those it holds besides: after one exchange all have the same. Each replica that then has a
+threshold opens the keys itself, so shares given to different nodes unseal all of them. One that was away gets
+the rest from the next exchange, or the root key from a peer (`peer_unseal`).
 
-A share given again is refused when somebody living holds it. If those held are enough (completing failed, or
-a relay got lost), they open the keys first, and then it is no error.
+A share given again is refused when a live replica holds it. But if the shares held are enough (completing
+failed, or a relay got lost), they open the keys, and it is no error.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What the giver of a share is told."""
+    """The answer to a share."""
 
     sealed: bool
     given: int
@@ -55,7 +55,7 @@ class Progress:
 
 
 def parse_share(text: str) -> Share:
-    """Raises InvalidInput; its words never quote the text."""
+    """Raises InvalidInput, which never quotes the text."""
     try:
         return Share.decode(text)
     except ShareError as error:
@@ -63,7 +63,7 @@ def parse_share(text: str) -> Share:
 
 
 class Unsealing:
-    """One replica's part in it."""
+    """Unsealing on one replica."""
 
     def __init__(
         self, pipeline: Pipeline, peers: Peers, holders: Holders, opener: Opener, computing: Computing
@@ -74,7 +74,7 @@ class Unsealing:
         self._one_at_a_time = asyncio.Lock()
 
     async def give(self, share: Share, inbound: Inbound) -> Progress:
-        """Count a share in, tell the others.
+        """Count a share in, exchange shares, and open the keys if they are enough.
 
         Raises NotInitialized, WrongShare, RepeatedShare, NoQuorum, UnknownOutcome; Overloaded when the share
         counts and there was no time to put the shares together: giving it again does that.
@@ -112,7 +112,7 @@ class Unsealing:
             return
 
     async def relayed(self, nonce: str, texts: Iterable[bytes], deadline: float) -> pb.RelaySharesResponse:
-        """A peer's shares: taken in when valid and of the attempt under way, or enough by themselves."""
+        """A peer's shares: held if valid and of the attempt under way; opens the keys if they are enough."""
         shares = [parse_share(text.decode("ascii", "replace")) for text in texts]
         work = Work(seal_decisions.look, None, deadline)
         standing = (await self._pipeline.submit(work)).value
@@ -131,7 +131,7 @@ class Unsealing:
         )
 
     async def _count(self, share: Share, inbound: Inbound, *, lost: bool = False) -> Standing:
-        """Record that a share was given. Raises as `unseal.give`."""
+        """Record that a share was given. Raises as `seal_decisions.give`."""
         fresh = secrets.token_hex(8)
         call = inbound.idempotency_key or inbound.request_id
 
@@ -146,7 +146,7 @@ class Unsealing:
         return standing
 
     async def _is_kept(self, standing: Standing, share: Share, deadline: float) -> bool:
-        """Whether a living replica holds `share` of this attempt; others are asked only if need be."""
+        """Whether a live replica holds `share` of this attempt; asks others only if this one does not."""
         held = self._pool.of(standing.nonce)
         return share.index in held or share.index in await self._exchange(standing, held, deadline)
 
@@ -172,7 +172,7 @@ class Unsealing:
     async def _exchange(
         self, standing: Standing, held: dict[int, Share], deadline: float
     ) -> dict[int, Share]:
-        """Tell every peer, learn what they hold besides; all of it together."""
+        """Send `held` to every peer and take what they hold besides; returns all of them, by index."""
         texts = [share.encode().encode() for share in held.values()]
         request = pb.RelaySharesRequest(nonce=standing.nonce, shares=texts)
 
@@ -191,8 +191,9 @@ class Unsealing:
         return together
 
     async def _open(self, standing: Standing, nonce: str, held: dict[int, Share], deadline: float) -> bool:
-        """Open the keys if there are shares enough; whether this replica holds them now."""
-        # Those of before a rekey may still be held: the nonce names the cluster's generation, not its shares.
+        """Open the keys if there are enough shares; returns whether this replica holds keys now."""
+        # Shares from before a rekey may still be held: the nonce names the cluster's generation, not its
+        # shares.
         held = {n: share for n, share in held.items() if root_key.is_share_of(standing.config, share)}
         async with self._one_at_a_time:
             if self._opener.is_open or len(held) < standing.config.threshold:
@@ -213,7 +214,7 @@ class Unsealing:
             return True
 
     async def _told(self, standing: Standing, held: dict[int, Share], deadline: float) -> Progress:
-        """The answer: what etcd says now, corrected where shares died with the replicas that held them."""
+        """The answer: what etcd says now, without shares that were lost with the replicas that held them."""
         if self._opener.is_open:
             return _progress(standing, frozenset(), sealed=False)
         look = Work(seal_decisions.look, None, deadline)
@@ -228,7 +229,7 @@ class Unsealing:
         return _progress(now, now.given)
 
     async def _is_held(self) -> bool:
-        """Whether somebody holds a key; no only after a second, in which sessions settle, and asking."""
+        """Whether a replica holds a key; False only after a second, in which sessions settle, and asking."""
         try:
             for pause in _LOOKS:
                 if self._opener.is_open or await self._holders.is_shown():

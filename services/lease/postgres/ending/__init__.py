@@ -1,9 +1,9 @@
-"""Taking a role away, whatever it does against it and whatever it left behind.
+"""Dropping a role, whatever it does to prevent that and whatever it leaves behind.
 
 Where to look:
-    drop_roles             the whole way
+    drop_roles             all steps, in order
     lock_out               no new logins, no sessions
-    blocking_transactions  prepared or open ones in the way of its end
+    blocking_transactions  what stands in the way
     owned_objects          what it owns
     privileges             what it granted and was granted
     role_standing          whose member it is

@@ -1,8 +1,8 @@
-"""Transactions that keep a role's login from being taken, prepared or open: rolled back.
+"""Rolling back transactions, prepared or open, that keep a role's login from being taken.
 
-Whose name stands on a prepared transaction says little: it is the one that was in force at its end (`SET
-LOCAL ROLE`). So besides a role's own ones those of every role that it can be, and of our other credentials,
-are looked through for the locks that matter, and so are the sessions of other credentials.
+A prepared transaction names the role that was in force at its end (`SET LOCAL ROLE`), not the one that logged
+in. So besides a role's own ones, those of every role that it can become, and of our other credentials, are
+searched for the locks that matter, and so are the sessions of other credentials.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from services.lease.postgres.errors import Rejected
 from services.lease.postgres.login_roles import MARK, joining
 from services.lease.postgres.session import Session
 
-# A lock `l` on the catalogue of roles, by whoever may have changed one of its rows (the lock on a row itself
-# is seen nowhere), or on one of the roles.
+# A lock `l` on the catalogue of roles, of a transaction that may have changed a row (locks on rows are not
+# visible), or a lock on one of the roles.
 _MATTERS = (
     "(l.locktype = 'relation'::pg_catalog.text AND l.mode <> 'AccessShareLock'::pg_catalog.text"
     "  AND l.relation = 'pg_catalog.pg_authid'::pg_catalog.regclass::pg_catalog.oid"
@@ -35,7 +35,7 @@ _PREPARED = (
     " JOIN pg_catalog.pg_roles o ON o.rolname = p.owner WHERE o.oid = ANY({oids}::pg_catalog.oid[])"
     " OR ({is_credential} OR EXISTS (SELECT FROM pg_catalog.unnest({oids}::pg_catalog.oid[]) s (oid)"
     "   WHERE pg_catalog.pg_has_role(s.oid, o.oid, 'MEMBER'::pg_catalog.text)))"
-    # Its locks are told from those of others by the one on its own number.
+    # Its locks are found by the one on its own transaction id.
     "  AND EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_locks x USING (virtualtransaction)"
     "   WHERE l.pid IS NULL AND x.pid IS NULL AND x.locktype = 'transactionid'::pg_catalog.text"
     "   AND x.transactionid = p.transaction AND {matters})"
@@ -49,9 +49,10 @@ _OPEN = (
 
 
 def roll_back_prepared(session: Session, enter: Enter, some: list[Standing]) -> None:
-    """What they have prepared, and what of others is in their way, as far as that can be done."""
+    """Roll back what they prepared, and what others prepared that is in the way, as far as possible."""
     for gid, database, owner in session.ask(_about(_PREPARED, some)):
-        # One that is gone meanwhile, or cannot be rolled back, keeps no other. Its locks tell if it is there.
+        # One that is gone, or cannot be rolled back, delays no other. If it is still there, its locks show
+        # it.
         with contextlib.suppress(Rejected), inside(session, enter, str(database)) as there:
             _roll_back(there, str(owner), str(gid))
 

@@ -1,17 +1,17 @@
-"""Taking roles away: no new logins, no sessions, nothing owned, no role. In this order, and idempotent.
+"""Dropping roles: no new logins, no sessions, nothing owned, no role. In this order, and idempotent.
 
-    lock_out       ALTER ROLE … NOLOGIN VALID UNTIL 'epoch', and no session is left
-    owned_objects  what it owns goes to its template, in every database that pg_shdepend names
+    lock_out          ALTER ROLE … NOLOGIN VALID UNTIL 'epoch', and no session is left
+    owned_objects        what it owns goes to its template, in every database that pg_shdepend names
     DROP ROLE
 
 Rules:
-* Logins and sessions end before anything that a database, or what a role left in one, can have a say in.
+* Logins and sessions end first: nothing in a database, such as what a role left there, can prevent that.
 * What a role owns goes to its *template*, whose member it is and which may do no more than it could. Never to
-  the connection's user: ownership is authority (functions that run as their owner, views, rules, triggers).
-* A slice of roles goes together, since most have nothing; where that fails each is tried alone, and briefly,
-  so one that cannot go keeps no other. Those that are left get what remains of the job's time.
+  the connection's user: functions, views, rules and triggers can run with their owner's rights.
+* Several roles are dropped together, since most own nothing. If that fails, each is tried alone and briefly,
+  so that one that cannot be dropped delays no other. Those that are left get the rest of the job's time.
 * A role that bears another comment than ours loses its login as well (its name is a hash of its lease's id,
-  which nobody can guess), but is not dropped: somebody had a reason.
+  which nobody can guess), but is not dropped: somebody changed the comment for some reason.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from services.lease.postgres.errors import Rejected
 from services.lease.postgres.login_roles import Role
 from services.lease.postgres.session import Session
 
-RESERVE = 0.8  # seconds of a job in which nothing is begun any more: what is gone has to be told
+RESERVE = 0.8  # seconds at the end of a job in which nothing is begun: the results must be reported
 _NO_TIME = "there was no time left for it"
 _ISSUERS = (
     "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
@@ -58,7 +58,7 @@ N = TypeVar("N", bound=_Named)
 
 
 def remove(session: Session, enter: Enter, wanted: list[Role]) -> dict[str, str]:
-    """Take the roles away; returns why one is still there, by its name. Raises when nothing can be done."""
+    """Drop the roles; returns, by name, why one is still there. Raises when nothing can be done."""
     found = role_standing.look(session, wanted)
     if not found:
         return {}
@@ -89,10 +89,10 @@ def _drop_all(session: Session, enter: Enter, found: list[Standing]) -> dict[str
 
 
 def _each(wanted: Sequence[N], removing: Callable[[N], None]) -> dict[str, str]:
-    """Do it for each; returns why one is still there, by its name."""
+    """Call `removing` for each; returns, by name, why one is still there."""
     still = {}
     for role in wanted:
-        if time_left() < RESERVE:  # what became of the others has to be told, so nothing more is begun
+        if time_left() < RESERVE:  # the others' results must be reported, so nothing more is begun
             still[role.username] = _NO_TIME
             continue
         try:
@@ -103,7 +103,7 @@ def _each(wanted: Sequence[N], removing: Callable[[N], None]) -> dict[str, str]:
 
 
 def _patiently(session: Session, enter: Enter, one: Standing) -> None:
-    """Waits for locks as long as the job may; what is refused as a whole goes piece by piece."""
+    """Drop a role, with time to wait for locks; what it owns goes piece by piece if the whole is refused."""
     try:
         retry_conflicts.soon(lambda: _drop(session, enter, [one], _part(0.5)))
     except Rejected as error:
@@ -115,7 +115,7 @@ def _patiently(session: Session, enter: Enter, one: Standing) -> None:
 
 
 def _part(share: float) -> Limits:
-    """Of the time that the job has left; shorter for locks, so that it is told that something is locked."""
+    """Limits for a share of the job's time; shorter for locks, so that a lock is given as the reason."""
     left = max(BRIEFLY.statement, share * (time_left() - RESERVE))
     return Limits(min(LONGEST.lock, left * 0.9), min(LONGEST.statement, left))
 
@@ -133,7 +133,7 @@ def _drop(session: Session, enter: Enter, some: list[Standing], limits: Limits) 
         session.ask(
             limiting
             + (owned_objects.disowning(some, here) if here is not None else sql.SQL(""))
-            # Once more the sessions: one may just have been logging in when its login was taken.
+            # The sessions once more: one may have been logging in just when the login was taken.
             + lock_out.ending([one.oid for one in some])
             + sql.SQL("; DROP ROLE IF EXISTS {}; COMMIT").format(role_standing.names(some))
         )

@@ -1,11 +1,11 @@
-"""What the connection's user owns, in each database: earlier versions handed to it what credentials made.
+"""What the connection's user owns, in each database: earlier versions gave it what credentials had made.
 
-Ownership is authority: a function that is SECURITY DEFINER, a view and a rule do what their *owner* may. What
-initdb made, what belongs to an extension, and what is part of another object (a table's row type) is left
-out. Casts, triggers and policies have no owner: look at their functions and tables.
+That is dangerous: a SECURITY DEFINER function, a view and a rule may do what their *owner* may. What initdb
+made, what belongs to an extension, and what is part of another object (a table's row type) is left out.
+Casts, triggers and policies have no owner: look at their functions and tables.
 
 Rules:
-* By owner in each catalogue, not by pg_shdepend: that one names nothing of PostgreSQL's first superuser.
+* Each catalogue is searched by owner, not pg_shdepend: that has no rows for PostgreSQL's first superuser.
 * Bounded, since whoever may create objects decides how many there are and what they are called: `MOST`
   objects, `MOST_BYTES` of names, those that run as their owner first; no database takes more than half of the
   time that is left.
@@ -47,7 +47,7 @@ _CATALOGUES = (
     ("pg_ts_config", "cfgowner", _NEVER, _ANY),
     ("pg_ts_dict", "dictowner", _NEVER, _ANY),
 )
-_CALLED = {"pg_largeobject_metadata": "pg_largeobject"}  # where PostgreSQL names objects by another one
+_CALLED = {"pg_largeobject_metadata": "pg_largeobject"}  # where PostgreSQL names objects by another catalogue
 _EACH = (
     "SELECT 'pg_catalog.{4}'::pg_catalog.regclass::pg_catalog.oid AS classid, o.oid AS objid, {2} AS runs"
     " FROM pg_catalog.{0} o JOIN pg_catalog.pg_roles r ON r.oid = o.{1}"
@@ -70,7 +70,7 @@ _DATABASES = (
 
 
 class Owned(NamedTuple):
-    """An object, as PostgreSQL says it; `runs_as_owner`: it lends its owner's rights to who uses it."""
+    """An object, as PostgreSQL names it; `runs_as_owner`: whoever uses it acts with its owner's rights."""
 
     database: str
     kind: str
@@ -79,12 +79,12 @@ class Owned(NamedTuple):
 
     @property
     def hand_over(self) -> str:
-        """The statement that gives it to another role, whose name is left to be put in."""
+        """The statement that gives it to another role; the reader fills in that name."""
         return f"ALTER {keywords(self.kind)} {self.identity} OWNER TO …"
 
 
 class Found(NamedTuple):
-    """`more`: there are others than these; `left_out`: databases that could not be looked into in time."""
+    """`more`: there are more objects; `left_out`: databases that could not be searched (in time)."""
 
     objects: list[Owned]
     more: bool

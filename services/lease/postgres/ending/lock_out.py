@@ -1,11 +1,10 @@
-"""No new logins and no sessions for roles that are to go, whatever they do against it.
+"""No new logins and no sessions for roles that are to be dropped, whatever they do to prevent it.
 
-A role may alter itself (its password, its settings), so a transaction of its own that is open, or prepared,
-holds the lock that taking its login needs. So where that does not succeed at once, its sessions are ended and
-what it has prepared is rolled back first (`blocking_transactions`), again and again, until its login is
-taken.
+A role may alter itself (its password, its settings), so an open or prepared transaction of its own can hold
+the lock that taking its login needs. If taking it does not succeed at once, its sessions are ended and what
+it has prepared is rolled back first (`blocking_transactions`), again and again, until its login is taken.
 
-One that resists costs the others nothing: each of them has lost login and sessions before it is waited for.
+A role that resists does not delay the others: they have lost logins and sessions before it is waited for.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ from services.lease.postgres.errors import Rejected
 from services.lease.postgres.login_roles import joining
 from services.lease.postgres.session import Session
 
-PATIENCE = 1.0  # seconds for sessions to end; a signal ends what does not sit in the kernel
+PATIENCE = 1.0  # seconds for sessions to end; a signal ends all but those stuck in the kernel
 TOGETHER_MS, ALONE_MS = 200, 50  # for the lock on a role
-# Ended in the list of results, not in a condition, which may be looked at before the others are.
+# The call stands in the select list: in a condition it might run before the other conditions are checked.
 _SESSIONS = (
     "SELECT usesysid::pg_catalog.int8, pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity"
     " WHERE usesysid = ANY({}::pg_catalog.oid[])"
-    # A subscription's worker comes back until its owner has changed; nobody gives orders to it.
+    # Not a subscription's worker: it comes back until its owner has changed, and takes no statements.
     " AND coalesce(backend_type, 'client backend') = ANY('{{client backend,walsender}}'::pg_catalog.text[])"
 )
 
 
 def shut_out(session: Session, enter: Enter, found: list[Standing]) -> dict[str, str]:
-    """Take their logins and end their sessions; returns why one still has either, by its name."""
+    """Take their logins and end their sessions; returns, by name, why one still has either."""
     try:
         retry_conflicts.soon(lambda: _take_logins(session, found, TOGETHER_MS))
         resisting: list[Standing] = []
@@ -46,7 +45,7 @@ def shut_out(session: Session, enter: Enter, found: list[Standing]) -> dict[str,
     out = [one for one in found if one not in resisting]
     still = _end_sessions(session, out)
     if out:
-        # If that fails, the locks tell.
+        # If that fails, the locks will show it.
         _refusal(lambda: blocking_transactions.roll_back_prepared(session, enter, out))
     for one in resisting:
         why = _overcome(session, enter, one)
@@ -72,7 +71,7 @@ def _take_logins(session: Session, some: list[Standing], wait_ms: int) -> None:
 
 
 def _join(session: Session, some: list[Standing]) -> None:
-    """Become a member of those of earlier versions."""
+    """Become a member of those that earlier versions made without that."""
     if not session.is_superuser:
         strange = [one.username for one in some if not one.is_ours]
         if strange:
@@ -80,7 +79,7 @@ def _join(session: Session, some: list[Standing]) -> None:
 
 
 def _end_sessions(session: Session, some: list[Standing]) -> dict[str, str]:
-    """Until none is left, or `PATIENCE` is over; returns whose do not end."""
+    """End sessions until none is left or `PATIENCE` is over; returns, by name, why some are left."""
     pause, end = 0.005, time.monotonic() + min(PATIENCE, time_left() / 3)
     names = {one.oid: one.username for one in some}
     while names:
@@ -94,7 +93,7 @@ def _end_sessions(session: Session, some: list[Standing]) -> dict[str, str]:
 
 
 def _overcome(session: Session, enter: Enter, one: Standing) -> str:
-    """Take the login of a role that holds a lock on itself; returns why not."""
+    """Take the login of a role that holds a lock on itself; returns why that failed, or ""."""
     why, end = "", time.monotonic() + min(PATIENCE, time_left() / 3)
     while True:
         why = _refusal(lambda: _once_more(session, enter, one))
@@ -109,7 +108,7 @@ def _once_more(session: Session, enter: Enter, one: Standing) -> None:
     _join(session, [one])
     blocking_transactions.roll_back_prepared(session, enter, [one])
     blocking_transactions.end_others(session, [one])
-    # Ended and taken in one go: a session that is made anew in between would have the lock again.
+    # Directly one after the other: a new session in between would hold the lock again.
     session.ask(ending([one.oid]))
     _take_logins(session, [one], ALONE_MS)
 

@@ -2,12 +2,13 @@
 
 Rules:
 * As a whole where that is possible: REASSIGN OWNED, DROP OWNED.
-* Where it is not, piece by piece, and what has gone stays gone if time is over: a role can own more than one
-  transaction can lock; and who is no superuser may give the template nothing that it may not own (a function
-  in a schema in which it may not create). That is dropped, but nothing with it: others' tables can depend on
-  it. What is in use, or holds data (tables, types, schemas, extensions), waits, and the lease says why.
+* Otherwise piece by piece; what is done stays done when time is over. A role can own more objects than one
+  transaction can lock. And without superuser the template cannot be given what it may not own (a function in
+  a schema in which it may not create): that is dropped, but never with CASCADE, since others' tables can
+  depend on it. What is in use, or holds data (tables, types, schemas, extensions), stays, and the lease says
+  why.
 * DROP OWNED takes back what an object's owner granted; the rest is in `privileges`.
-* A role whose template is gone has no rights, nor has what it owns. It waits for somebody to decide.
+* A role whose template is gone has no rights, and what it owns lends none. It stays until somebody decides.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _OBJECTS = (
     "  AND i.identity IS NOT NULL"  # NULL: it is being dropped while this looks
     "  AND s.refobjid = %s::pg_catalog.oid AND s.deptype = 'o'::pg_catalog.\"char\" AND s.dbid ="
     "  (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())"
-    # A schema's new owner may create in it. The youngest first: they depend on what was there before.
+    # Schemas first: their new owner may create in them. Then the youngest: they depend on older objects.
     " ORDER BY i.type <> 'schema'::pg_catalog.text, s.objid DESC LIMIT %s"
 )
 _MAY_NOT, _IN_USE = "42501", "2BP01"
@@ -92,7 +93,7 @@ def disowning(some: list[Standing], owning: set[int]) -> sql.Composed:
 
 
 def hand_over_in_pieces(session: Session, enter: Enter, one: Standing, seconds: float) -> None:
-    """As much as there is time for; what is left is told by who tries the whole again.
+    """Hand over as much as there is time for; the next attempt for the whole says what is left.
 
     Raises Rejected when something is in use that the template may not own.
     """
@@ -110,7 +111,7 @@ def hand_over_in_pieces(session: Session, enter: Enter, one: Standing, seconds: 
 def _hand_over(session: Session, one: Standing, end: float) -> bool:
     """Returns whether something stays because it is in use."""
     if not session.is_superuser:
-        with contextlib.suppress(Rejected):  # should it be a template that we were given without its rights
+        with contextlib.suppress(Rejected):  # we may be a member of the template without its rights
             session.ask(joining(session, [one.heir]))
     objects = [(str(kind), str(name)) for kind, name in session.ask(_OBJECTS, (one.oid, MOST))]
     refused: list[Object] = []
@@ -121,14 +122,14 @@ def _hand_over(session: Session, one: Standing, end: float) -> bool:
         if refusal_of(session, sql.SQL("; ").join(_giving(*each, one.heir) for each in page)):
             refused += [each for each in page if refusal_of(session, _giving(*each, one.heir)) == _MAY_NOT]
     expendable = [each for each in refused if each[0] in _EXPENDABLE]
-    # It must be the template that may not, and not we who may not give it anything.
+    # The refusal counts only if it is the template that may not own them: we must be able to act as it.
     if not expendable or refusal_of(session, sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(one.heir))):
         return False
     return _drop_unused(session, expendable, end)
 
 
 def _drop_unused(session: Session, objects: list[Object], end: float) -> bool:
-    """Again and again while that sets others of them free; returns whether those left are in use."""
+    """Drop objects, again while that frees others of them; returns whether those left are in use."""
     while True:
         left: dict[Object, str] = {}
         for each in objects:

@@ -1,20 +1,19 @@
-"""Privileges that REASSIGN OWNED and DROP OWNED leave: granted to a role, or by it, on what is another's.
+"""Privileges that REASSIGN OWNED and DROP OWNED leave: granted to a role, or by it, on others' objects.
 
-An object's owner can grant the right to grant, and whoever has it grants in his own name. DROP OWNED takes
-back what the owner granted and nothing else, and a role cannot go while its name stands in any privilege: so
-a credential could keep itself, or another, for as long as it likes.
+An object's owner can grant the right to grant, and whoever has it grants in its own name. DROP OWNED revokes
+what the owner granted and nothing else, and a role cannot be dropped while any privilege names it: so a
+credential could keep itself, or another, from being dropped for as long as it likes.
 
-* Such a privilege is taken back in the name of who granted it, by us as him.
-* If he is a member of the owner, PostgreSQL takes his REVOKE for the owner's, and finds nothing. Then the
-  object is ours for the time of that one transaction, in which nobody else sees it. What we were granted
-  on it ourselves is lost by that. (To leave it alone for that would let a credential grant us something on
-  its table, and stay.)
-* What it granted is taken back before what it was granted: without its right to grant, it could take nothing
-  back, and PostgreSQL's CASCADE leaves what a member of the owner granted.
-* Whose schema that is can take away the way to an object on which it granted: as itself it finds nothing,
-  and what may not be put there cannot be given back to its owner. In the transaction that takes back both
-  may again, in the name of the schema's owner.
-* Who is no superuser can do that for credentials and their template, not for what others granted.
+* Such a privilege is revoked in its grantor's name: we act as the grantor (SET LOCAL ROLE).
+* If the grantor is a member of the owner, PostgreSQL takes its REVOKE for the owner's, and revokes nothing.
+  Then the object is made ours for that one transaction, in which nobody else sees it. Privileges on it that
+  we had been granted are lost. (If that kept us from it, a credential could stay by granting us one.)
+* What the role granted is revoked before what it was granted: without its right to grant it could revoke
+  nothing, and PostgreSQL's CASCADE leaves what a member of the owner granted.
+* A schema's owner can revoke the grantor's USAGE of it, so that the grantor does not find the object, or the
+  object owner's CREATE, so that the object cannot be given back. For the transaction that revokes, both are
+  granted again, in the name of the schema's owner.
+* Without superuser this works for what credentials and their template granted, not for what others did.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from services.lease.postgres.object_statements import named, refusal_of, verbati
 from services.lease.postgres.session import Session
 
 _DENIED = "42501"
-# Where privileges stand: by the word for it in REVOKE, a source of (oid, acl), and its catalog. Schemas come
-# after all that stands in one: without USAGE of it the role, as which we take back, does not find it there.
+# Where privileges are kept: by REVOKE's word for the object, a query for (oid, acl), and its catalog. Schemas
+# come after the objects in them: without USAGE the role as which we revoke does not find these.
 _COLUMNS = " UNION ALL SELECT attrelid, attacl FROM pg_catalog.pg_attribute"
 _RELATIONS = "SELECT oid, relacl FROM pg_catalog.pg_class WHERE relkind {} 'S'::pg_catalog.\"char\""
 _HOLDERS = {
@@ -74,10 +73,10 @@ _GRANTED = (
 
 
 class Granted(NamedTuple):
-    """A privilege: on what, by whom, to whom (nobody: to all), and whose that is (nobody: the system's).
+    """A privilege on an object. `grantee` None: PUBLIC; `owner` None: the system.
 
-    `schema`: in which it stands, as PostgreSQL quotes it, and whose that is; None for what stands in none.
-    `may_look`, `may_put`: whether the grantor may find something there, and the object's owner make it.
+    `schema`: the object's, as PostgreSQL quotes it, with its owner; None for an object in none. `may_look`:
+    the grantor has USAGE of the schema; `may_put`: the object's owner has CREATE there.
     """
 
     kind: str
@@ -92,13 +91,13 @@ class Granted(NamedTuple):
 
     @property
     def needed(self) -> list[tuple[str, str]]:
-        """The rights in the schema that are not there, and whose they have to be."""
+        """The rights in the schema that are missing, each with the role that needs it."""
         wanted = [("USAGE", self.grantor, self.may_look), ("CREATE", str(self.owner), self.may_put)]
         return [(right, who) for right, who, is_there in wanted if not is_there]
 
 
 def take_back(session: Session, one: Standing) -> None:
-    """Those that name the role, in this database, as far as that can be done."""
+    """Revoke the privileges that name the role, in this database, as far as possible."""
     for word, (source, catalog) in _HOLDERS.items():
         asking = _GRANTED.replace("SOURCE", source).replace("CATALOG", catalog)
         for is_grantor in (True, False):
@@ -130,7 +129,7 @@ def _as_it_stands(_: Granted, statements: sql.Composable) -> sql.Composable:
 
 
 def _while_ours(each: Granted, statements: sql.Composable) -> sql.Composable:
-    """With the object ours meanwhile."""
+    """The statements, with the object owned by us meanwhile."""
     what = named(each.kind, each.identity)
     ours = sql.SQL("ALTER {} OWNER TO CURRENT_USER; ").format(what)
     back = sql.SQL("; ALTER {} OWNER TO {}").format(what, sql.Identifier(str(each.owner)))
@@ -138,7 +137,7 @@ def _while_ours(each: Granted, statements: sql.Composable) -> sql.Composable:
 
 
 def _reaching(each: Granted, statements: sql.Composable) -> sql.Composable:
-    """With what is needed in the schema given meanwhile, by its owner: nothing that anybody had before."""
+    """The statements, with the rights that are missing in the schema granted by its owner meanwhile."""
     there = [_in_schema(each, "GRANT {} ON SCHEMA {} TO {}", right, who) for right, who in each.needed]
     away = [_in_schema(each, "REVOKE {} ON SCHEMA {} FROM {}", right, who) for right, who in each.needed]
     return sql.SQL("; ").join([*there, statements, *away])

@@ -1,4 +1,4 @@
-"""How a credential's role stands when it is to go: whose member it is, and whether we are its."""
+"""What a role is before it is dropped: a member of which roles, and whether we are its member."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _LOOK = (
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A role that is there.
+    """A role that exists.
 
-    `heir`: who takes over what it owns, or empty; `is_ours`: we are its member, with its rights.
+    `heir`: the role that takes over what it owns, or empty; `is_ours`: we are its member, with its rights.
     """
 
     oid: int
@@ -35,7 +35,7 @@ class Standing:
 
 
 def look(session: Session, wanted: list[Role]) -> list[Standing]:
-    """Those of the roles that are there, in the order in which they were named."""
+    """Those of the roles that exist, in the order in which they were given."""
     rows = session.ask(_LOOK, ([role.username for role in wanted],))
     templates = {role.username: role.template for role in wanted}
     found = {
@@ -46,14 +46,14 @@ def look(session: Session, wanted: list[Role]) -> list[Standing]:
 
 
 def names(some: Iterable[Standing]) -> sql.Composable:
-    """As SQL, with commas."""
+    """The names of these roles as SQL, with commas."""
     return sql.SQL(", ").join(sql.Identifier(one.username) for one in some)
 
 
 def _heir(template: str, memberships: list[str]) -> str:
-    """The template; where that is not recorded (earlier versions, orphans) the one role whose member it is.
+    """The template; if that is not recorded (earlier versions, orphans), the only role it is a member of.
 
-    Of no other role it is known that the credential could do all that it can.
+    Only of that is it known that it may do no more than the credential could.
     """
     if template:
         return template if template in memberships else ""

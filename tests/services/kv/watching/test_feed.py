@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from services.kv.watching import follower_backlog, watch_secrets
+from services.kv.watching import feed, follower_backlog, watch_secrets
 from services.kv.watching.changes import Change
 from strongbox.store.decisions.pipeline import Work
 from strongbox.store.etcd.watch import Batch, watch
