@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from services.kv.watching import feed, watch_secrets
+from services.kv.watching import follower_backlog, watch_secrets
 from services.kv.watching.changes import Change
 from services.kv.watching.feed import Feed
 from services.kv.watching.follower_backlog import Behind, Follower
@@ -100,7 +100,7 @@ async def test_a_feed_that_fails_leaves_no_circle(monkeypatch: pytest.MonkeyPatc
 async def test_who_is_behind_leaves_no_circle() -> None:
     async def fails() -> None:
         follower = Follower("", 1)
-        follower.offer([Change("a", 1, "WRITTEN", 5)] * (feed.MOST_WAITING + 1))
+        follower.offer([Change("a", 1, "WRITTEN", 5)] * (follower_backlog.MOST_WAITING + 1))
         with pytest.raises(Behind):
             await follower.take()
 
