@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from services.kv.watching import follower_backlog, watch_secrets
+from services.kv.watching import feed, follower_backlog, watch_secrets
 from services.kv.watching.changes import Change
 from services.kv.watching.feed import Feed
 from services.kv.watching.follower_backlog import Behind, Follower
