@@ -87,7 +87,7 @@ class TokenRecord(_message.Message):
     quota: _builtins.str
     """The counter it is in, by the name of its group (services.auth.quotas); empty: in none."""
     holder: _builtins.str
-    """The login's credential, where each machine has one of its own (strongbox.access.groups); empty: none."""
+    """The login's credential, where each machine has one of its own (strongbox.access.token_groups); empty: none."""
     @_builtins.property
     def policies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property

@@ -71,7 +71,7 @@ class ReadLeaseRecord(_message.Message):
     revoked_ms: _builtins.int
     """0: not revoked."""
     holder: _builtins.str
-    """In whose counters it is: the holder's and the group's (strongbox.access.groups). Empty in leases of earlier
+    """In whose counters it is: the holder's and the group's (strongbox.access.token_groups). Empty in leases of earlier
     versions: in the token's alone.
     """
     group: _builtins.str
