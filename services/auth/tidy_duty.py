@@ -53,50 +53,54 @@ class Tidy:
         while True:
             self._in_haste = False
             try:
-                found = await self.one_pass(term)
+                settled = await self.one_pass(term)
                 term.progress()
             except StrongBoxError as error:  # sealed, or no quorum: what is due stays due
                 _log.info("tidying waits", reason=error.reason)
-                found = 0
+                settled = 0
             except EtcdError as error:
                 _log.info("tidying waits for etcd", why=str(error))
-                found = 0
-            if found < tidy_decisions.SLICE and not self._in_haste:  # entries may fail again and again
+                settled = 0
+            # What could not be settled is no reason for haste: it may fail again and again.
+            if settled < tidy_decisions.SLICE and not self._in_haste:
                 await asyncio.sleep(PAUSE)
 
     async def one_pass(self, term: tidy_decisions.Fence) -> int:
-        """Settle some of each shard; returns how many entries were due."""
+        """Settle some of each shard; returns how many entries were settled."""
         await self._submit(term.require)  # even when nothing is due: only etcd says whose term it is
-        found = 0
+        settled = 0
         for index in tidy_decisions.INDEXES:
             ranges = tidy_decisions.due_ranges(index, self._clock.now_ms())
             while some := list(islice(ranges, TOGETHER)):
                 keys = await self._read(some)
-                found += len(keys)
                 for chunk in _chunks(keys):
-                    await self._rested(self._settle_all(term, index, chunk))
+                    settled += await self._rested(self._settle_all(term, index, chunk))
                     term.progress()
-        return found
+        return settled
 
     async def _read(self, ranges: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
         look = txn.txn([], [txn.range_(start, end, tidy_decisions.SLICE, True) for start, end in ranges])
         seen = await self._etcd.transact(look, deadline=time.monotonic() + DEADLINE, idempotent=True)
         return [row.key for part in seen.responses for row in rows_of(part.response_range)]
 
-    async def _settle_all(self, term: tidy_decisions.Fence, index: bytes, keys: list[bytes]) -> None:
-        """Settle entries together; if one of them makes that fail, each by itself."""
+    async def _settle_all(self, term: tidy_decisions.Fence, index: bytes, keys: list[bytes]) -> int:
+        """Settle entries together; if one of them makes that fail, each by itself. How many were settled."""
         try:
             await self._settle(term, index, keys)
         except (Sealed, NoQuorum, UnknownOutcome):
             raise
         except StrongBoxError:
+            settled = 0
             for key in keys:
                 try:
                     await self._settle(term, index, [key])
+                    settled += 1
                 except StrongBoxError as error:
                     _log.error(
                         "what is due cannot be tidied", key=key.decode("ascii", "replace"), why=error.reason
                     )
+            return settled
+        return len(keys)
 
     async def _settle(self, term: tidy_decisions.Fence, index: bytes, keys: list[bytes]) -> None:
         if index == keyspace.SECRET_IDS_DUE:
@@ -125,10 +129,11 @@ class Tidy:
     async def _revoke_children(self, term: tidy_decisions.Fence, keys: list[bytes]) -> None:
         await self._submit(lambda view: tidy_decisions.revoke_children(view, term, self._repository, keys))
 
-    async def _rested(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _rested(self, work: Coroutine[Any, Any, T]) -> T:
         started = time.monotonic()
-        await work
+        done = await work
         await asyncio.sleep(min(MOST_REST, time.monotonic() - started))
+        return done
 
     async def _submit(self, decide: Callable[[View], T]) -> Outcome[T]:
         return await self._pipeline.submit(
