@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from psycopg2 import sql
 
-from services.lease.postgres import pins
+from services.lease.postgres import pinned_settings
+from services.lease.postgres.answer_deadline import deadline
 from services.lease.postgres.ending import inspection
-from services.lease.postgres.session import Session, deadline
+from services.lease.postgres.session import Session
 
 
 class Listening:
@@ -45,7 +46,7 @@ def test_no_look_into_a_database_takes_more_than_half_of_the_time_that_is_left(
     server = Listening()
     session = Session(server, 0.0)
     if behind_a_pooler:
-        session._before = sql.SQL(pins.setting(pins.SETTINGS, local=True) + "; ")
+        session._before = sql.SQL(pinned_settings.setting(pinned_settings.SETTINGS, local=True) + "; ")
     with deadline(time.monotonic() + 4):
         inspection._ask(session, 5)
     (asks,) = (number for number, text in enumerate(server.messages) if "pg_identify_object" in text)
