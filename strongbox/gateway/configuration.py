@@ -149,7 +149,9 @@ def _cluster(
 
 # One a second to each replica: 45 a second in all for three gateways, about 2 % of a core. A replica is
 # unhealthy when it is late twice: late once it may only be busy, and one that is gone is noticed earlier, by
-# its connections.
+# its connections. But Envoy sends its time-out along, and gRPC answers DEADLINE_EXCEEDED when it is over: if
+# that answer comes first, it is an error, which Envoy does not count but believes. So a replica that is late
+# once may be passed over for one check or two (some 1.5 s).
 _HEALTH_CHECK: dict[str, Any] = {
     "timeout": "1s",
     "interval": "1s",

@@ -192,9 +192,14 @@ async def _rotate(nodes: SealNodes, made: pb.InitializeResponse) -> None:
     assert await client.unwrap([one for one in moved if one]) == [dek.key for dek in deks]
     forged = [before[0].__class__(before[0].id, 1, bytes(32), before[0].tag, before[0].nonce)]
     assert await client.rewrap(forged) == [None]
-    status = await asyncio.to_thread(
-        nodes[2].ask.GetKeyStatus, pb.GetKeyStatusRequest(), timeout=5, metadata=mine
-    )
+
+    def look() -> pb.GetKeyStatusResponse:
+        return nodes[2].ask.GetKeyStatus(pb.GetKeyStatusRequest(), timeout=5, metadata=mine)
+
+    status, until = await asyncio.to_thread(look), time.monotonic() + 10
+    while status.wraps < 600 and time.monotonic() < until:  # told once a second
+        await asyncio.sleep(0.2)
+        status = await asyncio.to_thread(look)
     assert (status.term, list(status.terms)) == (2, [1, 2])
     assert 600 <= status.wraps <= 3 * 4096
 
