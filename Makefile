@@ -63,7 +63,7 @@ test: lint types contracts unit ## lint, types, contracts, unit and cluster test
 
 # What it leaves out is marked by tests/conftest.py, and run by `unit`. A test that takes longer than 20 s fails here,
 # and the slowest are named. Types and contracts are checked beside the tests, on another core, and speak afterwards.
-quick: lint ## lint, types, contracts, and the tests that start no etcd, Envoy, PostgreSQL or service (3 min)
+quick: lint ## lint, types, contracts, and the tests that start no etcd, Envoy, PostgreSQL or service (4 min)
 	@$(beside) types contracts >.tools/quick.log 2>&1 & checks=$$!; \
 	$(BIN)/python -m pytest tests -m "not processes and not heavy" --timeout 20 --durations 5; status=$$?; \
 	wait $$checks || status=1; cat .tools/quick.log; exit $$status

@@ -61,7 +61,9 @@ class Listener:
 
     def serve(self, handle: Callable[[Answer], Answer], patience: float) -> None:
         """Answer one request, if one comes within `patience` seconds."""
-        if not select.select([self._socket], [], [], patience)[0]:
+        waiting = select.poll()  # not select(), which knows no file above 1023
+        waiting.register(self._socket, select.POLLIN)
+        if not waiting.poll(round(patience * 1000)):
             return
         connection, _ = self._socket.accept()
         with connection:

@@ -23,7 +23,7 @@ from tests.robustness.stage import NODES, QUOTA, Stage
 _GROWS_NO_MORE, _ONLY_WHAT_FREES = 0.76, 0.88  # of the quota: the brakes are at 0.7 and 0.85
 _LARGEST_FILE = 0.94  # of the quota: the brake for all but what frees is at 0.93, the alarm at 1
 _BLOCK = 256 << 10  # a megabyte at once finds no pages that are free inside the file: it grows
-_LOOK_EVERY = 6  # blocks: one and a half per cent of the quota
+_LOOK_EVERY = 3  # blocks
 _FILLED_WITHIN = 120.0  # seconds
 _SEEN_WITHIN = 4.0  # seconds: the store is looked at every three
 _ROOM_WITHIN = 90.0  # seconds until history is gone, files have shrunk, and everybody is served
@@ -52,9 +52,11 @@ def _begin(stage: Stage) -> None:
         _go_on(stage, rest, "GET", "/v1/secrets/robust/kept")
         _fill(stage, _ONLY_WHAT_FREES)
         time.sleep(_SEEN_WITHIN)
+        # A member that lagged may have grown further than was seen: then the alarm is the suite's own.
+        had_room = max(_files(stage)) < _LARGEST_FILE * QUOTA
         _go_on(stage, rest, "DELETE", f"/v1/tokens/{made['accessor']}")
         _go_on(stage, rest, "DELETE", "/v1/secrets-metadata/robust/removed")
-        if stage.etcd.alarms():
+        if stage.etcd.alarms() and had_room:
             sizes = [stage.etcd.sizes(stage.node(number)) for number in NODES]
             told = ", ".join(f"{file >> 20} MiB with {in_use >> 20} in use" for file, in_use in sizes)
             stage.violations.append(f"admission: etcd's alarm was raised by what one caller made: {told}")
@@ -91,6 +93,10 @@ def _fill(stage: Stage, part: float) -> None:
             stage.etcd.put(storage.FILLER + b"%.3f/%06d" % (part, number), block)
         except grpc.RpcError:
             time.sleep(0.1)  # it is busy with the last ones
+
+
+def _files(stage: Stage) -> list[int]:
+    return [stage.etcd.sizes(stage.node(number))[0] for number in NODES]
 
 
 def _is_filled(stage: Stage, part: float) -> bool:
